@@ -1,0 +1,36 @@
+/* Files: mapped or read whole, regular files only (never a FIFO, device or directory), and replaced atomically. */
+#ifndef HD_BASE_FILE_H
+#define HD_BASE_FILE_H
+
+#include "base/buf.h"
+
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+} hd_map;
+
+/* Map a regular file read-only.  An empty file gives size 0 and data NULL. */
+hd_status hd_map_open(hd_map *m, const char *path, hd_err *err);
+void hd_map_close(hd_map *m);
+/* Tell the system that [p, p+n) of the mapping will not be read again soon: resident pages are dropped. */
+void hd_map_release(const hd_map *m, const void *p, size_t n_bytes);
+
+/* Append a regular file's bytes; more than b->max is HD_LIMIT. */
+hd_status hd_file_read(hd_buf *b, const char *path, hd_err *err);
+bool hd_is_dir(const char *path);
+bool hd_is_file(const char *path);
+
+/* Write beside the target and rename over it: at any moment `path` is the old file or the new one, whole.
+ * begin -> write (any number) -> commit (fsync, rename, fsync of the folder); abort (or a crash) leaves the old file.
+ * abort after commit, or on a zeroed object, does nothing. */
+typedef struct {
+    int fd;
+    uint64_t offset;
+    char *path, *tmp;
+} hd_newfile;
+hd_status hd_newfile_begin(hd_newfile *f, const char *path, hd_err *err);
+hd_status hd_newfile_write(hd_newfile *f, const void *p, size_t n, hd_err *err);
+hd_status hd_newfile_commit(hd_newfile *f, hd_err *err);
+void hd_newfile_abort(hd_newfile *f);
+
+#endif

@@ -1,0 +1,18 @@
+/* The command table: one file cmd_<verb>.c and one line in main.c add a verb. */
+#ifndef HD_CLI_CMD_H
+#define HD_CLI_CMD_H
+
+#include "base/err.h"
+
+typedef struct {
+    const char *verb;
+    const char *summary; // one line for `hadal --help`
+    const char *help;    // options and examples for `hadal VERB --help`
+    /* argv[0] is the verb.  Returns HD_OK or a failure with err filled; main prints it and chooses the exit status. */
+    hd_status (*run)(int argc, char **argv, hd_err *err);
+} hd_command;
+
+extern const hd_command hd_cmd_bench, hd_cmd_chat, hd_cmd_completion, hd_cmd_generate, hd_cmd_inspect, hd_cmd_models,
+    hd_cmd_pull, hd_cmd_quantize, hd_cmd_score, hd_cmd_tokenize;
+
+#endif

@@ -1,0 +1,72 @@
+/* Operations on rows, spread over threads.  An op asserts its shapes and cannot fail.  Everything is f32, row-major;
+ * outputs are handed out whole to one thread, so bits depend neither on threads nor on batch.
+ *
+ * hd_dev is the device: kernels of one level, the pool, and scratch memory planned once. */
+#ifndef HD_OPS_OPS_H
+#define HD_OPS_OPS_H
+
+#include "base/arena.h"
+#include "base/pool.h"
+#include "kernels/kernels.h"
+
+typedef struct {
+    const hd_kernels *k;
+    hd_pool *pool;
+    bool exact;       // f32 activations, weights decoded to f32, f32 sums
+    uint8_t *scratch; // threads x scratch_bytes
+    size_t scratch_bytes;
+} hd_dev;
+
+/* max_k: the widest inner dimension of any product.  level NULL: the best. */
+hd_status hd_dev_open(hd_dev *d, int n_threads, bool exact, int64_t max_k, hd_err *err);
+void hd_dev_close(hd_dev *d);
+
+/* A weight matrix [n, k] ready to multiply: packed panels, or the file's own rows (no-pack; same bits). */
+typedef struct {
+    hd_rows src;                // the file's rows: always valid as a description; data may be released after packing
+    const hd_panel_kind *kind;
+    uint8_t *panels;            // NULL: each panel is packed just in time
+    const float *bias;          // [n] or NULL, added to the product
+} hd_linear;
+
+size_t hd_linear_packed_bytes(const hd_rows *src); // 0 for formats that stay as rows
+/* Describe src; nothing is allocated. */
+void hd_linear_init(hd_linear *w, const hd_rows *src);
+/* Pack into dst (hd_linear_packed_bytes, 64-byte aligned).  Threaded. */
+void hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst);
+
+/* Blobs of M rows, all of one kind. */
+typedef struct {
+    hd_act_kind kind;
+    int64_t k;
+    int M;
+    size_t stride;
+    uint8_t *data; // from the caller's arena: M * hd_act_bytes(kind, k)
+} hd_act;
+
+/* The kind that w reads on this device (HD_ACT_F32 when exact). */
+hd_act_kind hd_linear_act(const hd_dev *d, const hd_linear *w);
+void hd_act_init(hd_act *a, hd_act_kind kind, int64_t k, int M, hd_arena *work);
+/* x: [M, k], ldx floats apart. */
+void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx);
+
+/* y[m, :] = W x[m] + bias   for rows [m0, m0+M) of act */
+typedef struct {
+    const hd_linear *w;
+    const hd_act *act;
+    int m0, M;
+    float *y; // [M, n], ldy floats apart
+    int64_t ldy;
+} hd_mm;
+
+/* All jobs in one parallel region: q, k, v of a layer, gate and up, or the experts of a MoE layer. */
+void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs);
+/* The common case: y[M, n] = W x + bias; packs x into `work` (reset to its mark on return). */
+void hd_linear_mul(hd_dev *d, const hd_linear *w, const float *x, int64_t ldx, int M, float *y,
+                   int64_t ldy, hd_arena *work);
+
+/* fn for rows 0..M-1, in chunks; for norms, rotations, activations. */
+typedef void hd_row_fn(void *arg, int64_t row, int tid);
+void hd_rows_run(hd_dev *d, int64_t M, hd_row_fn *fn, void *arg);
+
+#endif
