@@ -16,8 +16,8 @@ static int hd_test_passed, hd_test_failed;
         if (cond) hd_test_passed++;                                                                \
         else {                                                                                     \
             hd_test_failed++;                                                                      \
-            fprintf(stderr, "%s:%d: %s  ", __FILE__, __LINE__, #cond);                             \
-            fprintf(stderr, "" __VA_ARGS__);                                                       \
+            fprintf(stderr, "%s:%d: %s ", __FILE__, __LINE__, #cond);                              \
+            fprintf(stderr, " " __VA_ARGS__);                                                      \
             fprintf(stderr, "\n");                                                                 \
         }                                                                                          \
     } while (0)
