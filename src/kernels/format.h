@@ -42,6 +42,9 @@ typedef enum {
     HD_TQ1_0 = 34,
     HD_TQ2_0 = 35,
     HD_MXFP4 = 39,
+    HD_NVFP4 = 40,
+    HD_Q1_0 = 41,
+    HD_Q2_0 = 42,
     HD_F8_E4M3 = 1000, // with one f32 scale per 128x128 block beside the tensor (DeepSeek-V3, arXiv:2412.19437, 3.3)
 } hd_type;
 
