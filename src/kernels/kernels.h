@@ -19,10 +19,15 @@ enum { HD_PANEL_ROWS = 32 };
  * rounded up to a multiple of 64; the padding is zero.
  *   HD_ACT_F32   float q[kp]
  *   HD_ACT_BF16  uint16_t q[kp]                 round to nearest even
- *   HD_ACT_Q8    int8_t q[kp], float scale[kp/32], int16_t sum[kp/16]
- *                per block of 32: scale = max|x| / 127, q = round(x / scale); sum: sums of q per 16
+ *   HD_ACT_Q8    int8_t q[kp], float scale[kp/32], int16_t sum[kp/32]
+ *                per block of 32: scale = max|x| / 127, q = round(x / scale), sum = sum of q
+ *   HD_ACT_Q8K   int8_t q[kp], float scale[kp/128], int16_t sum16[kp/16], int16_t sum32[kp/32]
+ *                the same with one scale per 128, for formats whose blocks of 16 or 32 have integer scales: a whole
+ *                group is then summed in integers.  kp: multiple of 256
  * Blobs start at multiples of 64 bytes. */
-typedef enum { HD_ACT_F32, HD_ACT_BF16, HD_ACT_Q8, HD_N_ACT } hd_act_kind;
+typedef enum { HD_ACT_F32, HD_ACT_BF16, HD_ACT_Q8, HD_ACT_Q8K, HD_N_ACT } hd_act_kind;
+
+enum { HD_Q8K_GROUP = 128 };
 
 size_t hd_act_bytes(hd_act_kind kind, int64_t k); // bytes of one blob, a multiple of 64
 
@@ -41,7 +46,7 @@ typedef enum {
     HD_PANEL_Q4_1,
     HD_PANEL_Q5_0,
     HD_PANEL_Q5_1,
-    HD_PANEL_IQ4_NL, // also iq4_xs
+    HD_PANEL_IQ4_NL,
     HD_PANEL_Q4_K,
     HD_PANEL_Q5_K,
     HD_PANEL_Q6_K,

@@ -1,0 +1,230 @@
+/* Panels: which there are, how long they are, and how to read one back into plain floats.  panel.h draws the bytes,
+ * panel_pack.c writes them. */
+#include <assert.h>
+
+#include "base/num.h"
+#include "kernels/panel.h"
+
+/* The 4-bit non-linear table of ggml's iq4_nl (a table of data: the values are the format). */
+const int8_t hd_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t pad64(int64_t k) { return ceil_div(k, 64) * 64; }
+
+size_t hd_act_bytes(hd_act_kind kind, int64_t k)
+{
+    size_t kp = (size_t)pad64(k), n = 0;
+    switch (kind) {
+    case HD_ACT_F32: n = kp * 4; break;
+    case HD_ACT_BF16: n = kp * 2; break;
+    case HD_ACT_Q8: n = kp + kp / 32 * 4 + kp / 32 * 2; break;
+    case HD_ACT_Q8K: {
+        size_t k8 = (size_t)ceil_div(k, 256) * 256;
+        n = k8 + k8 / HD_Q8K_GROUP * 4 + k8 / 16 * 2 + k8 / 32 * 2;
+        break;
+    }
+    case HD_N_ACT: break;
+    }
+    return (n + 63) / 64 * 64;
+}
+
+/* Room for one panel's integers, unpacked to two bytes each (amx), and some rows of sums. */
+size_t hd_mul_scratch_bytes(int64_t k) { return (size_t)ceil_div(k, 256) * 256 * 32 * 2 + 65536; }
+
+static size_t bytes_f32(int64_t k) { return (size_t)k * 128; }
+static size_t bytes_f16(int64_t k) { return (size_t)k * 64; }
+static size_t bytes_bf16(int64_t k) { return (size_t)pad64(k) * 64; }
+static size_t bytes_f8(int64_t k) { return (size_t)ceil_div(k, 128) * 64 + (size_t)pad64(k) * 32; }
+static size_t bytes_q8_0(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q8_0; }
+static size_t bytes_q4_0(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q4_0; }
+static size_t bytes_q4_1(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q4_1; }
+static size_t bytes_q5_0(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q5_0; }
+static size_t bytes_q5_1(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q5_1; }
+static size_t bytes_q4_k(int64_t k) { return (size_t)ceil_div(k, 256) * P_Q4_K; }
+static size_t bytes_q5_k(int64_t k) { return (size_t)ceil_div(k, 256) * P_Q5_K; }
+static size_t bytes_q6_k(int64_t k) { return (size_t)ceil_div(k, 256) * P_Q6_K; }
+
+static void load_f16(float *o, const uint8_t *p)
+{
+    for (int r = 0; r < 32; r++) {
+        uint16_t h;
+        memcpy(&h, p + 2 * r, 2);
+        o[r] = hd_f16_to_f32(h);
+    }
+}
+
+/* The integers of a block: low nibbles, with one (bits = 5) or two (bits = 6) more from `high`. */
+static void get_quads(int8_t q[32][32], const uint8_t *low, const uint8_t *high, int bits, int offset)
+{
+    for (int j = 0; j < 8; j++)
+        for (int r = 0; r < 32; r++)
+            for (int e = 0; e < 4; e++) {
+                int v = low[(j / 2 * 32 + r) * 4 + e] >> (j & 1) * 4 & 15;
+                if (bits == 5) v |= (high[r * 4 + e] >> j & 1) << 4;
+                if (bits == 6) v |= (high[(j / 4 * 32 + r) * 4 + e] >> j % 4 * 2 & 3) << 4;
+                q[r][4 * j + e] = (int8_t)(v - offset);
+            }
+}
+
+/* Formats with one f16 scale, and perhaps one f16 minimum, per block of 32. */
+static void get_simple(hd_panel_block *o, hd_panel_id id, const uint8_t *p, int64_t b)
+{
+    static const struct {
+        int bytes, bits, offset;
+        bool min;
+    } layout[HD_N_PANEL] = {
+        [HD_PANEL_Q8_0] = {P_Q8_0, 8, 0, false}, [HD_PANEL_Q4_0] = {P_Q4_0, 4, 8, false},
+        [HD_PANEL_Q4_1] = {P_Q4_1, 4, 0, true},  [HD_PANEL_Q5_0] = {P_Q5_0, 5, 16, false},
+        [HD_PANEL_Q5_1] = {P_Q5_1, 5, 0, true},  [HD_PANEL_IQ4_NL] = {P_Q4_0, 4, 0, false},
+    };
+    p += b * layout[id].bytes;
+    load_f16(o->d, p);
+    p += P_F16;
+    if (layout[id].min) {
+        load_f16(o->dmin, p);
+        p += P_F16;
+    }
+    for (int r = 0; r < 32; r++) {
+        o->sc[0][r] = o->sc[1][r] = 1;
+        o->dmin[r] = layout[id].min ? -o->dmin[r] : 0;
+        o->min[r] = layout[id].min;
+    }
+    if (layout[id].bits == 8) {
+        for (int j = 0; j < 8; j++)
+            for (int r = 0; r < 32; r++)
+                for (int e = 0; e < 4; e++) o->q[r][4 * j + e] = (int8_t)(p[(j * 32 + r) * 4 + e] - 128);
+        return;
+    }
+    get_quads(o->q, p, p + P_LOW, layout[id].bits, layout[id].offset);
+    if (id == HD_PANEL_IQ4_NL)
+        for (int r = 0; r < 32; r++)
+            for (int i = 0; i < 32; i++) o->q[r][i] = hd_iq4_values[o->q[r][i]];
+}
+
+static void get_q45_k(hd_panel_block *o, const uint8_t *p, int64_t b, int bits)
+{
+    int pair_bytes = bits == 5 ? P_Q5_K_PAIR : P_Q4_K_PAIR, h = (int)(b & 1);
+    p += b / 8 * (bits == 5 ? P_Q5_K : P_Q4_K);
+    load_f16(o->d, p);
+    load_f16(o->dmin, p + P_F16);
+    p += 2 * P_F16 + b % 8 / 2 * pair_bytes;
+    for (int r = 0; r < 32; r++) {
+        o->sc[0][r] = o->sc[1][r] = p[h * 32 + r];
+        o->min[r] = p[64 + 2 * r + h];
+    }
+    p += 128 + h * (P_LOW + (bits == 5 ? P_BIT5 : 0));
+    get_quads(o->q, p, p + P_LOW, bits, 0);
+}
+
+static void get_q6_k(hd_panel_block *o, const uint8_t *p, int64_t b)
+{
+    p += b / 8 * P_Q6_K;
+    load_f16(o->d, p);
+    p += P_F16 + b % 8 * P_Q6_K_BLOCK;
+    for (int r = 0; r < 32; r++) {
+        o->sc[0][r] = (int8_t)p[r];
+        o->sc[1][r] = (int8_t)p[32 + r];
+        o->dmin[r] = 0;
+        o->min[r] = 0;
+    }
+    get_quads(o->q, p + 64, p + 64 + P_LOW, 6, 32);
+}
+
+void hd_panel_block_get(hd_panel_block *o, hd_panel_id id, const uint8_t *panel, int64_t b)
+{
+    switch (id) {
+    case HD_PANEL_Q4_K: get_q45_k(o, panel, b, 4); break;
+    case HD_PANEL_Q5_K: get_q45_k(o, panel, b, 5); break;
+    case HD_PANEL_Q6_K: get_q6_k(o, panel, b); break;
+    default: get_simple(o, id, panel, b); break;
+    }
+}
+
+static void unpack_int(hd_panel_id id, float *out, const uint8_t *panel, int64_t k)
+{
+    hd_panel_block o;
+    for (int64_t b = 0; b < ceil_div(k, 32); b++) {
+        hd_panel_block_get(&o, id, panel, b);
+        for (int i = 0; i < 32; i++)
+            for (int r = 0; r < 32; r++)
+                out[(b * 32 + i) * 32 + r] = o.d[r] * (float)(o.sc[i / 16][r] * o.q[r][i]) -
+                                             o.dmin[r] * (float)o.min[r];
+    }
+}
+
+#define UNPACK_INT(name, id)                                                                                 \
+    static void unpack_##name(float *out, const void *panel, int64_t k) { unpack_int(id, out, panel, k); }
+UNPACK_INT(q8_0, HD_PANEL_Q8_0)
+UNPACK_INT(q4_0, HD_PANEL_Q4_0)
+UNPACK_INT(q4_1, HD_PANEL_Q4_1)
+UNPACK_INT(q5_0, HD_PANEL_Q5_0)
+UNPACK_INT(q5_1, HD_PANEL_Q5_1)
+UNPACK_INT(iq4_nl, HD_PANEL_IQ4_NL)
+UNPACK_INT(q4_k, HD_PANEL_Q4_K)
+UNPACK_INT(q5_k, HD_PANEL_Q5_K)
+UNPACK_INT(q6_k, HD_PANEL_Q6_K)
+
+static void unpack_f32(float *out, const void *panel, int64_t k) { memcpy(out, panel, (size_t)k * 128); }
+
+static void unpack_f16(float *out, const void *panel, int64_t k)
+{
+    const uint16_t *w = panel;
+    for (int64_t i = 0; i < k * 32; i++) out[i] = hd_f16_to_f32(w[i]);
+}
+
+static void unpack_bf16(float *out, const void *panel, int64_t k)
+{
+    const uint16_t *w = panel;
+    for (int64_t i = 0; i < k; i++)
+        for (int r = 0; r < 32; r++) out[i * 32 + r] = hd_bf16_to_f32(w[(i / 2 * 32 + r) * 2 + i % 2]);
+}
+
+static void unpack_f8(float *out, const void *panel, int64_t k)
+{
+    const uint8_t *p = panel;
+    for (int64_t i = 0; i < k; i++) {
+        const uint8_t *g = p + i / 128 * P_F8;
+        float scale;
+        memcpy(&scale, g, 4);
+        for (int r = 0; r < 32; r++)
+            out[i * 32 + r] = scale * hd_f8e4m3_to_f32(g[64 + (i % 128 / 2 * 32 + r) * 2 + i % 2]);
+    }
+}
+
+#define ROW(ID, name, act) [ID] = {ID, #name, act, bytes_##name, hd_pack_##name, unpack_##name}
+static const hd_panel_kind kinds[HD_N_PANEL] = {
+    ROW(HD_PANEL_F32, f32, HD_ACT_F32),   ROW(HD_PANEL_F16, f16, HD_ACT_F32),
+    ROW(HD_PANEL_BF16, bf16, HD_ACT_BF16), ROW(HD_PANEL_F8, f8, HD_ACT_BF16),
+    ROW(HD_PANEL_Q8_0, q8_0, HD_ACT_Q8),  ROW(HD_PANEL_Q4_0, q4_0, HD_ACT_Q8),
+    ROW(HD_PANEL_Q4_1, q4_1, HD_ACT_Q8),  ROW(HD_PANEL_Q5_0, q5_0, HD_ACT_Q8),
+    ROW(HD_PANEL_Q5_1, q5_1, HD_ACT_Q8),  ROW(HD_PANEL_Q4_K, q4_k, HD_ACT_Q8K),
+    ROW(HD_PANEL_Q5_K, q5_k, HD_ACT_Q8K), ROW(HD_PANEL_Q6_K, q6_k, HD_ACT_Q8K),
+    [HD_PANEL_IQ4_NL] = {HD_PANEL_IQ4_NL, "iq4_nl", HD_ACT_Q8, bytes_q4_0, hd_pack_q4_0, unpack_iq4_nl},
+};
+
+const hd_panel_kind *hd_panel_get(hd_panel_id id)
+{
+    assert(id >= 0 && id < HD_N_PANEL);
+    return &kinds[id];
+}
+
+const hd_panel_kind *hd_panel_for(hd_type type, bool *resident)
+{
+    *resident = true;
+    switch (type) {
+    case HD_F32: return &kinds[HD_PANEL_F32];
+    case HD_F16: return &kinds[HD_PANEL_F16];
+    case HD_BF16: return &kinds[HD_PANEL_BF16];
+    case HD_F8_E4M3: return &kinds[HD_PANEL_F8];
+    case HD_Q8_0: return &kinds[HD_PANEL_Q8_0];
+    case HD_Q4_0: return &kinds[HD_PANEL_Q4_0];
+    case HD_Q4_1: return &kinds[HD_PANEL_Q4_1];
+    case HD_Q5_0: return &kinds[HD_PANEL_Q5_0];
+    case HD_Q5_1: return &kinds[HD_PANEL_Q5_1];
+    case HD_IQ4_NL: return &kinds[HD_PANEL_IQ4_NL];
+    case HD_Q4_K: return &kinds[HD_PANEL_Q4_K];
+    case HD_Q5_K: return &kinds[HD_PANEL_Q5_K];
+    case HD_Q6_K: return &kinds[HD_PANEL_Q6_K];
+    default: *resident = false; return &kinds[HD_PANEL_F32];
+    }
+}

@@ -1,0 +1,69 @@
+/* The bytes of a panel, for those who pack, unpack and multiply.  Private to src/kernels.
+ *
+ * The inner dimension runs in blocks of 32.  A block's integers lie as quads: for quad j = 0..7 (elements 4j..4j+3)
+ * the 32 rows side by side, 4 bytes each, so one 64-byte register holds 16 rows' quads, and two registers the panel.
+ *   q8    [8][32][4]  one byte per weight, plus 128
+ *   low   [4][32][4]  byte (j, row, e): quad 2j in the low nibble, quad 2j+1 in the high one
+ *   bit5     [32][4]  bit j of byte (row, e): bit 4 of quad j
+ *   bits56 [2][32][4] bits 2(j%4).. of byte (j/4, row, e): bits 4 and 5 of quad j
+ * The formats with a scale per block (f16 d and m, one per row):
+ *   q8_0    d q8            q4_0    d low           q4_1    d m low
+ *   q5_0    d low bit5      q5_1    d m low bit5    iq4_nl  d low (indices into hd_iq4_values)
+ * The K formats: per 256 a head of f16 (q4_K, q5_K: d, dmin; q6_K: d), then
+ *   q4_K, q5_K  per pair of blocks: sc[2][32] bytes, min[32][2] bytes, then the two blocks (low, or low bit5)
+ *   q6_K        per block: sc[2][32] int8 (one per 16), low, bits56
+ *   f8          per 128 of k: the scale (f32, one for all 32 rows) in 64 bytes, then bytes w[64][32][2] */
+#ifndef HD_KERNELS_PANEL_H
+#define HD_KERNELS_PANEL_H
+
+#include "kernels/kernels.h"
+
+enum {
+    P_Q8 = 1024,
+    P_LOW = 512,
+    P_BIT5 = 128,
+    P_BITS56 = 256,
+    P_F16 = 64, // 32 f16
+    P_Q8_0 = P_F16 + P_Q8,
+    P_Q4_0 = P_F16 + P_LOW,
+    P_Q4_1 = 2 * P_F16 + P_LOW,
+    P_Q5_0 = P_F16 + P_LOW + P_BIT5,
+    P_Q5_1 = 2 * P_F16 + P_LOW + P_BIT5,
+    P_Q4_K_PAIR = 128 + 2 * P_LOW,
+    P_Q4_K = 2 * P_F16 + 4 * P_Q4_K_PAIR,
+    P_Q5_K_PAIR = 128 + 2 * (P_LOW + P_BIT5),
+    P_Q5_K = 2 * P_F16 + 4 * P_Q5_K_PAIR,
+    P_Q6_K_BLOCK = 64 + P_LOW + P_BITS56,
+    P_Q6_K = P_F16 + 8 * P_Q6_K_BLOCK,
+    P_F8 = 64 + 128 * 32,
+};
+
+/* The 16 values of iq4_nl and iq4_xs. */
+extern const int8_t hd_iq4_values[16];
+
+/* One block of 32 of an integer panel, decoded: weight (r, i) = d[r] sc[i/16][r] q[r][i] - dmin[r] min[r].
+ * q has its offset taken off; sc = 1 for the formats with one scale per block, min = 1 for q4_1 and q5_1 (dmin = -m),
+ * 0 where there is none. */
+typedef struct {
+    float d[32], dmin[32];
+    int sc[2][32], min[32];
+    int8_t q[32][32];
+} hd_panel_block;
+
+void hd_panel_block_get(hd_panel_block *o, hd_panel_id id, const uint8_t *panel, int64_t b);
+
+/* pack functions, panel_pack.c */
+void hd_pack_f32(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_f16(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_bf16(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_f8(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q8_0(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q4_0(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q4_1(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q5_0(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q5_1(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q4_k(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q5_k(void *panel, const hd_rows *src, int64_t row0);
+void hd_pack_q6_k(void *panel, const hd_rows *src, int64_t row0);
+
+#endif

@@ -1,0 +1,186 @@
+/* Products in plain C: what every other level is tested against, and what runs where there is nothing better.
+ * Sums in double, one rounding at the end. */
+#include "base/num.h"
+#include "kernels/level.h"
+#include "kernels/panel.h"
+
+/* n numbers (at most `block`) with one scale; returns the scale. */
+static float quantize(int8_t *q, const float *x, int64_t n, int64_t block)
+{
+    float top = 0;
+    for (int64_t i = 0; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+    float inv = top > 0 ? 127.0f / top : 0;
+    for (int64_t i = 0; i < block; i++) {
+        float v = i < n ? rintf(x[i] * inv) : 0;
+        q[i] = (int8_t)(v > 127 ? 127 : v > -127 ? v : -127); // NaN, and the infinite top: anything but undefined
+    }
+    return top / 127.0f;
+}
+
+static void sums(int16_t *sum, const int8_t *q, int64_t kp, int block)
+{
+    for (int64_t b = 0; b < kp / block; b++) {
+        int s = 0;
+        for (int i = 0; i < block; i++) s += q[b * block + i];
+        sum[b] = (int16_t)s;
+    }
+}
+
+static void pack_q8(uint8_t *blob, const float *x, int64_t k, int64_t kp, int64_t block)
+{
+    int8_t *q = (int8_t *)blob;
+    float *scale = (float *)(void *)(blob + kp);
+    for (int64_t i = 0; i < kp; i += block) {
+        int64_t left = k - i, n = left < 0 ? 0 : left < block ? left : block;
+        scale[i / block] = quantize(q + i, x + (n > 0 ? i : 0), n, block);
+    }
+    int16_t *sum = (int16_t *)(void *)(scale + kp / block);
+    if (block != 32) {
+        sums(sum, q, kp, 16);
+        sum += kp / 16;
+    }
+    sums(sum, q, kp, 32);
+}
+
+static void act_pack(hd_act_kind kind, void *blob, const float *x, int64_t k)
+{
+    int64_t kp = (k + 63) / 64 * 64;
+    switch (kind) {
+    case HD_ACT_F32:
+        memcpy(blob, x, (size_t)k * 4);
+        memset((float *)blob + k, 0, (size_t)(kp - k) * 4);
+        break;
+    case HD_ACT_BF16: {
+        uint16_t *q = blob;
+        for (int64_t i = 0; i < kp; i++) q[i] = i < k ? hd_f32_to_bf16(x[i]) : 0;
+        break;
+    }
+    case HD_ACT_Q8: pack_q8(blob, x, k, kp, 32); break;
+    case HD_ACT_Q8K: pack_q8(blob, x, k, (k + 255) / 256 * 256, HD_Q8K_GROUP); break;
+    case HD_N_ACT: break;
+    }
+}
+
+#define ARGS                                                                                                 \
+    const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, int64_t ldy,       \
+        void *scratch
+
+static void mul_f32(ARGS)
+{
+    (void)scratch;
+    const float *w = panel;
+    for (int m = 0; m < M; m++) {
+        const float *x = (const float *)(const void *)(act + (size_t)m * act_stride);
+        double s[32] = {0};
+        for (int64_t i = 0; i < k; i++)
+            for (int r = 0; r < 32; r++) s[r] += (double)w[i * 32 + r] * x[i];
+        for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
+    }
+}
+
+static void mul_f16(ARGS)
+{
+    (void)scratch;
+    const uint16_t *w = panel;
+    for (int m = 0; m < M; m++) {
+        const float *x = (const float *)(const void *)(act + (size_t)m * act_stride);
+        double s[32] = {0};
+        for (int64_t i = 0; i < k; i++)
+            for (int r = 0; r < 32; r++) s[r] += (double)hd_f16_to_f32(w[i * 32 + r]) * x[i];
+        for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
+    }
+}
+
+static void mul_bf16(ARGS)
+{
+    (void)scratch;
+    const uint16_t *w = panel;
+    for (int m = 0; m < M; m++) {
+        const uint16_t *x = (const uint16_t *)(const void *)(act + (size_t)m * act_stride);
+        double s[32] = {0};
+        for (int64_t i = 0; i < k; i++)
+            for (int r = 0; r < 32; r++)
+                s[r] += (double)hd_bf16_to_f32(w[(i / 2 * 32 + r) * 2 + i % 2]) * hd_bf16_to_f32(x[i]);
+        for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
+    }
+}
+
+static void mul_f8(ARGS)
+{
+    (void)scratch;
+    const uint8_t *w = panel;
+    for (int m = 0; m < M; m++) {
+        const uint16_t *x = (const uint16_t *)(const void *)(act + (size_t)m * act_stride);
+        double s[32] = {0};
+        for (int64_t i = 0; i < k; i++) {
+            const uint8_t *g = w + i / 128 * P_F8;
+            float scale;
+            memcpy(&scale, g, 4);
+            for (int r = 0; r < 32; r++)
+                s[r] += (double)scale * hd_f8e4m3_to_f32(g[64 + (i % 128 / 2 * 32 + r) * 2 + i % 2]) *
+                        hd_bf16_to_f32(x[i]);
+        }
+        for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
+    }
+}
+
+/* y = sum over blocks b of  scale_b (d (sc0 <q, x>_0 + sc1 <q, x>_1) - dmin min sum_b) */
+static void mul_int(hd_panel_id id, ARGS)
+{
+    (void)scratch;
+    bool grouped = hd_panel_get(id)->act == HD_ACT_Q8K;
+    int64_t kp = grouped ? (k + 255) / 256 * 256 : (k + 63) / 64 * 64, group = grouped ? HD_Q8K_GROUP : 32;
+    hd_panel_block o;
+    for (int m0 = 0; m0 < M; m0 += 16) { // a few rows share a decoded block
+        int n = M - m0 < 16 ? M - m0 : 16;
+        double s[16][32] = {{0}};
+        for (int64_t b = 0; b < k / 32; b++) {
+            hd_panel_block_get(&o, id, panel, b);
+            for (int m = 0; m < n; m++) {
+                const uint8_t *blob = act + (size_t)(m0 + m) * act_stride;
+                const int8_t *q = (const int8_t *)blob + b * 32;
+                double scale = ((const float *)(const void *)(blob + kp))[b * 32 / group];
+                int sum = 0;
+                for (int i = 0; i < 32; i++) sum += q[i];
+                for (int r = 0; r < 32; r++) {
+                    int dot[2] = {0, 0};
+                    for (int i = 0; i < 32; i++) dot[i / 16] += o.q[r][i] * q[i];
+                    s[m][r] += scale * ((double)o.d[r] * (o.sc[0][r] * dot[0] + o.sc[1][r] * dot[1]) -
+                                        (double)o.dmin[r] * o.min[r] * sum);
+                }
+            }
+        }
+        for (int m = 0; m < n; m++)
+            for (int r = 0; r < 32; r++) y[(m0 + m) * ldy + r] = (float)s[m][r];
+    }
+}
+
+#define MUL_INT(name, id)                                                                                    \
+    static void mul_##name(ARGS) { mul_int(id, panel, k, act, act_stride, M, y, ldy, scratch); }
+MUL_INT(q8_0, HD_PANEL_Q8_0)
+MUL_INT(q4_0, HD_PANEL_Q4_0)
+MUL_INT(q4_1, HD_PANEL_Q4_1)
+MUL_INT(q5_0, HD_PANEL_Q5_0)
+MUL_INT(q5_1, HD_PANEL_Q5_1)
+MUL_INT(iq4_nl, HD_PANEL_IQ4_NL)
+MUL_INT(q4_k, HD_PANEL_Q4_K)
+MUL_INT(q5_k, HD_PANEL_Q5_K)
+MUL_INT(q6_k, HD_PANEL_Q6_K)
+
+void hd_fill_mul_ref(hd_kernels *k)
+{
+    k->act_pack = act_pack;
+    k->panel_mul[HD_PANEL_F32] = mul_f32;
+    k->panel_mul[HD_PANEL_F16] = mul_f16;
+    k->panel_mul[HD_PANEL_BF16] = mul_bf16;
+    k->panel_mul[HD_PANEL_F8] = mul_f8;
+    k->panel_mul[HD_PANEL_Q8_0] = mul_q8_0;
+    k->panel_mul[HD_PANEL_Q4_0] = mul_q4_0;
+    k->panel_mul[HD_PANEL_Q4_1] = mul_q4_1;
+    k->panel_mul[HD_PANEL_Q5_0] = mul_q5_0;
+    k->panel_mul[HD_PANEL_Q5_1] = mul_q5_1;
+    k->panel_mul[HD_PANEL_IQ4_NL] = mul_iq4_nl;
+    k->panel_mul[HD_PANEL_Q4_K] = mul_q4_k;
+    k->panel_mul[HD_PANEL_Q5_K] = mul_q5_k;
+    k->panel_mul[HD_PANEL_Q6_K] = mul_q6_k;
+}

@@ -1,0 +1,234 @@
+/* Products: y = W x + bias, by panels of 32 outputs handed out to threads in chunks.
+ *
+ * A panel meets its rows of activations in one of three ways:
+ *   packed      the kernel of its kind streams it
+ *   no-pack     the panel is packed into the thread's scratch first, then the same kernel: same bits
+ *   exact       it is decoded to floats in scratch, and the F32 kernel multiplies with f32 activations
+ * Formats without a panel are "no-pack" into the F32 layout.  A chunk holds whole panels (and, when there are few
+ * panels for many threads, a range of rows), so an output's sum stays with one thread. */
+#include <assert.h>
+#include <string.h>
+
+#include "ops/matmul.h"
+#include "ops/ops.h"
+
+enum { TAIL_ROWS = 64 }; // rows of the last panel's outputs that fit in scratch
+
+static int64_t n_panels(const hd_linear *w) { return (w->src.n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS; }
+static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
+
+/* ---- Scratch of one thread: [kernel][panel][floats][tail] --------------------------------------------------------- */
+
+static size_t widest_panel(int64_t k)
+{
+    size_t n = 0;
+    for (int i = 0; i < HD_N_PANEL; i++) {
+        size_t b = hd_panel_get((hd_panel_id)i)->bytes(k);
+        n = b > n ? b : n;
+    }
+    return align64(n);
+}
+
+size_t hd_mm_scratch_bytes(int64_t max_k)
+{
+    return align64(hd_mul_scratch_bytes(max_k)) + 2 * widest_panel(max_k) +
+           TAIL_ROWS * HD_PANEL_ROWS * sizeof(float) + 4096;
+}
+
+typedef struct {
+    uint8_t *kernel, *panel;
+    float *floats, *tail;
+} scratch;
+
+static scratch scratch_of(const hd_dev *d, int tid, int64_t k)
+{
+    scratch s;
+    size_t panel = widest_panel(k);
+    assert(hd_mm_scratch_bytes(k) <= d->scratch_bytes && "wider than the device's max_k");
+    s.kernel = d->scratch + (size_t)tid * d->scratch_bytes;
+    s.panel = s.kernel + align64(hd_mul_scratch_bytes(k));
+    s.floats = (float *)(void *)(s.panel + panel);
+    s.tail = (float *)(void *)(s.panel + 2 * panel);
+    return s;
+}
+
+/* ---- Weights ------------------------------------------------------------------------------------------------------ */
+
+void hd_linear_init(hd_linear *w, const hd_rows *src)
+{
+    bool resident;
+    memset(w, 0, sizeof *w);
+    w->src = *src;
+    w->kind = hd_panel_for(src->type, &resident);
+}
+
+size_t hd_linear_packed_bytes(const hd_rows *src)
+{
+    bool resident;
+    const hd_panel_kind *kind = hd_panel_for(src->type, &resident);
+    size_t bytes;
+    if (!resident || src->n < 1) return 0;
+    return hd_mul(&bytes, kind->bytes(src->k), (size_t)((src->n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS)) ? bytes
+                                                                                                      : 0;
+}
+
+typedef struct {
+    const hd_linear *w;
+    uint8_t *dst;
+    size_t bytes;
+} pack_job;
+
+static void pack_panel(void *arg, int64_t p, int tid)
+{
+    const pack_job *j = arg;
+    (void)tid;
+    j->w->kind->pack(j->dst + (size_t)p * j->bytes, &j->w->src, p * HD_PANEL_ROWS);
+}
+
+void hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst)
+{
+    pack_job j = {w, dst, w->kind->bytes(w->src.k)};
+    assert(hd_linear_packed_bytes(&w->src) > 0);
+    hd_pool_run(d->pool, n_panels(w), pack_panel, &j);
+    w->panels = dst;
+}
+
+/* ---- Activations -------------------------------------------------------------------------------------------------- */
+
+hd_act_kind hd_linear_act(const hd_dev *d, const hd_linear *w) { return d->exact ? HD_ACT_F32 : w->kind->act; }
+
+void hd_act_init(hd_act *a, hd_act_kind kind, int64_t k, int M, hd_arena *work)
+{
+    *a = (hd_act){kind, k, M, hd_act_bytes(kind, k), NULL};
+    a->data = hd_arena_take(work, a->stride * (size_t)M);
+    assert(a->data && "work arena planned too small");
+}
+
+typedef struct {
+    const hd_dev *d;
+    const hd_act *a;
+    const float *x;
+    int64_t ldx;
+} act_job;
+
+static void act_row(void *arg, int64_t m, int tid)
+{
+    const act_job *j = arg;
+    (void)tid;
+    j->d->k->act_pack(j->a->kind, j->a->data + (size_t)m * j->a->stride, j->x + m * j->ldx, j->a->k);
+}
+
+void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx)
+{
+    act_job j = {d, a, x, ldx};
+    if (a->M * a->k < 32768) // a few microseconds: less than waking the others
+        for (int m = 0; m < a->M; m++) act_row(&j, m, 0);
+    else hd_rows_run(d, a->M, act_row, &j);
+}
+
+/* ---- Products ----------------------------------------------------------------------------------------------------- */
+
+/* The panel as the kernel will read it, and the kernel. */
+static const uint8_t *panel_ready(const hd_dev *d, const hd_linear *w, int64_t p, const scratch *s, hd_panel_id *id)
+{
+    const uint8_t *panel = s->panel;
+    *id = w->kind->id;
+    if (w->panels) panel = w->panels + (size_t)p * w->kind->bytes(w->src.k);
+    else w->kind->pack(s->panel, &w->src, p * HD_PANEL_ROWS);
+    if (!d->exact || w->kind->act == HD_ACT_F32) return panel;
+    w->kind->unpack(s->floats, panel, w->src.k);
+    *id = HD_PANEL_F32;
+    return (const uint8_t *)s->floats;
+}
+
+static void add_bias(float *y, int64_t ldy, int M, const float *bias, int n)
+{
+    for (int m = 0; m < M; m++)
+        for (int r = 0; r < n; r++) y[m * ldy + r] += bias[r];
+}
+
+/* Panel p of job j, its rows [m0, m1). */
+static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1, const scratch *s)
+{
+    const hd_linear *w = j->w;
+    const hd_act *a = j->act;
+    hd_panel_id id;
+    const uint8_t *panel = panel_ready(d, w, p, s, &id);
+    const uint8_t *act = a->data + (size_t)(j->m0 + m0) * a->stride;
+    int64_t r0 = p * HD_PANEL_ROWS, left = w->src.n - r0;
+    float *y = j->y + m0 * j->ldy + r0;
+    int n = left < HD_PANEL_ROWS ? (int)left : HD_PANEL_ROWS;
+
+    if (n == HD_PANEL_ROWS) d->k->panel_mul[id](panel, a->k, act, a->stride, m1 - m0, y, j->ldy, s->kernel);
+    else
+        for (int m = 0; m < m1 - m0; m += TAIL_ROWS) {
+            int rows = m1 - m0 - m < TAIL_ROWS ? m1 - m0 - m : TAIL_ROWS;
+            d->k->panel_mul[id](panel, a->k, act + (size_t)m * a->stride, a->stride, rows, s->tail,
+                                HD_PANEL_ROWS, s->kernel);
+            for (int i = 0; i < rows; i++)
+                memcpy(y + (m + i) * j->ldy, s->tail + i * HD_PANEL_ROWS, (size_t)n * sizeof(float));
+        }
+    if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + r0, n);
+}
+
+typedef struct {
+    const hd_dev *d;
+    const hd_mm *jobs;
+    int n_jobs;
+    int64_t panels; // of a chunk
+    int rows;
+} mm_job;
+
+static int64_t panel_chunks(const mm_job *t, const hd_mm *j) { return (n_panels(j->w) + t->panels - 1) / t->panels; }
+static int64_t row_chunks(const mm_job *t, const hd_mm *j) { return (j->M + t->rows - 1) / t->rows; }
+
+static void mm_chunk(void *arg, int64_t i, int tid)
+{
+    const mm_job *t = arg;
+    const hd_mm *j = t->jobs;
+    for (;; j++) { // which job: rows of a panel group are neighbours, so a panel stays in cache
+        int64_t n = panel_chunks(t, j) * row_chunks(t, j);
+        if (i < n) break;
+        i -= n;
+    }
+    scratch s = scratch_of(t->d, tid, j->w->src.k);
+    int64_t rc = row_chunks(t, j), p0 = i / rc * t->panels, p1 = p0 + t->panels;
+    int m0 = (int)(i % rc) * t->rows, m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
+    if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
+    for (int64_t p = p0; p < p1; p++) mul_panel(t->d, j, p, m0, m1, &s);
+}
+
+void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
+{
+    int64_t panels = 0, chunks = 0, threads = hd_pool_threads(d->pool);
+    int top_m = 1;
+    for (int i = 0; i < n_jobs; i++) {
+        const hd_mm *j = &jobs[i];
+        assert(j->act->kind == hd_linear_act(d, j->w) && j->act->k == j->w->src.k);
+        assert(j->m0 >= 0 && j->M >= 0 && j->m0 + j->M <= j->act->M && j->ldy >= j->w->src.n);
+        panels += n_panels(j->w);
+        top_m = j->M > top_m ? j->M : top_m;
+    }
+    /* About 8 chunks a thread: small enough that a stalled core holds nobody back, large enough that the counter costs
+     * nothing.  With fewer panels than that, long batches are cut by rows too. */
+    mm_job t = {d, jobs, n_jobs, panels / (threads * 8), top_m};
+    if (t.panels < 1) t.panels = 1;
+    if (panels < threads * 4 && top_m > 64) {
+        int64_t parts = (threads * 8 + panels - 1) / (panels > 0 ? panels : 1);
+        t.rows = (int)((top_m + parts - 1) / parts + 31) / 32 * 32;
+    }
+    for (int i = 0; i < n_jobs; i++) chunks += panel_chunks(&t, &jobs[i]) * row_chunks(&t, &jobs[i]);
+    hd_pool_run(d->pool, chunks, mm_chunk, &t);
+}
+
+void hd_linear_mul(hd_dev *d, const hd_linear *w, const float *x, int64_t ldx, int M, float *y, int64_t ldy,
+                   hd_arena *work)
+{
+    size_t mark = work->used;
+    hd_act a;
+    hd_act_init(&a, hd_linear_act(d, w), w->src.k, M, work);
+    hd_act_pack(d, &a, x, ldx);
+    hd_mm job = {w, &a, 0, M, y, ldy};
+    hd_mm_run(d, &job, 1);
+    work->used = mark;
+}

@@ -1,0 +1,359 @@
+/* Panels and products: what is packed reads back as the file says; every level's product agrees with a sum in double
+ * within a bound that the rounding steps give; and a row has the same bits alone, among others, however they are split,
+ * on one thread and two, packed and not. */
+#include <math.h>
+
+#include "base/num.h"
+#include "base/rng.h"
+#include "ops/ops.h"
+#include "test.h"
+
+static hd_err err;
+
+/* Where a block of each format keeps its f16 numbers, which random bytes would make infinite. */
+static const struct {
+    hd_type type;
+    int f16_at[2]; // -1: none
+    float size;
+} formats[] = {
+    {HD_F32, {-1, -1}, 0},      {HD_F16, {-1, -1}, 0},      {HD_BF16, {-1, -1}, 0},   {HD_F8_E4M3, {-1, -1}, 0},
+    {HD_Q8_0, {0, -1}, 0.002f}, {HD_Q4_0, {0, -1}, 0.03f},  {HD_Q4_1, {0, 2}, 0.03f}, {HD_Q5_0, {0, -1}, 0.01f},
+    {HD_Q5_1, {0, 2}, 0.01f},   {HD_IQ4_NL, {0, -1}, 0.002f}, {HD_Q4_K, {0, 2}, 0.001f}, {HD_Q5_K, {0, 2}, 0.0005f},
+    {HD_Q6_K, {208, -1}, 0.0001f}, {HD_Q2_K, {80, 82}, 0.01f},
+};
+enum { N_FORMATS = sizeof formats / sizeof *formats };
+
+static void *must_alloc(size_t n)
+{
+    void *p;
+    if (hd_alloc_aligned(&p, n + 64, &err) != HD_OK) abort();
+    return p;
+}
+
+/* A random matrix [n, k] in format i. */
+static void make_rows(hd_rows *src, int i, int64_t n, int64_t k, hd_rng *rng)
+{
+    const hd_format *f = hd_format_get(formats[i].type);
+    *src = (hd_rows){.type = f->type, .n = n, .k = k};
+    CHECK(hd_format_row_bytes(f, k, &src->row_bytes));
+    uint8_t *d = must_alloc(src->row_bytes * (size_t)n);
+    src->data = d;
+    if (f->type == HD_F8_E4M3) {
+        src->f8_scale_ld = (k + 127) / 128 + 1;
+        float *s = must_alloc((size_t)((n + 127) / 128 * src->f8_scale_ld) * 4);
+        for (int64_t b = 0; b < (n + 127) / 128 * src->f8_scale_ld; b++) s[b] = 0.01f + (float)hd_rng_unit(rng);
+        src->f8_scale = s;
+    }
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t e = 0; e < k / f->block; e++, d += f->bytes) {
+            float v = hd_rng_normal(rng);
+            uint16_t h;
+            switch (f->type) {
+            case HD_F32: memcpy(d, &v, 4); continue;
+            case HD_F16: h = hd_f32_to_f16(v); memcpy(d, &h, 2); continue;
+            case HD_BF16: h = hd_f32_to_bf16(v); memcpy(d, &h, 2); continue;
+            default: break;
+            }
+            for (int b = 0; b < f->bytes; b++) d[b] = (uint8_t)hd_rng_u32(rng);
+            if (f->type == HD_F8_E4M3 && (*d & 0x7f) == 0x7f) *d = 0x20; // NaN
+            for (int a = 0; a < 2; a++)
+                if (formats[i].f16_at[a] >= 0) {
+                    h = hd_f32_to_f16(v * formats[i].size);
+                    memcpy(d + formats[i].f16_at[a], &h, 2);
+                    v = hd_rng_normal(rng);
+                }
+        }
+}
+
+static void free_rows(hd_rows *src)
+{
+    size_t scales = (size_t)((src->n + 127) / 128 * src->f8_scale_ld) * 4;
+    hd_free_aligned((void *)(uintptr_t)src->data, src->row_bytes * (size_t)src->n + 64);
+    if (src->f8_scale) hd_free_aligned((void *)(uintptr_t)src->f8_scale, scales + 64);
+}
+
+/* The file's own decoder, into out[n][k]. */
+static void decode(double *out, const hd_rows *src)
+{
+    const hd_format *f = hd_format_get(src->type);
+    float *row = must_alloc((size_t)src->k * 4);
+    for (int64_t r = 0; r < src->n; r++) {
+        const uint8_t *p = src->data + (size_t)r * src->row_bytes;
+        if (src->f8_scale) for (int64_t i = 0; i < src->k; i++) row[i] = hd_f8e4m3_to_f32(p[i]);
+        else f->dequant(row, p, src->k);
+        for (int64_t i = 0; i < src->k; i++)
+            out[r * src->k + i] = src->f8_scale
+                ? (double)src->f8_scale[r / 128 * src->f8_scale_ld + i / 128] * row[i] : row[i];
+    }
+    hd_free_aligned(row, (size_t)src->k * 4 + 64);
+}
+
+/* The numbers that a blob stands for. */
+static void blob_decode(double *x, hd_act_kind kind, const uint8_t *blob, int64_t k)
+{
+    int64_t kp = kind == HD_ACT_Q8K ? (k + 255) / 256 * 256 : (k + 63) / 64 * 64;
+    int group = kind == HD_ACT_Q8K ? HD_Q8K_GROUP : 32;
+    const float *scale = (const float *)(const void *)(blob + kp);
+    for (int64_t i = 0; i < k; i++)
+        x[i] = kind == HD_ACT_F32    ? ((const float *)(const void *)blob)[i]
+               : kind == HD_ACT_BF16 ? hd_bf16_to_f32(((const uint16_t *)(const void *)blob)[i])
+                                     : (double)((const int8_t *)blob)[i] * scale[i / group];
+}
+
+static int64_t any_k(int i, int64_t k)
+{
+    int block = hd_format_get(formats[i].type)->block;
+    return block == 1 ? k - 3 : (k + block - 1) / block * block;
+}
+
+static void test_pack_roundtrip(void)
+{
+    hd_rng rng;
+    hd_rng_seed(&rng, 1, 1);
+    for (int i = 0; i < N_FORMATS; i++) {
+        int64_t n = 45, k = any_k(i, 300);
+        hd_rows src;
+        make_rows(&src, i, n, k, &rng);
+        double *want = must_alloc((size_t)(n * k) * 8);
+        decode(want, &src);
+        bool resident;
+        const hd_panel_kind *kind = hd_panel_for(src.type, &resident);
+        size_t bytes = kind->bytes(k);
+        uint8_t *panel = must_alloc(bytes);
+        float *got = must_alloc((size_t)k * 128);
+        if (hd_format_get(src.type)->block >= 32 && resident)
+            CHECK((double)bytes <= 1.03 * 32 * (double)src.row_bytes, "%s: packed %zu", kind->name, bytes);
+        int wrong = 0;
+        for (int64_t p = 0; p < 2; p++) {
+            memset(panel, 0xa5, bytes); // the padding must be written too
+            kind->pack(panel, &src, p * 32);
+            kind->unpack(got, panel, k);
+            for (int64_t r = p * 32; r < p * 32 + 32; r++)
+                for (int64_t e = 0; e < k; e++) {
+                    double w = r < n ? want[r * k + e] : 0, g = got[e * 32 + r % 32];
+                    wrong += !(fabs(w - g) <= 4e-7 * fabs(w) + 1e-9); // one rounding more or less
+                }
+        }
+        CHECK(wrong == 0, "%s: %d values differ", hd_format_get(src.type)->name, wrong);
+        hd_free_aligned(panel, bytes + 64);
+        hd_free_aligned(got, (size_t)k * 128 + 64);
+        hd_free_aligned(want, (size_t)(n * k) * 8 + 64);
+        free_rows(&src);
+    }
+}
+
+/* Packing activations: q within half a step, sums right, padding zero, and nothing undefined for NaN or infinity. */
+static void test_act(const hd_kernels *kn)
+{
+    enum { K = 333 };
+    float x[K];
+    double back[K];
+    hd_rng rng;
+    hd_rng_seed(&rng, 2, 2);
+    for (int i = 0; i < K; i++) x[i] = i >= 64 && i < 96 ? 0 : hd_rng_normal(&rng) * (i % 50 ? 1 : 30);
+    for (hd_act_kind kind = 0; kind < HD_N_ACT; kind++) {
+        size_t n = hd_act_bytes(kind, K);
+        uint8_t *blob = must_alloc(n);
+        memset(blob, 0xa5, n);
+        kn->act_pack(kind, blob, x, K);
+        blob_decode(back, kind, blob, K);
+        int group = kind == HD_ACT_Q8K ? HD_Q8K_GROUP : 32, wrong = 0;
+        for (int i = 0; i < K; i++) {
+            double top = 0;
+            for (int j = i / group * group; j < K && j < (i / group + 1) * group; j++) top = fmax(top, fabs((double)x[j]));
+            double tol = kind == HD_ACT_F32 ? 0 : kind == HD_ACT_BF16 ? fabs((double)x[i]) * 0x1p-8 : top / 127 * 0.5001;
+            wrong += fabs(back[i] - (double)x[i]) > tol;
+        }
+        CHECK(wrong == 0, "%s kind %d: %d numbers off", kn->level, kind, wrong);
+        if (kind >= HD_ACT_Q8) {
+            int64_t kp = kind == HD_ACT_Q8K ? 512 : 384;
+            const int8_t *q = (const int8_t *)blob;
+            const int16_t *s = (const int16_t *)(const void *)(blob + kp + kp / group * 4);
+            wrong = 0;
+            for (int step = kind == HD_ACT_Q8K ? 16 : 32; step <= 32; s += kp / step, step *= 2)
+                for (int64_t b = 0; b < kp / step; b++) {
+                    int sum = 0;
+                    for (int e = 0; e < step; e++) sum += q[b * step + e];
+                    wrong += sum != s[b];
+                }
+            for (int64_t e = K; e < kp; e++) wrong += q[e] != 0;
+            CHECK(wrong == 0, "%s kind %d: sums or padding", kn->level, kind);
+        }
+        float odd[K] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-40f};
+        kn->act_pack(kind, blob, odd, K);
+        hd_free_aligned(blob, n + 64);
+    }
+}
+
+/* One product of every panel kind against a sum in double over the same numbers.  The level rounds each product
+ * and each partial sum once: |error| <= (steps + 4) eps sum |w x|, the steps being the f32 additions of one output. */
+static void test_product(const hd_kernels *kn)
+{
+    enum { M = 3 };
+    hd_rng rng;
+    hd_rng_seed(&rng, 3, 3);
+    for (int i = 0; i < N_FORMATS; i++) {
+        bool resident;
+        const hd_panel_kind *kind = hd_panel_for(formats[i].type, &resident);
+        int64_t k = any_k(i, 672);
+        hd_rows src;
+        make_rows(&src, i, 32, k, &rng);
+        size_t bytes = kind->bytes(k), stride = hd_act_bytes(kind->act, k), scratch_bytes = hd_mul_scratch_bytes(k);
+        uint8_t *panel = must_alloc(bytes), *act = must_alloc(stride * M), *scratch = must_alloc(scratch_bytes);
+        float *w = must_alloc((size_t)k * 128), x[2048], y[M * 40];
+        kind->pack(panel, &src, 0);
+        kind->unpack(w, panel, k);
+        for (int m = 0; m < M; m++) {
+            for (int64_t e = 0; e < k; e++) x[e] = hd_rng_normal(&rng);
+            kn->act_pack(kind->act, act + stride * (size_t)m, x, k);
+        }
+        for (int r = 0; r < M * 40; r++) y[r] = 12345;
+        kn->panel_mul[kind->id](panel, k, act, stride, M, y, 40, scratch);
+        for (int m = 0; m < M; m++) {
+            double xd[2048];
+            int wrong = 0;
+            blob_decode(xd, kind->act, act + stride * (size_t)m, k);
+            for (int r = 0; r < 32; r++) {
+                double sum = 0, size = 0;
+                for (int64_t e = 0; e < k; e++) {
+                    sum += (double)w[e * 32 + r] * xd[e];
+                    size += fabs((double)w[e * 32 + r] * xd[e]);
+                }
+                /* q4_1 and the like: scale and minimum cancel, so the size of both counts */
+                double tol = ((double)k / 8 + 16) * 0x1p-24 * size * 8 + 1e-6;
+                wrong += !(fabs(sum - (double)y[m * 40 + r]) <= tol);
+            }
+            for (int r = 32; r < 40; r++) wrong += y[m * 40 + r] != 12345;
+            CHECK(wrong == 0, "%s %s row %d: %d outputs off", kn->level, kind->name, m, wrong);
+        }
+        hd_free_aligned(panel, bytes + 64);
+        hd_free_aligned(act, stride * M + 64);
+        hd_free_aligned(scratch, scratch_bytes + 64);
+        hd_free_aligned(w, (size_t)k * 128 + 64);
+        free_rows(&src);
+    }
+}
+
+/* y[M, n] by one way of cutting; returns the number of words that differ from want. */
+static int64_t differs(const float *y, const float *want, int64_t n)
+{
+    int64_t bad = 0;
+    for (int64_t i = 0; i < n; i++) bad += hd_f32_bits(y[i]) != hd_f32_bits(want[i]);
+    return bad;
+}
+
+static void test_same_bits(const hd_kernels *kn, bool exact)
+{
+    static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 31, 33, 47, 64, 70};
+    enum { TOP = 70, N = 75, LDY = 80 };
+    hd_rng rng;
+    hd_dev dev[2];
+    hd_arena work;
+    CHECK_OK(hd_arena_open(&work, "work", 8 << 20, &err));
+    for (int t = 0; t < 2; t++) CHECK_OK(hd_dev_open(&dev[t], t + 1, exact, 2048, &err));
+    for (int t = 0; t < 2; t++) dev[t].k = kn;
+    hd_rng_seed(&rng, 4, 4);
+    float *x = must_alloc(TOP * 1024 * 4), *want = must_alloc(TOP * LDY * 4), *y = must_alloc(TOP * LDY * 4);
+    float bias[N];
+    for (int i = 0; i < TOP * 1024; i++) x[i] = hd_rng_normal(&rng);
+    for (int i = 0; i < N; i++) bias[i] = hd_rng_normal(&rng);
+    for (int i = 0; i < N_FORMATS; i++) {
+        int64_t k = any_k(i, 608);
+        hd_rows src;
+        hd_linear bare, packed;
+        make_rows(&src, i, N, k, &rng);
+        hd_linear_init(&bare, &src);
+        bare.bias = bias;
+        packed = bare;
+        size_t bytes = hd_linear_packed_bytes(&src);
+        uint8_t *panels = must_alloc(bytes);
+        if (bytes) hd_linear_pack(&dev[1], &packed, panels);
+        for (int m = 0; m < TOP; m++) hd_linear_mul(&dev[0], &packed, x + m * 1024, 1024, 1, want + m * LDY, LDY, &work);
+        int64_t bad = 0;
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+            for (int way = 0; way < 4; way++) {
+                int M = counts[c], m0 = TOP - M;
+                memset(y, 0, TOP * LDY * 4);
+                hd_linear_mul(&dev[way & 1], way & 2 ? &bare : &packed, x + m0 * 1024, 1024, M, y, LDY, &work);
+                bad += differs(y, want + m0 * LDY, (int64_t)M * LDY);
+            }
+        CHECK(bad == 0, "%s %s%s: %lld words differ", kn->level, hd_format_get(src.type)->name, exact ? " exact" : "",
+              (long long)bad);
+        hd_free_aligned(panels, bytes + 64);
+        free_rows(&src);
+    }
+    hd_free_aligned(x, TOP * 1024 * 4 + 64);
+    hd_free_aligned(want, TOP * LDY * 4 + 64);
+    hd_free_aligned(y, TOP * LDY * 4 + 64);
+    for (int t = 0; t < 2; t++) hd_dev_close(&dev[t]);
+    hd_arena_close(&work);
+}
+
+/* Several jobs of different widths in one region, as the experts of a layer are run. */
+static void test_jobs(void)
+{
+    enum { K = 256, JOBS = 5, ROWS = 48 };
+    hd_rng rng;
+    hd_dev d;
+    hd_arena work;
+    hd_mm jobs[JOBS];
+    hd_linear w[JOBS];
+    hd_act act;
+    CHECK_OK(hd_arena_open(&work, "work", 8 << 20, &err));
+    CHECK_OK(hd_dev_open(&d, 2, false, K, &err));
+    hd_rng_seed(&rng, 5, 5);
+    float *x = must_alloc(ROWS * K * 4), *y = must_alloc(JOBS * ROWS * 128 * 4), *want = must_alloc(ROWS * 128 * 4);
+    for (int i = 0; i < ROWS * K; i++) x[i] = hd_rng_normal(&rng);
+    hd_act_init(&act, HD_ACT_Q8K, K, ROWS, &work);
+    hd_act_pack(&d, &act, x, K);
+    for (int j = 0; j < JOBS; j++) {
+        hd_rows src;
+        make_rows(&src, 10, 20 + 23 * j, K, &rng);
+        hd_linear_init(&w[j], &src);
+        jobs[j] = (hd_mm){&w[j], &act, 3 * j, j == 2 ? 0 : 7 * j + 1, y + j * ROWS * 128, 128};
+    }
+    hd_mm_run(&d, jobs, JOBS);
+    for (int j = 0; j < JOBS; j++) {
+        memset(want, 0, ROWS * 128 * 4);
+        if (jobs[j].M) hd_linear_mul(&d, &w[j], x + jobs[j].m0 * K, K, jobs[j].M, want, 128, &work);
+        CHECK(differs(jobs[j].y, want, ROWS * 128) == 0, "job %d", j);
+        free_rows(&w[j].src);
+    }
+    hd_free_aligned(x, ROWS * K * 4 + 64);
+    hd_free_aligned(y, JOBS * ROWS * 128 * 4 + 64);
+    hd_free_aligned(want, ROWS * 128 * 4 + 64);
+    hd_dev_close(&d);
+    hd_arena_close(&work);
+}
+
+static void test_levels(void)
+{
+    const hd_kernels *k = NULL;
+    CHECK(hd_kernels_at(0) && !strcmp(hd_kernels_at(0)->level, "ref"));
+    for (int i = 0; hd_kernels_at(i); i++) {
+        setenv("HADAL_CPU", hd_kernels_at(i)->level, 1);
+        CHECK_OK(hd_kernels_get(&k, &err));
+        CHECK(k == hd_kernels_at(i));
+        for (int p = 0; p < HD_N_PANEL; p++) CHECK(k->panel_mul[p] != NULL, "%s panel %d", k->level, p);
+    }
+    setenv("HADAL_CPU", "abacus", 1);
+    CHECK(hd_kernels_get(&k, &err) == HD_USAGE && strstr(err.msg, "abacus") && strstr(err.msg, " ref"));
+    unsetenv("HADAL_CPU");
+    CHECK_OK(hd_kernels_get(&k, &err));
+    hd_dev d;
+    CHECK(hd_dev_open(&d, 1, false, INT64_MAX, &err) == HD_UNSUPPORTED);
+}
+
+int main(void)
+{
+    test_levels();
+    test_pack_roundtrip();
+    for (int i = 0; hd_kernels_at(i); i++) {
+        test_act(hd_kernels_at(i));
+        test_product(hd_kernels_at(i));
+        test_same_bits(hd_kernels_at(i), false);
+        test_same_bits(hd_kernels_at(i), true);
+    }
+    test_jobs();
+    return hd_test_end();
+}
