@@ -23,6 +23,7 @@ hd_status hd_seq_open(hd_seq **out, hd_cache *c, hd_err *err);
 void hd_seq_close(hd_seq *s); // gives its pages back
 hd_status hd_seq_fork(hd_seq **out, hd_seq *s, hd_err *err);
 int64_t hd_seq_len(const hd_seq *s);
+const hd_kv_shape *hd_seq_shape(const hd_seq *s); // of its cache
 /* Make room for positions up to len+n-1, unshared and writable; HD_LIMIT when the pool is out of pages. */
 hd_status hd_seq_reserve(hd_seq *s, int64_t n, hd_err *err);
 void hd_seq_advance(hd_seq *s, int64_t n); // after a pass has stored them
