@@ -1,0 +1,444 @@
+/* See pretok.h.
+ *
+ * The patterns were written for Oniguruma, which Hugging Face's tokenizers uses.  PCRE2 reads most of them alike; what it
+ * reads otherwise is translated here or refused:
+ *   \s \S       PCRE2's Unicode space includes U+180E, Oniguruma's does not: spelled out as a class
+ *   \w \W       PCRE2 10.42 leaves out marks and connectors: spelled out
+ *   \h \H       hexadecimal digits, not horizontal space
+ *   \uHHHH      a character
+ *   {,n}        zero to n times
+ *   ^ $         always at line ends: PCRE2_MULTILINE
+ *   (?m)        the dot matches newlines: (?s)
+ *   {n,m}+      a repeated repeat, not a possessive one: refused
+ *   [a[b]] &&   sets of sets: refused
+ *   \b (*VERB)  and whatever else known files do not use: refused
+ *
+ * A file may carry a pattern that never ends on some text.  Matching therefore goes in windows of start places with a
+ * small limit of steps, falls back to one start at a time with a large one, and watches the clock: text that takes more
+ * than SECONDS_BASE + its length / BYTES_PER_SECOND of processor time is an error.  Known patterns are 100 times faster. */
+#include "model/pretok.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_PATTERN = 1 << 16, WINDOW = 4096, FEW_STEPS = 20000, JIT_STACK = 1 << 20 };
+#define SECONDS_BASE     2.0
+#define BYTES_PER_SECOND 250e3
+
+#define SPACE      "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define NOT_SPACE                                                                                                      \
+    "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"                \
+    "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
+#define WORD       "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}"
+
+/* Patterns as published in the models' tokenizer.json files; names from llama.cpp's converter (tokenizer.ggml.pre). */
+const char hd_pattern_gpt2[] = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+#define QWEN2                                                                                                          \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+"    \
+    "|\\s+(?!\\S)|\\s+"
+#define LLAMA3                                                                                                         \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"            \
+    "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define DEEPSEEK3                                                                                                      \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"                \
+    "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define DEEPSEEK_LETTERS                                                                                               \
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼι"           \
+    "ῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
+#define DEEPSEEK_CJK "[一-龥ࠀ-一가-퟿]+"
+
+static const struct {
+    const char *name;
+    bool nfc, ignore_merges;
+    const char *pattern[7];
+} named[] = {
+    {"default", .pattern = {"[\\p{P}\\$\\+<=>\\^~\\|]+", hd_pattern_gpt2, "\\p{N}+", "[0-9][0-9][0-9]"}},
+    {"gpt-2", .pattern = {hd_pattern_gpt2}},
+    {"smollm", .pattern = {"\\p{N}", hd_pattern_gpt2}},
+    {"qwen2", .nfc = true, .pattern = {QWEN2}},
+    {"deepseek-r1-qwen", .nfc = true, .pattern = {QWEN2}},
+    {"llama-bpe", .ignore_merges = true, .pattern = {LLAMA3}},
+    {"deepseek-llm",
+     .pattern = {"[\\r\\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", DEEPSEEK_CJK, "\\p{N}+"}},
+    {"deepseek-coder", .pattern = {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", DEEPSEEK_CJK, "\\p{N}"}},
+    {"deepseek-v3", .pattern = {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3}},
+};
+
+/* ---- From Oniguruma's syntax to PCRE2's ---- */
+
+typedef struct {
+    const char *s; // the pattern
+    size_t n, i;   // i: the next byte of it
+    hd_buf *out;
+    hd_err *err;
+    bool in_class;
+} reader;
+
+static hd_status refuse(const reader *r, const char *what)
+{
+    return hd_fail(r->err, HD_UNSUPPORTED, "tokenizer: pattern: byte %zu: %s is not known here", r->i, what);
+}
+
+static char peek(const reader *r, size_t k) { return r->i + k < r->n ? r->s[r->i + k] : 0; }
+
+static hd_status copy(reader *r, size_t k)
+{
+    if (k > r->n - r->i) k = r->n - r->i;
+    hd_status st = hd_buf_add(r->out, r->s + r->i, k, r->err);
+    r->i += k;
+    return st;
+}
+
+/* A class of our own in place of the escape at hand; inside a class the brackets are there already. */
+static hd_status put_class(reader *r, bool negated, const char *set)
+{
+    r->i += 2;
+    if (r->in_class) return hd_buf_adds(r->out, set, r->err);
+    return hd_buf_addf(r->out, r->err, "[%s%s]", negated ? "^" : "", set);
+}
+
+static hd_status read_escape(reader *r)
+{
+    switch (peek(r, 1)) {
+    case 's': return put_class(r, false, SPACE);
+    case 'S': return r->in_class ? put_class(r, false, NOT_SPACE) : put_class(r, true, SPACE);
+    case 'w': return put_class(r, false, WORD);
+    case 'W': return r->in_class ? refuse(r, "\\W in a set") : put_class(r, true, WORD);
+    case 'h': return put_class(r, false, "0-9A-Fa-f");
+    case 'H': return r->in_class ? refuse(r, "\\H in a set") : put_class(r, true, "0-9A-Fa-f");
+    case 'b':
+    case 'B':
+        if (!r->in_class) return refuse(r, "a word boundary");
+        return copy(r, 2);
+    case 'u': {
+        unsigned c;
+        int len = 0;
+        char hex[5] = {peek(r, 2), peek(r, 3), peek(r, 4), peek(r, 5)};
+        if (sscanf(hex, "%4x%n", &c, &len) != 1 || len != 4) return refuse(r, "\\u without four digits");
+        r->i += 6;
+        return hd_buf_addf(r->out, r->err, "\\x{%x}", c);
+    }
+    case 'p':
+    case 'P':
+    case 'x': {
+        size_t k = 2;
+        if (peek(r, 2) == '{')
+            while (r->i + k < r->n && r->s[r->i + k - 1] != '}') k++;
+        return copy(r, k);
+    }
+    case 'Q':
+    case 'E':
+    case 'C':
+    case 'g':
+    case 'k':
+    case 'K': return refuse(r, "this escape");
+    default: return copy(r, 2);
+    }
+}
+
+/* At '{': a repeat count or a plain brace. */
+static hd_status read_brace(reader *r)
+{
+    size_t k = 1;
+    while ((peek(r, k) >= '0' && peek(r, k) <= '9') || peek(r, k) == ',') k++;
+    if (k == 1 || peek(r, k) != '}') return copy(r, 1);
+    if (peek(r, k + 1) == '+') return refuse(r, "'+' after a repeat count");
+    if (peek(r, 1) == ',') {
+        r->i++;
+        hd_status st = hd_buf_adds(r->out, "{0", r->err);
+        if (st != HD_OK) return st;
+        k--;
+    }
+    return copy(r, k + 1);
+}
+
+/* At '(': plain, or (?: (?= (?! (?> (?<= (?<! or (?flags. */
+static hd_status read_group(reader *r)
+{
+    hd_status st;
+    if (peek(r, 1) == '*') return refuse(r, "a verb");
+    if (peek(r, 1) != '?') return copy(r, 1);
+    char c = peek(r, 2);
+    if (c == ':' || c == '=' || c == '!' || c == '>') return copy(r, 3);
+    if (c == '<' && (peek(r, 3) == '=' || peek(r, 3) == '!')) return copy(r, 4);
+    HD_TRY(copy(r, 2));
+    for (; (c = peek(r, 0)) != ')' && c != ':'; r->i++) {
+        if (c != 'i' && c != 'm' && c != 'x' && c != '-') return refuse(r, "this kind of group");
+        HD_TRY(hd_buf_add(r->out, c == 'm' ? "s" : &c, 1, r->err));
+    }
+    return copy(r, 1);
+fail:
+    return st;
+}
+
+static hd_status translate(hd_buf *out, const char *s, size_t n, hd_err *err)
+{
+    hd_status st = HD_OK;
+    reader r = {.s = s, .n = n, .out = out, .err = err};
+    while (r.i < n && st == HD_OK) {
+        char c = s[r.i];
+        if (c == '\\') st = read_escape(&r);
+        else if (r.in_class) {
+            if (c == '[') st = refuse(&r, "a set in a set");
+            else if (c == '&' && peek(&r, 1) == '&') st = refuse(&r, "an intersection of sets");
+            else {
+                r.in_class = c != ']';
+                st = copy(&r, 1);
+            }
+        } else if (c == '[') {
+            r.in_class = true;
+            size_t k = peek(&r, 1) == '^' ? 2 : 1;
+            st = copy(&r, k + (peek(&r, k) == ']')); // a bracket in the first place is itself
+        } else if (c == '{') st = read_brace(&r);
+        else if (c == '(') st = read_group(&r);
+        else st = copy(&r, 1);
+    }
+    return st;
+}
+
+/* ---- Stages ---- */
+
+static hd_status add_stage(hd_pretok *p, hd_split s, hd_err *err)
+{
+    if (p->n == HD_MAX_SPLITS)
+        return hd_fail(err, HD_UNSUPPORTED, "tokenizer: pre_tokenizer: more than %d stages", HD_MAX_SPLITS);
+    p->split[p->n++] = s;
+    return HD_OK;
+}
+
+hd_status hd_pretok_prefix_space(hd_pretok *p, hd_err *err) { return add_stage(p, (hd_split){0}, err); }
+
+hd_status hd_pretok_split(hd_pretok *p, const char *pattern, size_t n, bool literal, hd_split_how how, bool invert,
+                          hd_err *err)
+{
+    hd_status st;
+    hd_buf b;
+    hd_split s = {.how = how, .invert = invert};
+    pcre2_compile_context *ctx = NULL;
+    hd_buf_init(&b, 64 * MAX_PATTERN);
+    if (n > MAX_PATTERN) {
+        st = hd_fail(err, HD_LIMIT, "tokenizer: pattern: %zu bytes: at most %d", n, MAX_PATTERN);
+        goto fail;
+    }
+    /* `\s+$` tries every place of a run that does not reach the end: n squared.  The same match, found at run starts only: */
+    static const char slow[] = "\\s+$", quick[] = "(?<!\\s)\\s+$";
+    if (!literal && n == sizeof slow - 1 && memcmp(pattern, slow, n) == 0) {
+        pattern = quick;
+        n = sizeof quick - 1;
+    }
+    if (literal) HD_TRY(hd_buf_add(&b, pattern, n, err));
+    else HD_TRY(translate(&b, pattern, n, err));
+
+    ctx = pcre2_compile_context_create(NULL);
+    if (!ctx) {
+        st = hd_fail(err, HD_NOMEM, "tokenizer: pattern: out of memory");
+        goto fail;
+    }
+    pcre2_set_newline(ctx, PCRE2_NEWLINE_LF);
+    uint32_t flags = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_USE_OFFSET_LIMIT;
+    if (literal) flags = PCRE2_UTF | PCRE2_LITERAL | PCRE2_USE_OFFSET_LIMIT;
+    int code;
+    PCRE2_SIZE at;
+    s.code = pcre2_compile((PCRE2_SPTR)(b.data ? b.data : ""), b.len, flags, &code, &at, ctx);
+    if (!s.code) {
+        char why[128] = "";
+        pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+        st = hd_fail(err, HD_FORMAT, "tokenizer: pattern: byte %zu: %s", (size_t)at, why);
+        goto fail;
+    }
+    pcre2_jit_compile(s.code, PCRE2_JIT_COMPLETE); // where machine code is forbidden the interpreter serves
+    HD_TRY(add_stage(p, s, err));
+    s.code = NULL;
+    st = HD_OK;
+fail:
+    pcre2_code_free(s.code);
+    pcre2_compile_context_free(ctx);
+    hd_buf_free(&b);
+    return st;
+}
+
+void hd_pretok_close(hd_pretok *p)
+{
+    for (int i = 0; i < p->n; i++) pcre2_code_free(p->split[i].code);
+    *p = (hd_pretok){0};
+}
+
+hd_status hd_pretok_named(hd_pretok *p, const char *pre, bool *nfc, bool *ignore_merges, hd_err *err)
+{
+    hd_status st;
+    size_t n_named = sizeof named / sizeof *named;
+    for (size_t i = 0; i < n_named; i++) {
+        if (strcmp(named[i].name, pre) != 0) continue;
+        for (const char *const *s = named[i].pattern; *s; s++)
+            HD_TRY(hd_pretok_split(p, *s, strlen(*s), false, HD_SPLIT_ISOLATED, false, err));
+        *nfc = named[i].nfc;
+        *ignore_merges = named[i].ignore_merges;
+        return HD_OK;
+    }
+    char known[256] = "";
+    for (size_t i = 0, k = 0; i < n_named; i++)
+        k += (size_t)snprintf(known + k, sizeof known - k, "%s%s", i ? ", " : "", named[i].name);
+    return hd_fail(err, HD_UNSUPPORTED, "tokenizer: tokenizer.ggml.pre: '%.64s' is unknown; known: %s", pre, known);
+fail:
+    return st;
+}
+
+/* ---- Cutting ---- */
+
+hd_status hd_pretok_work_open(hd_pretok_work *w, const hd_pretok *p, hd_err *err)
+{
+    *w = (hd_pretok_work){0};
+    hd_buf_init(&w->prefixed, SIZE_MAX);
+    w->ctx = pcre2_match_context_create(NULL);
+    w->stack = pcre2_jit_stack_create(32 << 10, JIT_STACK, NULL);
+    bool ok = w->ctx != NULL; // without a JIT there is no stack
+    for (int i = 0; i < p->n && ok; i++)
+        if (p->split[i].code) ok = (w->match[i] = pcre2_match_data_create_from_pattern(p->split[i].code, NULL)) != NULL;
+    if (!ok) {
+        hd_pretok_work_close(w);
+        return hd_fail(err, HD_NOMEM, "tokenizer: out of memory");
+    }
+    if (w->stack) pcre2_jit_stack_assign(w->ctx, NULL, w->stack);
+    pcre2_set_heap_limit(w->ctx, 64 << 10); // KiB
+    return HD_OK;
+}
+
+void hd_pretok_work_close(hd_pretok_work *w)
+{
+    for (int i = 0; i < HD_MAX_SPLITS; i++) pcre2_match_data_free(w->match[i]);
+    pcre2_jit_stack_free(w->stack);
+    pcre2_match_context_free(w->ctx);
+    hd_buf_free(&w->prefixed);
+    *w = (hd_pretok_work){0};
+}
+
+static double cpu_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+typedef struct {
+    const hd_pretok *p;
+    hd_pretok_work *w;
+    hd_piece_fn *fn;
+    void *arg;
+    hd_err *err;
+    unsigned calls;
+} run;
+
+/* Find the first match of stage `k` that is not empty at or after `at`; *from = n when there is none. */
+static hd_status find_match(run *r, int k, const char *s, size_t n, size_t at, size_t *from, size_t *to)
+{
+    const hd_split *sp = &r->p->split[k];
+    size_t careful_to = 0; // up to here one start at a time
+    while (at < n) {
+        bool careful = at < careful_to;
+        size_t last = careful ? at : at + WINDOW;
+        size_t steps = careful ? FEW_STEPS * 100 + 16 * n : FEW_STEPS;
+        pcre2_set_offset_limit(r->w->ctx, last);
+        pcre2_set_match_limit(r->w->ctx, steps > UINT32_MAX ? UINT32_MAX : (uint32_t)steps);
+        int got = pcre2_match(sp->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, r->w->match[k], r->w->ctx);
+        if ((careful || ++r->calls % 256 == 0 || got < 0) && cpu_s() > r->w->deadline)
+            return hd_fail(r->err, HD_LIMIT, "tokenizer: pattern: takes too long on this text");
+        if (got >= 0) {
+            PCRE2_SIZE *o = pcre2_get_ovector_pointer(r->w->match[k]);
+            if (o[1] > o[0]) {
+                *from = o[0];
+                *to = o[1];
+                return HD_OK;
+            }
+            last = o[0]; // empty: look behind it
+        } else if (got == PCRE2_ERROR_MATCHLIMIT && !careful) {
+            careful_to = at + WINDOW;
+            continue;
+        } else if (got != PCRE2_ERROR_NOMATCH) {
+            char why[128] = "";
+            pcre2_get_error_message(got, (PCRE2_UCHAR *)why, sizeof why);
+            return hd_fail(r->err, HD_LIMIT, "tokenizer: pattern: %s", why);
+        }
+        at = last + 1;
+        while (at < n && (s[at] & 0xc0) == 0x80) at++;
+    }
+    *from = *to = n;
+    return HD_OK;
+}
+
+static hd_status cut(run *r, int k, const char *s, size_t n);
+
+/* The pieces of one stage as they come, joined as `how` says, then handed to the next stage. */
+typedef struct {
+    size_t from, to;
+    bool held, before; // a piece waits; whether the last one came from a match
+} joiner;
+
+static hd_status flush(run *r, int k, const char *s, joiner *j)
+{
+    if (!j->held) return HD_OK;
+    j->held = false;
+    return cut(r, k + 1, s + j->from, j->to - j->from);
+}
+
+static hd_status piece(run *r, int k, const char *s, joiner *j, size_t from, size_t to, bool match)
+{
+    hd_status st = HD_OK;
+    const hd_split *sp = &r->p->split[k];
+    match ^= sp->invert;
+    bool join = false;
+    switch (sp->how) {
+    case HD_SPLIT_REMOVED:
+        if (match) return HD_OK;
+        break;
+    case HD_SPLIT_ISOLATED: break;
+    case HD_SPLIT_CONTIGUOUS: join = match == j->before; break;
+    case HD_SPLIT_MERGED_PREV: join = match && !j->before; break;
+    case HD_SPLIT_MERGED_NEXT: join = !match && j->before; break;
+    }
+    if (!(join && j->held)) {
+        st = flush(r, k, s, j);
+        j->from = from;
+    }
+    j->to = to;
+    j->held = true;
+    j->before = match;
+    return st;
+}
+
+static hd_status cut(run *r, int k, const char *s, size_t n)
+{
+    hd_status st;
+    if (n == 0) return HD_OK;
+    if (k == r->p->n) return r->fn(r->arg, s, n, r->err);
+    const hd_split *sp = &r->p->split[k];
+    if (!sp->code) {
+        if (s[0] == ' ') return cut(r, k + 1, s, n);
+        hd_buf b = r->w->prefixed; // taken while in use: a second such stage gets its own
+        hd_buf_init(&r->w->prefixed, SIZE_MAX);
+        hd_buf_clear(&b);
+        st = hd_buf_adds(&b, " ", r->err);
+        if (st == HD_OK) st = hd_buf_add(&b, s, n, r->err);
+        if (st == HD_OK) st = cut(r, k + 1, b.data, b.len);
+        hd_buf_free(&r->w->prefixed);
+        r->w->prefixed = b;
+        return st;
+    }
+    joiner j = {0};
+    for (size_t at = 0, from = 0, to = 0; at < n; at = to) {
+        HD_TRY(find_match(r, k, s, n, at, &from, &to));
+        if (from > at) HD_TRY(piece(r, k, s, &j, at, from, false));
+        if (to > from) HD_TRY(piece(r, k, s, &j, from, to, true));
+    }
+    return flush(r, k, s, &j);
+fail:
+    return st;
+}
+
+hd_status hd_pretok_run(const hd_pretok *p, hd_pretok_work *w, const char *s, size_t n, hd_piece_fn *fn, void *arg,
+                        hd_err *err)
+{
+    run r = {.p = p, .w = w, .fn = fn, .arg = arg, .err = err};
+    w->deadline = cpu_s() + SECONDS_BASE + (double)n / BYTES_PER_SECOND;
+    return cut(&r, 0, s, n);
+}
