@@ -22,6 +22,16 @@ typedef struct {
     size_t bytes;            // all of it, checked against the file
 } hd_gguf_kv;
 
+/* ---- Reading ---- */
+
+/* Parse one mapped file.  The map is borrowed and must outlive *out; where names it in messages.  Every key, tensor and
+ * byte range is checked; tensor i's data lies inside the map.  HD_FORMAT for what breaks the format, HD_UNSUPPORTED for
+ * other versions, byte orders and tensor types, HD_LIMIT past a cap. */
+hd_status hd_gguf_open(hd_gguf **out, const hd_map *map, const char *where, hd_err *err);
+void hd_gguf_close(hd_gguf *g);
+int64_t hd_gguf_n_tensors(const hd_gguf *g);
+const hd_tensor_info *hd_gguf_tensor(const hd_gguf *g, int64_t i); // in the file's order
+
 int64_t hd_gguf_n_kv(const hd_gguf *g);
 const hd_gguf_kv *hd_gguf_kv_at(const hd_gguf *g, int64_t i);
 const hd_gguf_kv *hd_gguf_find(const hd_gguf *g, const char *key); // NULL if absent
