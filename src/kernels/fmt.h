@@ -49,6 +49,7 @@ hd_dequant_fn fmt_iq4_nl_dequant, fmt_iq4_xs_dequant, fmt_iq1_s_dequant, fmt_iq1
     fmt_iq2_xs_dequant, fmt_iq2_s_dequant, fmt_iq3_xxs_dequant, fmt_iq3_s_dequant;
 hd_quant_fn fmt_f32_quant, fmt_f16_quant, fmt_bf16_quant;
 hd_quant_fn fmt_q4_0_quant, fmt_q4_1_quant, fmt_q5_0_quant, fmt_q5_1_quant, fmt_q8_0_quant;
+hd_quant_fn fmt_q2_k_quant, fmt_q3_k_quant, fmt_q4_k_quant, fmt_q5_k_quant, fmt_q6_k_quant;
 
 void fmt_k_scales_get(const uint8_t *p, uint8_t scale[8], uint8_t min[8]);
 void fmt_k_scales_put(uint8_t *p, const uint8_t scale[8], const uint8_t min[8]);

@@ -8,6 +8,7 @@
  *
  * Byte i of the nibbles holds element i below and element i+16 above; bit i of the u32 is the fifth bit of element i. */
 #include "kernels/fmt.h"
+#include "kernels/fmt_fit.h"
 
 enum { BLOCK = 32 };
 
@@ -74,17 +75,6 @@ void fmt_q5_1_dequant(float *y, const void *x, int64_t n)
 
 /* ---- encoding ---- */
 
-/* Codes 0..31 of a block into nibbles (and fifth bits where `high` is wanted). */
-static void put_codes(uint8_t *nibbles, uint8_t *high, const uint8_t *q)
-{
-    for (int i = 0; i < 16; i++) nibbles[i] = (uint8_t)((q[i] & 15) | (q[i + 16] & 15) << 4);
-    if (high) {
-        uint32_t h = 0;
-        for (int i = 0; i < BLOCK; i++) h |= (uint32_t)(q[i] >> 4 & 1) << i;
-        memcpy(high, &h, 4);
-    }
-}
-
 void fmt_q8_0_quant(void *y, const float *x, int64_t n, const float *importance)
 {
     (void)importance; // 8 bits leave too little error to weigh
@@ -98,60 +88,81 @@ void fmt_q8_0_quant(void *y, const float *x, int64_t n, const float *importance)
     }
 }
 
-/* x = d (q - half): the number of largest magnitude lands exactly on code 0, the one end that has no mirror image. */
-static void quant_symmetric(uint8_t *p, const float *x, int bits, uint8_t *nibbles, uint8_t *high)
+/* Codes 0..31 of a block into nibbles (and fifth bits where `high` is wanted). */
+static void put_codes(uint8_t *nibbles, uint8_t *high, const float *code, int plus)
 {
-    int half = 1 << (bits - 1);
-    float top = 0;
-    for (int i = 0; i < BLOCK; i++) top = fabsf(x[i]) > fabsf(top) ? x[i] : top;
-    float d = top / (float)-half, inv = d ? 1 / d : 0;
-    uint8_t q[BLOCK];
-    fmt_put_f16(p, d);
-    for (int i = 0; i < BLOCK; i++) q[i] = (uint8_t)(fmt_round(x[i] * inv, -half, half - 1) + half);
-    put_codes(nibbles, high, q);
+    uint32_t h = 0;
+    memset(nibbles, 0, 16);
+    for (int i = 0; i < BLOCK; i++) {
+        int q = (int)code[i] + plus;
+        nibbles[i % 16] |= (uint8_t)((q & 15) << i / 16 * 4);
+        h |= (uint32_t)(q >> 4) << i;
+    }
+    if (high) memcpy(high, &h, 4);
 }
 
-/* x = d q + m over the block's own range. */
-static void quant_range(uint8_t *p, const float *x, int bits, uint8_t *nibbles, uint8_t *high)
+static void weigh(float *w, const float *x, const float *importance, int64_t at)
 {
-    int max_q = (1 << bits) - 1;
-    float lo = x[0], hi = x[0];
-    for (int i = 1; i < BLOCK; i++) {
-        lo = x[i] < lo ? x[i] : lo;
-        hi = x[i] > hi ? x[i] : hi;
-    }
-    float d = (hi - lo) / (float)max_q, inv = d ? 1 / d : 0;
-    uint8_t q[BLOCK];
-    fmt_put_f16(p, d);
-    fmt_put_f16(p + 2, lo);
-    for (int i = 0; i < BLOCK; i++) q[i] = (uint8_t)fmt_round((x[i] - lo) * inv, 0, max_q);
-    put_codes(nibbles, high, q);
+    float sum2 = 0;
+    for (int i = 0; i < BLOCK; i++) sum2 += x[i] * x[i];
+    fit_weights(w, x, importance ? importance + at : NULL, BLOCK, 2 * sum2 / BLOCK);
+}
+
+/* x = d (q - half) */
+static void quant_scale(uint8_t *p, const float *x, const float *w, int half, uint8_t *nibbles, uint8_t *high)
+{
+    float q[BLOCK], d = fmt_put_f16(p, fit_scale(BLOCK, x, w, -half, half - 1));
+    fit_codes(BLOCK, x, w, d, 0, -half, half - 1, q);
+    put_codes(nibbles, high, q, half);
+}
+
+/* x = d q + m */
+static void quant_range(uint8_t *p, const float *x, const float *w, int max_q, uint8_t *nibbles, uint8_t *high)
+{
+    float q[BLOCK], d, m;
+    fit_range(BLOCK, x, w, max_q, false, &d, &m);
+    d = fmt_put_f16(p, d);
+    m = fmt_put_f16(p + 2, m);
+    fit_codes(BLOCK, x, w, d, m, 0, max_q, q);
+    put_codes(nibbles, high, q, 0);
 }
 
 void fmt_q4_0_quant(void *y, const float *x, int64_t n, const float *importance)
 {
-    (void)importance;
     uint8_t *p = y;
-    for (int64_t b = 0; b < n / BLOCK; b++, p += 18, x += BLOCK) quant_symmetric(p, x, 4, p + 2, NULL);
+    float w[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK, p += 18) {
+        weigh(w, x + i, importance, i);
+        quant_scale(p, x + i, w, 8, p + 2, NULL);
+    }
 }
 
 void fmt_q4_1_quant(void *y, const float *x, int64_t n, const float *importance)
 {
-    (void)importance;
     uint8_t *p = y;
-    for (int64_t b = 0; b < n / BLOCK; b++, p += 20, x += BLOCK) quant_range(p, x, 4, p + 4, NULL);
+    float w[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK, p += 20) {
+        weigh(w, x + i, importance, i);
+        quant_range(p, x + i, w, 15, p + 4, NULL);
+    }
 }
 
 void fmt_q5_0_quant(void *y, const float *x, int64_t n, const float *importance)
 {
-    (void)importance;
     uint8_t *p = y;
-    for (int64_t b = 0; b < n / BLOCK; b++, p += 22, x += BLOCK) quant_symmetric(p, x, 5, p + 6, p + 2);
+    float w[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK, p += 22) {
+        weigh(w, x + i, importance, i);
+        quant_scale(p, x + i, w, 16, p + 6, p + 2);
+    }
 }
 
 void fmt_q5_1_quant(void *y, const float *x, int64_t n, const float *importance)
 {
-    (void)importance;
     uint8_t *p = y;
-    for (int64_t b = 0; b < n / BLOCK; b++, p += 24, x += BLOCK) quant_range(p, x, 5, p + 8, p + 4);
+    float w[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK, p += 24) {
+        weigh(w, x + i, importance, i);
+        quant_range(p, x + i, w, 31, p + 8, p + 4);
+    }
 }
