@@ -1,18 +1,5 @@
 /* See pretok.h.
  *
- * The patterns were written for Oniguruma, which Hugging Face's tokenizers uses.  PCRE2 reads most of them alike; what it
- * reads otherwise is translated here or refused:
- *   \s \S       PCRE2's Unicode space includes U+180E, Oniguruma's does not: spelled out as a class
- *   \w \W       PCRE2 10.42 leaves out marks and connectors: spelled out
- *   \h \H       hexadecimal digits, not horizontal space
- *   \uHHHH      a character
- *   {,n}        zero to n times
- *   ^ $         always at line ends: PCRE2_MULTILINE
- *   (?m)        the dot matches newlines: (?s)
- *   {n,m}+      a repeated repeat, not a possessive one: refused
- *   [a[b]] &&   sets of sets: refused
- *   \b (*VERB)  and whatever else known files do not use: refused
- *
  * A file may carry a pattern that never ends on some text.  Matching therefore goes in windows of start places with a
  * small limit of steps, falls back to one start at a time with a large one, and watches the clock: text that takes more
  * than SECONDS_BASE + its length / BYTES_PER_SECOND of processor time is an error.  Known patterns are 100 times faster. */
@@ -26,12 +13,6 @@ enum { MAX_PATTERN = 1 << 16, WINDOW = 4096, FEW_STEPS = 20000, JIT_STACK = 1 <<
 #define SECONDS_BASE     2.0
 #define BYTES_PER_SECOND 250e3
 
-#define SPACE      "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define NOT_SPACE                                                                                                      \
-    "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"                \
-    "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-#define WORD       "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}"
-
 /* Patterns as published in the models' tokenizer.json files; names from llama.cpp's converter (tokenizer.ggml.pre). */
 const char hd_pattern_gpt2[] = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 #define QWEN2                                                                                                          \
@@ -43,10 +24,24 @@ const char hd_pattern_gpt2[] = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s
 #define DEEPSEEK3                                                                                                      \
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"                \
     "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define DEEPSEEK_LETTERS                                                                                               \
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼι"           \
-    "ῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
-#define DEEPSEEK_CJK "[一-龥ࠀ-一가-퟿]+"
+#define DEEPSEEK_LETTERS \
+    "\\s?[" \
+    "A-Za-z\\xb5\\xc0-\\xd6\\xd8-\\xf6\\xf8-\\x{1ba}\\x{1bc}-\\x{1bf}\\x{1c4}-\\x{293}\\x{295}-\\x{2af}" \
+    "\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37b}-\\x{37d}\\x{37f}\\x{386}\\x{388}-\\x{38a}\\x{38c}" \
+    "\\x{38e}-\\x{3a1}\\x{3a3}-\\x{3f5}\\x{3f7}-\\x{481}\\x{48a}-\\x{52f}\\x{531}-\\x{556}\\x{10a0}-\\x{10c5}" \
+    "\\x{13a0}-\\x{13f5}\\x{13f8}-\\x{13fd}\\x{1c90}-\\x{1cba}\\x{1cbd}-\\x{1cbf}\\x{1d00}-\\x{1d2b}" \
+    "\\x{1d6b}-\\x{1d77}\\x{1d79}-\\x{1d9a}\\x{1e00}-\\x{1f15}\\x{1f18}-\\x{1f1d}\\x{1f20}-\\x{1f45}" \
+    "\\x{1f48}-\\x{1f4d}\\x{1f50}-\\x{1f57}\\x{1f59}\\x{1f5b}\\x{1f5d}\\x{1f5f}-\\x{1f7d}\\x{1f80}-\\x{1fb4}" \
+    "\\x{1fb6}-\\x{1fbc}\\x{1fbe}\\x{1fc2}-\\x{1fc4}\\x{1fc6}-\\x{1fcc}\\x{1fd0}-\\x{1fd3}\\x{1fd6}-\\x{1fdb}" \
+    "\\x{1fe0}-\\x{1fec}\\x{1ff2}-\\x{1ff4}\\x{1ff6}-\\x{1ffc}\\x{2102}\\x{2107}\\x{210a}-\\x{2113}\\x{2115}" \
+    "\\x{2119}-\\x{211d}\\x{2124}\\x{2126}\\x{2128}\\x{212a}-\\x{212d}\\x{212f}-\\x{2134}\\x{2139}" \
+    "\\x{213c}-\\x{213f}\\x{2145}-\\x{2149}\\x{214e}\\x{2183}\\x{2184}\\x{2c00}-\\x{2c7b}\\x{2c7e}-\\x{2ce4}" \
+    "\\x{2ceb}-\\x{2cee}\\x{2cf2}\\x{2cf3}\\x{a640}-\\x{a66d}\\x{a680}-\\x{a69b}\\x{a722}-\\x{a76f}" \
+    "\\x{a771}-\\x{a787}\\x{a78b}-\\x{a78e}\\x{ab70}-\\x{abbf}\\x{fb00}-\\x{fb06}\\x{fb13}-\\x{fb17}" \
+    "\\x{ff21}-\\x{ff3a}\\x{ff41}-\\x{ff5a}\\x{10400}-\\x{1044f}\\x{104b0}-\\x{104d3}\\x{104d8}-\\x{104fb}" \
+    "\\x{10c80}-\\x{10cb2}\\x{10cc0}-\\x{10cf2}\\x{118a0}-\\x{118df}\\x{1e900}-\\x{1e943}" \
+    "]+"
+#define DEEPSEEK_CJK "[\\x{800}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]+"
 
 static const struct {
     const char *name;
@@ -60,142 +55,10 @@ static const struct {
     {"deepseek-r1-qwen", .nfc = true, .pattern = {QWEN2}},
     {"llama-bpe", .ignore_merges = true, .pattern = {LLAMA3}},
     {"deepseek-llm",
-     .pattern = {"[\\r\\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", DEEPSEEK_CJK, "\\p{N}+"}},
+     .pattern = {"[\\r\\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+", "\\s+$", DEEPSEEK_CJK, "\\p{N}+"}},
     {"deepseek-coder", .pattern = {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", DEEPSEEK_CJK, "\\p{N}"}},
-    {"deepseek-v3", .pattern = {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3}},
+    {"deepseek-v3", .pattern = {"\\p{N}{1,3}", "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{30ff}]+", DEEPSEEK3}},
 };
-
-/* ---- From Oniguruma's syntax to PCRE2's ---- */
-
-typedef struct {
-    const char *s; // the pattern
-    size_t n, i;   // i: the next byte of it
-    hd_buf *out;
-    hd_err *err;
-    bool in_class;
-} reader;
-
-static hd_status refuse(const reader *r, const char *what)
-{
-    return hd_fail(r->err, HD_UNSUPPORTED, "tokenizer: pattern: byte %zu: %s is not known here", r->i, what);
-}
-
-static char peek(const reader *r, size_t k) { return r->i + k < r->n ? r->s[r->i + k] : 0; }
-
-static hd_status copy(reader *r, size_t k)
-{
-    if (k > r->n - r->i) k = r->n - r->i;
-    hd_status st = hd_buf_add(r->out, r->s + r->i, k, r->err);
-    r->i += k;
-    return st;
-}
-
-/* A class of our own in place of the escape at hand; inside a class the brackets are there already. */
-static hd_status put_class(reader *r, bool negated, const char *set)
-{
-    r->i += 2;
-    if (r->in_class) return hd_buf_adds(r->out, set, r->err);
-    return hd_buf_addf(r->out, r->err, "[%s%s]", negated ? "^" : "", set);
-}
-
-static hd_status read_escape(reader *r)
-{
-    switch (peek(r, 1)) {
-    case 's': return put_class(r, false, SPACE);
-    case 'S': return r->in_class ? put_class(r, false, NOT_SPACE) : put_class(r, true, SPACE);
-    case 'w': return put_class(r, false, WORD);
-    case 'W': return r->in_class ? refuse(r, "\\W in a set") : put_class(r, true, WORD);
-    case 'h': return put_class(r, false, "0-9A-Fa-f");
-    case 'H': return r->in_class ? refuse(r, "\\H in a set") : put_class(r, true, "0-9A-Fa-f");
-    case 'b':
-    case 'B':
-        if (!r->in_class) return refuse(r, "a word boundary");
-        return copy(r, 2);
-    case 'u': {
-        unsigned c;
-        int len = 0;
-        char hex[5] = {peek(r, 2), peek(r, 3), peek(r, 4), peek(r, 5)};
-        if (sscanf(hex, "%4x%n", &c, &len) != 1 || len != 4) return refuse(r, "\\u without four digits");
-        r->i += 6;
-        return hd_buf_addf(r->out, r->err, "\\x{%x}", c);
-    }
-    case 'p':
-    case 'P':
-    case 'x': {
-        size_t k = 2;
-        if (peek(r, 2) == '{')
-            while (r->i + k < r->n && r->s[r->i + k - 1] != '}') k++;
-        return copy(r, k);
-    }
-    case 'Q':
-    case 'E':
-    case 'C':
-    case 'g':
-    case 'k':
-    case 'K': return refuse(r, "this escape");
-    default: return copy(r, 2);
-    }
-}
-
-/* At '{': a repeat count or a plain brace. */
-static hd_status read_brace(reader *r)
-{
-    size_t k = 1;
-    while ((peek(r, k) >= '0' && peek(r, k) <= '9') || peek(r, k) == ',') k++;
-    if (k == 1 || peek(r, k) != '}') return copy(r, 1);
-    if (peek(r, k + 1) == '+') return refuse(r, "'+' after a repeat count");
-    if (peek(r, 1) == ',') {
-        r->i++;
-        hd_status st = hd_buf_adds(r->out, "{0", r->err);
-        if (st != HD_OK) return st;
-        k--;
-    }
-    return copy(r, k + 1);
-}
-
-/* At '(': plain, or (?: (?= (?! (?> (?<= (?<! or (?flags. */
-static hd_status read_group(reader *r)
-{
-    hd_status st;
-    if (peek(r, 1) == '*') return refuse(r, "a verb");
-    if (peek(r, 1) != '?') return copy(r, 1);
-    char c = peek(r, 2);
-    if (c == ':' || c == '=' || c == '!' || c == '>') return copy(r, 3);
-    if (c == '<' && (peek(r, 3) == '=' || peek(r, 3) == '!')) return copy(r, 4);
-    HD_TRY(copy(r, 2));
-    for (; (c = peek(r, 0)) != ')' && c != ':'; r->i++) {
-        if (c != 'i' && c != 'm' && c != 'x' && c != '-') return refuse(r, "this kind of group");
-        HD_TRY(hd_buf_add(r->out, c == 'm' ? "s" : &c, 1, r->err));
-    }
-    return copy(r, 1);
-fail:
-    return st;
-}
-
-static hd_status translate(hd_buf *out, const char *s, size_t n, hd_err *err)
-{
-    hd_status st = HD_OK;
-    reader r = {.s = s, .n = n, .out = out, .err = err};
-    while (r.i < n && st == HD_OK) {
-        char c = s[r.i];
-        if (c == '\\') st = read_escape(&r);
-        else if (r.in_class) {
-            if (c == '[') st = refuse(&r, "a set in a set");
-            else if (c == '&' && peek(&r, 1) == '&') st = refuse(&r, "an intersection of sets");
-            else {
-                r.in_class = c != ']';
-                st = copy(&r, 1);
-            }
-        } else if (c == '[') {
-            r.in_class = true;
-            size_t k = peek(&r, 1) == '^' ? 2 : 1;
-            st = copy(&r, k + (peek(&r, k) == ']')); // a bracket in the first place is itself
-        } else if (c == '{') st = read_brace(&r);
-        else if (c == '(') st = read_group(&r);
-        else st = copy(&r, 1);
-    }
-    return st;
-}
 
 /* ---- Stages ---- */
 
@@ -228,7 +91,7 @@ hd_status hd_pretok_split(hd_pretok *p, const char *pattern, size_t n, bool lite
         n = sizeof quick - 1;
     }
     if (literal) HD_TRY(hd_buf_add(&b, pattern, n, err));
-    else HD_TRY(translate(&b, pattern, n, err));
+    else HD_TRY(hd_pattern_to_pcre2(&b, pattern, n, err));
 
     ctx = pcre2_compile_context_create(NULL);
     if (!ctx) {

@@ -36,6 +36,8 @@ extern const char hd_pattern_gpt2[]; // ByteLevel's own pattern
  * HD_FORMAT: it does not compile; HD_UNSUPPORTED: it would mean something else in PCRE2. */
 hd_status hd_pretok_split(hd_pretok *p, const char *pattern, size_t n, bool literal, hd_split_how how, bool invert,
                           hd_err *err);
+/* The same pattern for PCRE2, appended to out. */
+hd_status hd_pattern_to_pcre2(hd_buf *out, const char *s, size_t n, hd_err *err);
 hd_status hd_pretok_prefix_space(hd_pretok *p, hd_err *err);
 void hd_pretok_close(hd_pretok *p);
 
