@@ -1,0 +1,61 @@
+# Verbs over meson: `make help` lists them.  A new source file needs no line anywhere: tools/build sees it.
+
+MODEL ?=
+FUZZ_SECONDS ?= 30
+PREFIX ?= /usr/local
+# The tests' one model: fetched unless the caller names one.
+WITH_MODEL = HADAL_TEST_MODEL="$${HADAL_TEST_MODEL:-$$(tools/fetch-default-model)}"; [ -n "$$HADAL_TEST_MODEL" ] || exit 1; \
+    export HADAL_TEST_MODEL;
+
+.PHONY: all deps ready chat test test-full bench asan tsan fuzz layers fmt install clean help
+
+all: ## build/hadal, the library and the tests
+	@tools/build build -Dprefix=$(PREFIX)
+
+deps: ## install what is missing to build and test (Debian packages)
+	@tools/deps
+
+ready:
+	@tools/deps --check 2>/dev/null || tools/deps
+	@tools/build build -Dprefix=$(PREFIX)
+
+chat: ready ## talk with the small default model, or MODEL=path make chat
+	@model="$(MODEL)"; [ -n "$$model" ] || model=$$(tools/fetch-default-model) || exit 1; \
+	    exec build/hadal chat "$$model"
+
+test: ready layers ## the quick tests: under ten minutes, one small model
+	@$(WITH_MODEL) tests/run
+
+test-full: ready layers ## adds exhaustive tests, bigger models and peers (MODELS=dir PEERS=dir)
+	@$(WITH_MODEL) HADAL_TEST_FULL=1 HADAL_TEST_MODELS="$(MODELS)" HADAL_TEST_PEERS="$(PEERS)" tests/run --full
+
+bench: ready ## speed; PEERS=dir adds the peers, interleaved
+	@$(WITH_MODEL) bench/run $(if $(PEERS),--peers "$(PEERS)") $(if $(MODELS),--models "$(MODELS)")
+
+asan: ## the same tests under the address and undefined-behaviour sanitizers
+	@tools/deps --check 2>/dev/null || tools/deps
+	@tools/build build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
+	@$(WITH_MODEL) tests/run --build build-asan
+
+tsan: ## the pool's tests under the thread sanitizer
+	@tools/build build-tsan -Db_sanitize=thread -Db_lundef=false -Doptimization=1
+	@tests/run --build build-tsan test_base_pool
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (30) each; needs clang
+	@tools/deps --check --clang 2>/dev/null || tools/deps --clang
+	@tools/fuzz $(FUZZ_SECONDS)
+
+layers: ## refuse an include that points upwards
+	@tools/layers
+
+fmt: ## clang-format over the sources
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: all ## into PREFIX (/usr/local)
+	@meson install -C build --no-rebuild
+
+clean:
+	rm -rf build build-*
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r v d; do printf '  make %-10s %s\n' "$$v" "$$d"; done

@@ -1,0 +1,29 @@
+# For the scripts beside this one: `. "$(dirname "$0")/lib.sh"`.  Each check counts once; `finish` prints the result.
+#   check WHAT COMMAND...             the command succeeds
+#   says WHAT PATTERN COMMAND...      it succeeds and its output (both streams) matches the extended regular expression
+#   fails WHAT STATUS PATTERN COMMAND...   it ends with STATUS and says so in one line of stderr that matches `hadal: .*PATTERN`
+# $tmp is a folder of the script's own, removed at its end.
+set -u
+HADAL=${HADAL:-$(cd "$(dirname "$0")/../.." && pwd)/build/hadal}
+passed=0 failed=0
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+pass() { passed=$((passed + 1)); }
+fail() { failed=$((failed + 1)); echo "failed: $*" >&2; }
+check() {
+    local what=$1; shift
+    if "$@" >"$tmp/out" 2>&1; then pass; else fail "$what (status $?)"; tail -n 5 "$tmp/out" >&2; fi
+}
+says() {
+    local what=$1 pattern=$2; shift 2
+    if "$@" >"$tmp/out" 2>&1 && grep -qE -- "$pattern" "$tmp/out"; then pass
+    else fail "$what: not the expected output"; tail -n 5 "$tmp/out" >&2; fi
+}
+fails() {
+    local what=$1 status=$2 pattern=$3 got; shift 3
+    "$@" >"$tmp/out" 2>"$tmp/err"; got=$?
+    if [ "$got" = "$status" ] && grep -qE -- "^hadal: .*$pattern" "$tmp/err"; then pass
+    else fail "$what: status $got, not $status, or not the expected message"; tail -n 5 "$tmp/err" >&2; fi
+}
+finish() { echo "$passed passed, $failed failed"; [ "$failed" = 0 ]; }
