@@ -55,7 +55,7 @@ static const struct {
     unsigned needs;
     fill_fn *fill[4]; // ends with NULL
 } levels[] = {
-    {"ref", 0, {hd_fill_mul_ref}},
+    {"ref", 0, {hd_fill_mul_ref, hd_fill_rows_ref, hd_fill_attn_ref}},
 };
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 

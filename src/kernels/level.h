@@ -6,5 +6,7 @@
 #include "kernels/kernels.h"
 
 void hd_fill_mul_ref(hd_kernels *k);
+void hd_fill_rows_ref(hd_kernels *k);
+void hd_fill_attn_ref(hd_kernels *k);
 
 #endif
