@@ -478,13 +478,15 @@ enum { N_ARCH = sizeof architectures / sizeof architectures[0] };
 
 /* ---- Token ids and sampling ---- */
 
-/* An id, or -1 for none; ids past the vocabulary stand in published files and are dropped with a warning. */
+/* An id, or -1 for none; ids past the vocabulary stand in published files and are dropped, with a warning
+ * when key is given.
+ */
 static int32_t token_id(const reader *r, const hd_config *c, const json_t *j, const char *key)
 {
     if (!j || json_is_null(j)) return -1;
     json_int_t v = json_is_integer(j) ? json_integer_value(j) : -1;
     if (v >= 0 && v < c->n_vocab) return (int32_t)v;
-    hd_warn("config: %s: %s is no id of the vocabulary and is ignored", r->where, key);
+    if (key) hd_warn("config: %s: %s is no id of the vocabulary and is ignored", r->where, key);
     return -1;
 }
 
@@ -589,7 +591,7 @@ hd_status hd_config_from_json(hd_config *c, const json_t *config, const json_t *
     c->bos = bos                                 ? token_id(&r, c, bos, "bos_token_id")
              : architectures[a].bos < c->n_vocab ? architectures[a].bos
                                                  : -1;
-    c->pad = token_id(&r, c, get(&r, "pad_token_id"), "pad_token_id");
+    c->pad = token_id(&r, c, get(&r, "pad_token_id"), NULL);
     if (generation) {
         read_eos(&g, c);
         HD_TRY(read_sampling(&g, c));

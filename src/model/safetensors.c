@@ -9,9 +9,10 @@
 
 #include <string.h>
 
+#include "model/json.h"
 #include "model/source_parts.h"
 
-enum { MAX_SHARDS = 4096, FP8_BLOCK = 128 };
+enum { MAX_SHARDS = 4096, MAX_VALUES = 2 << 20, FP8_BLOCK = 128 }; // a tensor is about nine JSON values
 static const size_t MAX_HEADER_BYTES = 100 * 1000 * 1000, MAX_INDEX_BYTES = (size_t)64 << 20;
 
 static const struct {
@@ -139,7 +140,6 @@ static hd_status read_shard(hd_source *s, const char *path, const char *base, co
 {
     hd_status st;
     json_t *header = NULL, *v;
-    json_error_t at;
     const char *key;
     char *name, shown[80];
     hd_tensor_info *list = NULL;
@@ -154,11 +154,9 @@ static hd_status read_shard(hd_source *s, const char *path, const char *base, co
         HD_TRY(hd_fail(err, HD_FORMAT,
                        "safetensors: %s: header of %llu bytes: past the file's end or the limit of 100 MB",
                        path, (unsigned long long)header_bytes));
-    header = json_loadb((const char *)m->data + 8, header_bytes, JSON_REJECT_DUPLICATES, &at);
+    HD_TRY(hd_json_parse(&header, m->data + 8, header_bytes, MAX_VALUES, "safetensors", path, err));
     if (!json_is_object(header))
-        HD_TRY(
-            hd_fail(err, HD_FORMAT, "safetensors: %s: header: %s", path,
-                    header ? "no JSON object" : hd_name_show(shown, sizeof shown, at.text, strlen(at.text))));
+        HD_TRY(hd_fail(err, HD_FORMAT, "safetensors: %s: the header is no object", path));
     shard f = {s, path, m->data + 8 + header_bytes, m->size - 8 - header_bytes, err};
     HD_TRY(hd_alloc_n(&list, json_object_size(header), sizeof *list, err));
     HD_TRY(store_names(s, header, &name, err));
@@ -200,17 +198,11 @@ static hd_status read_index(json_t **root, const char *path, hd_err *err)
 {
     hd_status st;
     hd_buf text;
-    json_error_t at;
     hd_buf_init(&text, MAX_INDEX_BYTES);
     HD_TRY(hd_file_read(&text, path, err));
-    *root = json_loadb(text.data ? text.data : "", text.len, JSON_REJECT_DUPLICATES, &at);
-    if (!*root) {
-        char shown[80];
-        st = hd_fail(err, HD_FORMAT, "safetensors: %s: line %d: %s", path, at.line,
-                     hd_name_show(shown, sizeof shown, at.text, strlen(at.text)));
-    } else if (!json_is_object(json_object_get(*root, "weight_map"))) {
+    HD_TRY(hd_json_parse(root, text.data, text.len, MAX_VALUES, "safetensors", path, err));
+    if (!json_is_object(json_object_get(*root, "weight_map")))
         st = hd_fail(err, HD_FORMAT, "safetensors: %s: no weight_map", path);
-    }
 fail:
     hd_buf_free(&text);
     return st;

@@ -10,10 +10,12 @@
 #include <dirent.h>
 #include <string.h>
 
+#include "model/json.h"
 #include "model/safetensors.h"
 #include "model/source_parts.h"
 
 enum { MAX_PARTS = 1000, SPLIT_TAIL = sizeof "-00001-of-00002.gguf" - 1 };
+enum { MAX_JSON_VALUES = 4 << 20 };
 static const size_t MAX_JSON_BYTES = (size_t)128 << 20; // tokenizer.json of a 256 k vocabulary: 33 MB
 
 /* ---- Parts ---- */
@@ -118,8 +120,8 @@ static hd_status open_gguf(hd_source *s, const char *path, bool need_weights, hd
     HD_TRY(hd_strdup(&part, path, err));
     for (no = 1; no <= count; no++) {
         if (count > 1) {
-            char tail[SPLIT_TAIL + 1];
-            snprintf(tail, sizeof tail, "-%05d-of-%05d.gguf", no % 100000, count % 100000);
+            char tail[32];
+            snprintf(tail, sizeof tail, "-%05d-of-%05d.gguf", no, count);
             memcpy(part + strlen(part) - SPLIT_TAIL, tail, SPLIT_TAIL);
             if (!hd_is_file(part))
                 HD_TRY(hd_fail(err, HD_IO, "gguf: %s: part %d of %d is missing", part, no, count));
@@ -157,19 +159,12 @@ static hd_status add_json(hd_source *s, const char *name, hd_err *err)
     hd_status st;
     char *path = NULL;
     hd_buf text;
-    json_error_t where;
     hd_buf_init(&text, MAX_JSON_BYTES);
     HD_TRY(join(&path, s->path, name, err));
     if (!hd_is_file(path)) goto fail;
     HD_TRY(hd_file_read(&text, path, err));
-    json_t *json = json_loadb(text.data ? text.data : "", text.len, JSON_REJECT_DUPLICATES, &where);
-    if (!json) {
-        char shown[160];
-        HD_TRY(hd_fail(err, HD_FORMAT, "json: %s: line %d: %s", path, where.line,
-                       hd_name_show(shown, sizeof shown, where.text, strlen(where.text))));
-    }
-    s->json[s->n_json].name = name;
-    s->json[s->n_json++].json = json;
+    HD_TRY(hd_json_parse(&s->json[s->n_json].json, text.data, text.len, MAX_JSON_VALUES, "json", path, err));
+    s->json[s->n_json++].name = name;
 fail:
     hd_buf_free(&text);
     free(path);

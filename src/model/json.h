@@ -1,0 +1,14 @@
+/* JSON from outside: jansson, strict (duplicate keys refused, valid UTF-8, at most 2048 levels), with a cap on how many
+ * values a text may hold, since a hundred megabytes of "[],[]," would become gigabytes of objects. */
+#ifndef HD_MODEL_JSON_H
+#define HD_MODEL_JSON_H
+
+#include <jansson.h>
+
+#include "base/err.h"
+
+/* Parse all of text[0..n).  kind and where begin the message.  *out: release with json_decref. */
+hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_values, const char *kind,
+                        const char *where, hd_err *err);
+
+#endif
