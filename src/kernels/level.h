@@ -7,6 +7,14 @@
 
 void hd_fill_mul_ref(hd_kernels *k);
 void hd_fill_rows_ref(hd_kernels *k);
+void hd_fill_rows_avx2(hd_kernels *k);
+void hd_fill_rows_vnni(hd_kernels *k);
+void hd_fill_rows_neon(hd_kernels *k);
 void hd_fill_attn_ref(hd_kernels *k);
+void hd_fill_attn_avx2(hd_kernels *k);
+void hd_fill_attn_vnni(hd_kernels *k);
+void hd_fill_attn_bf16(hd_kernels *k);
+void hd_fill_attn_amx(hd_kernels *k);
+void hd_fill_attn_neon(hd_kernels *k);
 
 #endif

@@ -1,0 +1,427 @@
+/* Streaming attention over v16, included by each level's file.  Contracts and layout: attn.h.
+ *
+ * Both products of a segment, scores = Q K^T and o = P V, have the same form: rows of numbers times panels 16 columns
+ * wide.  One micro-kernel serves both: up to ATTN_MR rows x ATTN_MC panels of accumulators stay in registers while the
+ * inner dimension streams by, in order, one accumulator an output: the order of a sum is that of its inner dimension.
+ *
+ * Before including, a level may define
+ *   ATTN_MR, ATTN_MC       the micro-kernel's tile
+ *   ATTN_DOT2(acc, a, b)   acc + pairs of bf16 (a: a pair as 32 bits, for all lanes); then BF16 caches are read as they are
+ *   ATTN_PAIRS             with the above: its products replace those of the body (AMX)
+ * Other caches are widened to f32 panels in scratch first, a page at a time: every row of the tile shares that work.
+ *
+ * Exponents are in base 2: m here is the largest score times log2(e). */
+#include <math.h>
+
+#include "kernels/attn.h"
+#include "kernels/level.h"
+#include "kernels/v16.h"
+
+enum { PANELS = HD_PAGE_TOK / HD_KV_PANEL, Q8 = 32 };
+
+static int up_to(int n, int to) { return (n + to - 1) / to * to; }
+
+/* ---- Products ---- */
+
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
+/* c[r][p] (+)= sum over k of a[r][k] b[p][k]   r < R, p < C; a number k of a panel is 16 lanes (or 16 pairs). */
+V16 void micro(const int R, const int C, const bool pairs, const float *a, int lda, const float *b, int64_t panel, int k,
+               float *c, int ldc, bool add)
+{
+    v16 acc[ATTN_MR][ATTN_MC];
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++)
+        acc[r][p] = add ? v_load(c + r * ldc + p * 16) : v_set1(0);
+    for (int i = 0; i < k; i++) {
+        v16 w[ATTN_MC];
+        UNROLL for (int p = 0; p < C; p++) w[p] = v_load(b + p * panel + i * 16);
+        UNROLL for (int r = 0; r < R; r++) {
+#ifdef ATTN_DOT2
+            if (pairs) {
+                v16 x = v_set1(a[r * lda + i]);
+                UNROLL for (int p = 0; p < C; p++) acc[r][p] = ATTN_DOT2(acc[r][p], x, w[p]);
+                continue;
+            }
+#endif
+            v16 x = v_set1(a[r * lda + i]);
+            UNROLL for (int p = 0; p < C; p++) acc[r][p] = v_fma(x, w[p], acc[r][p]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++) v_store(c + r * ldc + p * 16, acc[r][p]);
+}
+
+#define MICRO_ROWS(R, C)                                                                                               \
+    case R: micro(R, C, pairs, a + r * lda, lda, b + p * panel, panel, k, c + r * ldc + p * 16, ldc, add); break;
+#define MICRO_PANELS(C)                                                                                                \
+    case C:                                                                                                            \
+        switch (rows) {                                                                                                \
+            MICRO_ROWS(1, C)                                                                                           \
+            MICRO_ROWS(2, C)                                                                                           \
+            MICRO_ROWS(3, C)                                                                                           \
+            MICRO_ROWS(4, C)                                                                                           \
+            MICRO_ROWS(5, C)                                                                                           \
+            MICRO_ROWS(6, C)                                                                                           \
+        }                                                                                                              \
+        break;
+
+/* n rows times n_panels panels; lda and ldc in 32-bit units, panel: floats from one panel to the next. */
+V16 void product_of(const bool pairs, const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k,
+                    float *c, int ldc, bool add)
+{
+    for (int p = 0; p < n_panels; p += ATTN_MC) {
+        int cols = n_panels - p < ATTN_MC ? n_panels - p : ATTN_MC;
+        for (int r = 0; r < n; r += ATTN_MR) {
+            int rows = n - r < ATTN_MR ? n - r : ATTN_MR;
+            switch (cols) {
+                MICRO_PANELS(1)
+#if ATTN_MC == 4
+                MICRO_PANELS(2)
+                MICRO_PANELS(3)
+                MICRO_PANELS(4)
+#endif
+            }
+        }
+    }
+}
+
+static void product(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k, float *c, int ldc,
+                    bool add)
+{
+    product_of(false, a, lda, n, b, panel, n_panels, k, c, ldc, add);
+}
+
+/* ---- One tile's view of a segment ---- */
+
+typedef struct {
+    const hd_attn_tile *t;
+    int64_t start;            // first position
+    int seen[HD_ATTN_TILE];   // positions of the segment that each row sees
+    int n_seen, n_pad;        // the most of them; rounded up to 32
+    size_t key_at, value_at;  // of this head within a page
+    float *q, *score, *p, *k, *v; // scratch: queries, scores, bf16 weights, a page widened
+} view;
+
+static uint8_t *page_of(const view *w, int j) { return w->t->pages[(w->start + j) / HD_PAGE_TOK]; }
+
+static view view_of(const hd_attn_tile *t, int64_t seg, void *scratch)
+{
+    const hd_kv_shape *s = t->kv;
+    view w = {.t = t, .start = seg * HD_SEG_TOK};
+    for (int i = 0; i < t->n; i++) {
+        int64_t c = t->pos[(t->first + i) / t->group] + 1 - w.start;
+        w.seen[i] = c < 0 ? 0 : c > HD_SEG_TOK ? HD_SEG_TOK : (int)c;
+        if (w.seen[i] > w.n_seen) w.n_seen = w.seen[i];
+    }
+    w.n_pad = up_to(w.n_seen, 32);
+    size_t head = hd_kv_key_bytes(s) + hd_kv_value_bytes(s);
+    w.key_at = (size_t)t->kv_head * head;
+    w.value_at = w.key_at + hd_kv_key_bytes(s);
+    w.q = scratch;
+    w.score = w.q + HD_ATTN_TILE * up_to(s->dk, 32);
+    w.p = w.score + HD_ATTN_TILE * HD_SEG_TOK;
+    w.k = w.p + HD_ATTN_TILE * HD_SEG_TOK / 2;
+    w.v = w.k + HD_PAGE_TOK * up_to(s->dk, 32);
+    return w;
+}
+
+static const float *query_row(const hd_attn_tile *t, int i)
+{
+    int r = t->first + i, heads = t->kv->n_kv * t->group;
+    return t->q + ((int64_t)(r / t->group) * heads + t->kv_head * t->group + r % t->group) * t->kv->dk;
+}
+
+/* ---- Widening ---- */
+
+/* n panels of keys, the first d numbers of each: to float [panel][d][16]. */
+static void widen_keys(const hd_kv_shape *s, const uint8_t *src, int n, int d, float *out)
+{
+    size_t step = hd_kv_key_bytes(s) / PANELS;
+    for (int p = 0; p < n; p++, src += step) {
+        float *y = out + (int64_t)p * d * 16;
+        const uint16_t *h = (const uint16_t *)src;
+        if (s->type == HD_CACHE_Q8_0) {
+            for (int i = 0; i < d; i++) {
+                const uint8_t *block = src + (size_t)(i / Q8) * (HD_KV_PANEL * (2 + Q8));
+                const int8_t *q = (const int8_t *)block + HD_KV_PANEL * 2;
+                v16 scale = v_load_f16((const uint16_t *)block);
+                v_store(y + i * 16, v_mul(v_load_i8(q + i % Q8 * HD_KV_PANEL), scale));
+            }
+        } else {
+            for (int i = 0; i < d; i += 2) {
+                v16 even, odd;
+                if (s->type == HD_CACHE_BF16) v_load_bf16x2(h + i * 16, &even, &odd);
+                else v_load_f16x2(h + i * 16, &even, &odd);
+                v_store(y + i * 16, even);
+                if (i + 1 < d) v_store(y + i * 16 + 16, odd);
+            }
+        }
+    }
+}
+
+/* All value panels: to float [panel][64][16]. */
+static void widen_values(const hd_kv_shape *s, const uint8_t *src, float *out)
+{
+    int n = up_to(s->dv, HD_KV_PANEL) / HD_KV_PANEL;
+    for (int p = 0; p < n; p++, out += HD_PAGE_TOK * 16) {
+        const uint16_t *h = (const uint16_t *)src + (size_t)p * HD_PAGE_TOK * 16;
+        if (s->type == HD_CACHE_Q8_0) {
+            const uint8_t *block = src + (size_t)(p / 2) * (HD_PAGE_TOK * (2 + Q8));
+            const int8_t *q = (const int8_t *)block + HD_PAGE_TOK * 2 + p % 2 * (HD_PAGE_TOK * 16);
+            for (int j = 0; j < HD_PAGE_TOK; j++) {
+                v16 scale = v_set1(hd_f16_to_f32(((const uint16_t *)block)[j]));
+                v_store(out + j * 16, v_mul(v_load_i8(q + j * 16), scale));
+            }
+        } else {
+            for (int j = 0; j < HD_PAGE_TOK; j += 2) {
+                v16 even, odd;
+                if (s->type == HD_CACHE_BF16) v_load_bf16x2(h + j * 16, &even, &odd);
+                else v_load_f16x2(h + j * 16, &even, &odd);
+                v_store(out + j * 16, even);
+                v_store(out + j * 16 + 16, odd);
+            }
+        }
+    }
+}
+
+/* 16 x 16 numbers of 32 bits: out[j][i] = in[i][j], rows ldi and ldo apart. */
+static void transpose(float *out, int64_t ldo, const float *in, int64_t ldi)
+{
+#ifdef __AVX512F__
+    __m512 r[16], t[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(in + i * ldi);
+    for (int i = 0; i < 16; i += 2) { // 2 x 2 numbers
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) { // 4 x 4: lane L of r[i + c] is column 4 L + c of rows i .. i+3
+        for (int c = 0; c < 4; c++) {
+            __m512d a = _mm512_castps_pd(t[i + c / 2]), b = _mm512_castps_pd(t[i + 2 + c / 2]);
+            r[i + c] = _mm512_castpd_ps(c % 2 ? _mm512_unpackhi_pd(a, b) : _mm512_unpacklo_pd(a, b));
+        }
+    }
+    for (int c = 0; c < 4; c++) { // lanes
+        __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+        __m512 d = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+        _mm512_storeu_ps(out + c * ldo, _mm512_shuffle_f32x4(a, d, 0x88));
+        _mm512_storeu_ps(out + (4 + c) * ldo, _mm512_shuffle_f32x4(b, e, 0x88));
+        _mm512_storeu_ps(out + (8 + c) * ldo, _mm512_shuffle_f32x4(a, d, 0xdd));
+        _mm512_storeu_ps(out + (12 + c) * ldo, _mm512_shuffle_f32x4(b, e, 0xdd));
+    }
+#else
+    for (int j = 0; j < 16; j++)
+        for (int i = 0; i < 16; i++) out[j * ldo + i] = in[i * ldi + j];
+#endif
+}
+
+/* The first dv numbers of a page's keys, panels [4][d][16 positions], as value panels [dv/16][64][16]. */
+static void keys_to_values(const float *k, int d, int dv, float *v)
+{
+    float block[256] = {0};
+    for (int p = 0; p < PANELS; p++)
+        for (int i = 0; i < dv; i += 16) {
+            const float *in = k + ((int64_t)p * d + i) * 16;
+            if (d - i < 16) in = memcpy(block, in, (size_t)(d - i) * 64); // the key ends here: zeros follow
+            transpose(v + (int64_t)i * HD_PAGE_TOK + p * 256, 16, in, 16);
+        }
+}
+
+/* ---- Weights from scores ---- */
+
+/* In place: x[j] = 2^(c x[j] - m) for j < seen, 0 up to n_pad.  Sums over 2 accumulators of 16 lanes. */
+static void weigh(float *x, int seen, int n_pad, float c, float *m, float *l)
+{
+    if (seen == 0) {
+        for (int j = 0; j < n_pad; j += 16) v_store(x + j, v_set1(0));
+        *m = -INFINITY;
+        *l = 0;
+        return;
+    }
+    for (int j = seen; j < n_pad; j++) x[j] = -INFINITY;
+    v16 top = v_set1(-INFINITY), scale = v_set1(c);
+    for (int j = 0; j < n_pad; j += 16) top = v_max(v_load(x + j), top);
+    float max = v_hmax(top) * c;
+    v16 minus = v_set1(-max), sum[2] = {v_set1(0), v_set1(0)};
+    for (int j = 0; j < n_pad; j += 16) {
+        v16 p = v_exp2(v_fma(v_load(x + j), scale, minus));
+        v_store(x + j, p);
+        sum[j / 16 % 2] = v_add(sum[j / 16 % 2], p);
+    }
+    *m = max;
+    *l = v_sum(v_add(sum[0], sum[1]));
+}
+
+static void merge(float *o, float *m, float *l, const float *o2, float m2, float l2, int dv)
+{
+    float max = *m > m2 ? *m : m2, a = exp2f(*m - max), b = exp2f(m2 - max);
+    v16 va = v_set1(a), vb = v_set1(b);
+    for (int d = 0; d < dv; d += 16) v_store(o + d, v_fma(v_load(o + d), va, v_mul(v_load(o2 + d), vb)));
+    *l = *l * a + l2 * b;
+    *m = max;
+}
+
+/* ---- One segment in f32 ---- */
+
+static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, float *l, void *scratch)
+{
+    const hd_kv_shape *s = t->kv;
+    int dk = s->dk, ldo = hd_attn_ldo(s->dv);
+    view w = view_of(t, seg, scratch);
+    for (int i = 0; i < t->n; i++) memcpy(w.q + i * dk, query_row(t, i), (size_t)dk * 4);
+
+    for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
+        int left = w.n_pad - j, panels = left < HD_PAGE_TOK ? left / HD_KV_PANEL : PANELS;
+        const float *k = (const float *)(page_of(&w, j) + w.key_at);
+        if (s->type != HD_CACHE_F32) {
+            widen_keys(s, (const uint8_t *)k, panels, dk, w.k);
+            k = w.k;
+        }
+        product(w.q, dk, t->n, k, (int64_t)dk * 16, panels, dk, w.score + j, HD_SEG_TOK, false);
+    }
+    for (int i = 0; i < t->n; i++)
+        weigh(w.score + i * HD_SEG_TOK, w.seen[i], w.n_pad, t->scale * 0x1.715476p+0f, &m[i], &l[i]);
+    for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
+        int here = w.n_seen - j < HD_PAGE_TOK ? w.n_seen - j : HD_PAGE_TOK;
+        const float *v = (const float *)(page_of(&w, j) + w.value_at);
+        if (s->v_in_k) {
+            const float *k = (const float *)(page_of(&w, j) + w.key_at);
+            if (s->type != HD_CACHE_F32) {
+                widen_keys(s, (const uint8_t *)k, PANELS, dk, w.k);
+                k = w.k;
+            }
+            keys_to_values(k, dk, s->dv, w.v);
+            v = w.v;
+        } else if (s->type != HD_CACHE_F32) {
+            widen_values(s, (const uint8_t *)v, w.v);
+            v = w.v;
+        }
+        product(w.score + j, HD_SEG_TOK, t->n, v, HD_PAGE_TOK * 16, ldo / 16, here, o, ldo, j > 0);
+    }
+    if (w.n_seen == 0) memset(o, 0, (size_t)t->n * (size_t)ldo * 4);
+}
+
+/* ---- One segment over a BF16 cache as it lies ---- */
+
+#ifdef ATTN_DOT2
+
+/* c = a b: a [n][k pairs], b panels [k pairs][16][2] */
+#ifndef ATTN_PAIRS
+static void product_pairs(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k, float *c,
+                          int ldc, bool add)
+{
+    product_of(true, a, lda, n, b, panel, n_panels, k, c, ldc, add);
+}
+#define ATTN_PAIRS       product_pairs
+#define ATTN_BEGIN(rows) ((void)0)
+#define ATTN_END()       ((void)0)
+#endif
+
+/* dk numbers to bf16, padded with zeros to dkp. */
+static void pack_query(uint16_t *y, const float *x, int dk, int dkp)
+{
+    for (int i = 0; i < dkp; i += 32) {
+        v16 a, b;
+        if (i + 32 <= dk) {
+            a = v_load(x + i);
+            b = v_load(x + i + 16);
+        } else {
+            int n = dk - i;
+            a = n >= 16 ? v_load(x + i) : v_load_n(x + i, n, 0);
+            b = n > 16 ? v_load_n(x + i + 16, n - 16, 0) : v_set1(0);
+        }
+        _mm512_storeu_si512(y + i, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+    }
+}
+
+/* As weigh, but the weights go to p as bf16; l sums what was rounded, so that they are exact shares of it. */
+static void weigh_pairs(float *x, uint16_t *p, int seen, int n_pad, float c, float *m, float *l)
+{
+    const v16 ones = _mm512_castsi512_ps(_mm512_set1_epi32(0x3f803f80));
+    if (seen == 0) {
+        for (int j = 0; j < n_pad; j += 32) _mm512_storeu_si512(p + j, _mm512_setzero_si512());
+        *m = -INFINITY;
+        *l = 0;
+        return;
+    }
+    for (int j = seen; j < n_pad; j++) x[j] = -INFINITY;
+    v16 top = v_set1(-INFINITY), scale = v_set1(c), sum = v_set1(0);
+    for (int j = 0; j < n_pad; j += 16) top = v_max(v_load(x + j), top);
+    float max = _mm512_reduce_max_ps(top) * c;
+    v16 minus = v_set1(-max);
+    for (int j = 0; j < n_pad; j += 32) {
+        v16 a = v_exp2_rough(v_fma(v_load(x + j), scale, minus));
+        v16 b = v_exp2_rough(v_fma(v_load(x + j + 16), scale, minus));
+        v16 pair = _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(b, a));
+        v_store((float *)(p + j), pair);
+        sum = ATTN_DOT2(sum, pair, ones);
+    }
+    *m = max;
+    *l = v_sum(sum);
+}
+
+/* The first dv numbers of a page's keys as value panels [dv/16][32 pairs of positions][16][2]. */
+static void key_pairs_to_values(const uint8_t *keys, int64_t panel, int dv, float *v)
+{
+    const __m512i lo = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                        36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i hi = _mm512_add_epi16(lo, _mm512_set1_epi16(16));
+    float t[16][16];
+    for (int p = 0; p < PANELS; p++)
+        for (int i = 0; i < dv; i += 32) { // 32 numbers: 16 rows of pairs
+            transpose(t[0], 16, (const float *)keys + p * panel + i / 2 * 16, 16); // t[position][pair of numbers]
+            float *y = v + (int64_t)i * (HD_PAGE_TOK / 2) + p * (HD_KV_PANEL / 2) * 16;
+            for (int j = 0; j < HD_KV_PANEL; j += 2) {
+                __m512i a = _mm512_loadu_si512(t[j]), b = _mm512_loadu_si512(t[j + 1]);
+                _mm512_storeu_si512(y + j / 2 * 16, _mm512_permutex2var_epi16(a, lo, b));
+                if (i + 16 < dv)
+                    _mm512_storeu_si512(y + j / 2 * 16 + HD_PAGE_TOK / 2 * 16, _mm512_permutex2var_epi16(a, hi, b));
+            }
+        }
+}
+
+static void segment(const hd_attn_tile *t, int64_t seg, float *o, float *m, float *l, void *scratch)
+{
+    const hd_kv_shape *s = t->kv;
+    if (s->type != HD_CACHE_BF16 || t->exact) {
+        segment_f32(t, seg, o, m, l, scratch);
+        return;
+    }
+    int pairs = up_to(s->dk, 32) / 2, ldo = hd_attn_ldo(s->dv), ldp = HD_SEG_TOK / 2;
+    view w = view_of(t, seg, scratch);
+    if (w.n_seen == 0) memset(o, 0, (size_t)t->n * (size_t)ldo * 4);
+    for (int i = 0; i < t->n; i++) pack_query((uint16_t *)(w.q + i * pairs), query_row(t, i), s->dk, 2 * pairs);
+
+    ATTN_BEGIN(t->n);
+    for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
+        int left = w.n_pad - j, panels = left < HD_PAGE_TOK ? left / HD_KV_PANEL : PANELS;
+        const float *k = (const float *)(page_of(&w, j) + w.key_at);
+        ATTN_PAIRS(w.q, pairs, t->n, k, (int64_t)pairs * 16, panels, pairs, w.score + j, HD_SEG_TOK, false);
+    }
+    for (int i = 0; i < t->n; i++)
+        weigh_pairs(w.score + i * HD_SEG_TOK, (uint16_t *)(w.p + i * ldp), w.seen[i], w.n_pad,
+                    t->scale * 0x1.715476p+0f, &m[i], &l[i]);
+    for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
+        int left = w.n_pad - j, here = left < HD_PAGE_TOK ? left / 2 : HD_PAGE_TOK / 2;
+        const float *v = (const float *)(page_of(&w, j) + w.value_at);
+        if (s->v_in_k) {
+            key_pairs_to_values(page_of(&w, j) + w.key_at, (int64_t)pairs * 16, s->dv, w.k);
+            v = w.k;
+        }
+        ATTN_PAIRS(w.p + j / 2, ldp, t->n, v, HD_PAGE_TOK / 2 * 16, ldo / 16, here, o, ldo, j > 0);
+    }
+    ATTN_END();
+}
+#define ATTN_SEGMENT segment
+#else
+#define ATTN_SEGMENT segment_f32
+#endif
+
+#define ATTN_FILL(level)                                                                                               \
+    void hd_fill_attn_##level(hd_kernels *k)                                                                           \
+    {                                                                                                                  \
+        static const hd_attn_kernels table = {ATTN_SEGMENT, merge};                                                    \
+        k->attn = &table;                                                                                              \
+    }
