@@ -345,7 +345,7 @@ V16 v16 v_exp(v16 x)
 {
     v16 c = v_min(v_set1(89), v_max(v_set1(-88), x));
     v16 n = v_round(v_mul(c, v_set1(0x1.715476p+0f)));
-    v16 f = v_fnma(n, v_set1(0x1.62e4p-1f), c); // 17 bits: n times it is exact
+    v16 f = v_fnma(n, v_set1(0x1.62e4p-1f), c); // 15 bits: n times it is exact
     f = v_fnma(n, v_set1(0x1.7f7d1cp-20f), f);
     v16 p = v_set1(0x1.6ab96ep-10f);
     p = v_fma(p, f, v_set1(0x1.126d1ep-7f));
