@@ -19,8 +19,8 @@ enum { HD_PANEL_ROWS = 32 };
  * rounded up to a multiple of 64; the padding is zero.
  *   HD_ACT_F32   float q[kp]
  *   HD_ACT_BF16  uint16_t q[kp]                 round to nearest even
- *   HD_ACT_Q8    int8_t q[kp], float scale[kp/32], int16_t sum[kp/32]
- *                per block of 32: scale = max|x| / 127, q = round(x / scale), sum = sum of q
+ *   HD_ACT_Q8    int8_t q[kp], float scale[kp/32], float xsum[kp/32], int16_t sum[kp/32]
+ *                per block of 32: scale = max|x| / 127, q = round(x / scale), sum = sum of q, xsum = scale * sum
  *   HD_ACT_Q8K   int8_t q[kp], float scale[kp/128], int16_t sum16[kp/16], int16_t sum32[kp/32]
  *                the same with one scale per 128, for formats whose blocks of 16 or 32 have integer scales: a whole
  *                group is then summed in integers.  kp: multiple of 256

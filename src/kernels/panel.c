@@ -17,7 +17,7 @@ size_t hd_act_bytes(hd_act_kind kind, int64_t k)
     switch (kind) {
     case HD_ACT_F32: n = kp * 4; break;
     case HD_ACT_BF16: n = kp * 2; break;
-    case HD_ACT_Q8: n = kp + kp / 32 * 4 + kp / 32 * 2; break;
+    case HD_ACT_Q8: n = kp + kp / 32 * 8 + kp / 32 * 2; break;
     case HD_ACT_Q8K: {
         size_t k8 = (size_t)ceil_div(k, 256) * 256;
         n = k8 + k8 / HD_Q8K_GROUP * 4 + k8 / 16 * 2 + k8 / 32 * 2;

@@ -34,12 +34,16 @@ static void pack_q8(uint8_t *blob, const float *x, int64_t k, int64_t kp, int64_
         int64_t left = k - i, n = left < 0 ? 0 : left < block ? left : block;
         scale[i / block] = quantize(q + i, x + (n > 0 ? i : 0), n, block);
     }
-    int16_t *sum = (int16_t *)(void *)(scale + kp / block);
-    if (block != 32) {
+    if (block == 32) {
+        float *xsum = scale + kp / 32;
+        int16_t *sum = (int16_t *)(void *)(xsum + kp / 32);
+        sums(sum, q, kp, 32);
+        for (int64_t b = 0; b < kp / 32; b++) xsum[b] = scale[b] * (float)sum[b];
+    } else {
+        int16_t *sum = (int16_t *)(void *)(scale + kp / block);
         sums(sum, q, kp, 16);
-        sum += kp / 16;
+        sums(sum + kp / 16, q, kp, 32);
     }
-    sums(sum, q, kp, 32);
 }
 
 static void act_pack(hd_act_kind kind, void *blob, const float *x, int64_t k)

@@ -168,7 +168,8 @@ static void test_act(const hd_kernels *kn)
         if (kind >= HD_ACT_Q8) {
             int64_t kp = kind == HD_ACT_Q8K ? 512 : 384;
             const int8_t *q = (const int8_t *)blob;
-            const int16_t *s = (const int16_t *)(const void *)(blob + kp + kp / group * 4);
+            const float *scale = (const float *)(const void *)(blob + kp), *xsum = scale + kp / 32;
+            const int16_t *s = (const int16_t *)(const void *)(scale + kp / group * (kind == HD_ACT_Q8 ? 2 : 1));
             wrong = 0;
             for (int step = kind == HD_ACT_Q8K ? 16 : 32; step <= 32; s += kp / step, step *= 2)
                 for (int64_t b = 0; b < kp / step; b++) {
@@ -177,6 +178,8 @@ static void test_act(const hd_kernels *kn)
                     wrong += sum != s[b];
                 }
             for (int64_t e = K; e < kp; e++) wrong += q[e] != 0;
+            s = (const int16_t *)(const void *)(xsum + kp / 32);
+            for (int64_t b = 0; kind == HD_ACT_Q8 && b < kp / 32; b++) wrong += xsum[b] != scale[b] * (float)s[b];
             CHECK(wrong == 0, "%s kind %d: sums or padding", kn->level, kind);
         }
         float odd[K] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-40f};

@@ -1,0 +1,208 @@
+/* Integer products with AVX-512 VNNI.
+ *
+ * vpdpbusd multiplies 4 unsigned weights by 4 signed activations into each of 16 lanes (= outputs).  A tile is one
+ * panel (two registers of outputs) by 1..ROWS rows of activations: a weight register is loaded once for all rows, and
+ * the activations' quads are broadcast from memory.  Weights are unsigned, so the integer sum starts at
+ * -offset * sum(q): exact.  Only the float additions have an order, one per block or group, whatever the tile. */
+#include "kernels/x86/vnni_int.h"
+
+typedef struct {
+    const uint8_t *w, *act;
+    int64_t k;
+    size_t stride; // of act
+    float *y;
+    int64_t ldy;
+} tile;
+
+INLINE __m512i dot(__m512i sum, __m512i w, const uint8_t *q)
+{
+    int32_t quad;
+    memcpy(&quad, q, 4);
+    return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quad));
+}
+
+/* -offset * sum in every lane: one load and one vpmaddwd. */
+INLINE __m512i minus_offset(int offset, const int16_t *sum)
+{
+    return _mm512_madd_epi16(_mm512_set1_epi16(*sum), _mm512_set1_epi32(-offset & 0xffff));
+}
+
+/* Adds quads j0..j1-1 (pairs) of one block to the sums; q: the block's activations of row 0. */
+INLINE void dot_quads(hd_panel_id id, int rows, __m512i s[][2], const uint8_t *p, int j0, int j1, const uint8_t *q,
+                      size_t stride)
+{
+    UNROLL for (int j = j0; j < j1; j++) {
+        __m512i w[2][2];
+        UNROLL for (int z = 0; z < 2; z++) load_quads(id, p, j, z, w[z]);
+        UNROLL for (int i = 0; i < 2; i++)
+            UNROLL for (int m = 0; m < rows; m++)
+                UNROLL for (int z = 0; z < 2; z++)
+                    s[m][z] = dot(s[m][z], w[z][i], q + (size_t)m * stride + (2 * j + i) * 4);
+    }
+}
+
+INLINE void store_tile(int rows, const tile *t, __m512 f[][2])
+{
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) _mm512_storeu_ps(t->y + m * t->ldy + 16 * z, f[m][z]);
+}
+
+/* One f16 scale per block:  y += (d scale) dot  [+ m xsum] */
+INLINE void tile_simple(hd_panel_id id, int rows, int bytes, const tile *t)
+{
+    const bool min = id == HD_PANEL_Q4_1 || id == HD_PANEL_Q5_1;
+    const int head = min ? 2 * P_F16 : P_F16, offset = offset_of(id);
+    const int64_t kp = (t->k + 63) / 64 * 64, nb = t->k / 32;
+    const uint8_t *w = t->w, *q = t->act;
+    const float *scale = (const float *)(const void *)(t->act + kp), *xsum = scale + kp / 32;
+    const int16_t *sum = (const int16_t *)(const void *)(xsum + kp / 32);
+    __m512 f[8][2];
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) f[m][z] = _mm512_setzero_ps();
+#define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * t->stride)) // the same place in row m
+    for (int64_t b = 0; b < nb; b++, w += bytes, q += 32, scale++, xsum++, sum++) {
+        __m512i s[8][2];
+        fetch(w + AHEAD, bytes);
+        UNROLL for (int m = 0; m < rows; m++)
+            s[m][0] = s[m][1] = offset ? minus_offset(offset, AT(sum, m)) : _mm512_setzero_si512();
+        dot_quads(id, rows, s, w + head, 0, 4, q, t->stride);
+        __m512 d[2] = {load_f16(w), load_f16(w + 32)};
+        UNROLL for (int m = 0; m < rows; m++) {
+            __m512 v = _mm512_set1_ps(*(const float *)AT(scale, m));
+            UNROLL for (int z = 0; z < 2; z++)
+                f[m][z] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[m][z]), _mm512_mul_ps(d[z], v), f[m][z]);
+        }
+        if (min) {
+            __m512 c[2] = {load_f16(w + P_F16), load_f16(w + P_F16 + 32)};
+            UNROLL for (int m = 0; m < rows; m++) {
+                __m512 v = _mm512_set1_ps(*(const float *)AT(xsum, m));
+                UNROLL for (int z = 0; z < 2; z++) f[m][z] = _mm512_fmadd_ps(c[z], v, f[m][z]);
+            }
+        }
+    }
+    store_tile(rows, t, f);
+}
+
+/* K formats: in a group of 128 the blocks' dots are weighted by their integer scales and summed exactly;
+ *   y += scale (d group - dmin mins) */
+INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
+{
+    const bool six = id == HD_PANEL_Q6_K;
+    const int head = six ? P_F16 : 2 * P_F16, pair = id == HD_PANEL_Q5_K ? P_Q5_K_PAIR : P_Q4_K_PAIR;
+    const int parts = six ? 2 : 1, block = six ? P_Q6_K_BLOCK : (pair - 128) / 2;
+    const uint8_t *super = t->w, *w = super, *q = t->act;
+    const float *scale = (const float *)(const void *)(t->act + t->k);
+    const int16_t *sum16 = (const int16_t *)(const void *)(scale + t->k / HD_Q8K_GROUP), *sum32 = sum16 + t->k / 16;
+    __m512 f[8][2];
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) f[m][z] = _mm512_setzero_ps();
+    for (int64_t g = 0; g < t->k / HD_Q8K_GROUP; g++, scale++) {
+        __m512i all[8][2], mins[8][2];
+        if (g % 2 == 0) {
+            super = w;
+            fetch(w + AHEAD, head);
+            w += head;
+        }
+        UNROLL for (int m = 0; m < rows; m++)
+            UNROLL for (int z = 0; z < 2; z++) all[m][z] = mins[m][z] = _mm512_setzero_si512();
+        for (int p = 0; p < 2; p++, sum32 += 2) { // pairs of blocks
+            if (!six) {
+                fetch(w + AHEAD, 128);
+                UNROLL for (int z = 0; z < 2; z++) {
+                    __m512i mn = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(w + 64 + 32 * z)));
+                    UNROLL for (int m = 0; m < rows; m++) {
+                        int32_t two;
+                        memcpy(&two, AT(sum32, m), 4);
+                        mins[m][z] = _mm512_dpwssd_epi32(mins[m][z], mn, _mm512_set1_epi32(two));
+                    }
+                }
+            }
+            UNROLL for (int h = 0; h < 2; h++, q += 32, sum16 += 2) {
+                const uint8_t *ints = six ? w + 64 : w + 128 + h * block;
+                fetch(ints + AHEAD, block);
+                UNROLL for (int part = 0; part < parts; part++) { // q6_K: a scale per 16
+                    __m512i s[8][2];
+                    UNROLL for (int m = 0; m < rows; m++)
+                        s[m][0] = s[m][1] = six ? minus_offset(32, (const int16_t *)AT(sum16, m) + part)
+                                                : _mm512_setzero_si512();
+                    dot_quads(id, rows, s, ints, six ? 2 * part : 0, six ? 2 * part + 2 : 4, q, t->stride);
+                    UNROLL for (int z = 0; z < 2; z++) {
+                        __m512i sc = six ? load_i8(w + 32 * part + 16 * z) : load_u8(w + 32 * h + 16 * z);
+                        UNROLL for (int m = 0; m < rows; m++)
+                            all[m][z] = _mm512_add_epi32(all[m][z], _mm512_mullo_epi32(s[m][z], sc));
+                    }
+                }
+                if (six) w += block;
+            }
+            if (!six) w += pair;
+        }
+        UNROLL for (int z = 0; z < 2; z++) {
+            __m512 d = load_f16(super + 32 * z), dmin = six ? d : load_f16(super + P_F16 + 32 * z);
+            UNROLL for (int m = 0; m < rows; m++) {
+                __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(all[m][z]), d);
+                if (!six) v = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins[m][z]), dmin, v);
+                f[m][z] = _mm512_fmadd_ps(v, _mm512_set1_ps(*(const float *)AT(scale, m)), f[m][z]);
+            }
+        }
+    }
+    store_tile(rows, t, f);
+}
+
+/* ---- One function per format and number of rows ------------------------------------------------------------------- */
+
+typedef void tile_fn(const tile *t);
+
+/* M rows in tiles of nearly equal height. */
+static void run_tiles(tile_fn *const *fn, int top, const void *panel, int64_t k, const uint8_t *act, size_t stride,
+                      int M, float *y, int64_t ldy)
+{
+    int n = (M + top - 1) / top;
+    for (int i = 0, m = 0; i < n; i++) {
+        int end = (int)((int64_t)M * (i + 1) / n);
+        tile t = {panel, act + (size_t)m * stride, k, stride, y + m * ldy, ldy};
+        fn[end - m](&t);
+        m = end;
+    }
+}
+
+#define TILE(name, rows, call)                                                                               \
+    static void name##_##rows(const tile *t) { call; }
+#define MUL(name, top)                                                                                       \
+    static void mul_##name(const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, \
+                           int64_t ldy, void *scratch)                                                       \
+    {                                                                                                        \
+        (void)scratch;                                                                                       \
+        run_tiles(name##_tiles, top, panel, k, act, act_stride, M, y, ldy);                                  \
+    }
+#define SIMPLE(name, id, bytes)                                                                              \
+    TILE(name, 1, tile_simple(id, 1, bytes, t))                                                              \
+    TILE(name, 2, tile_simple(id, 2, bytes, t))                                                              \
+    TILE(name, 3, tile_simple(id, 3, bytes, t))                                                              \
+    TILE(name, 4, tile_simple(id, 4, bytes, t))                                                              \
+    TILE(name, 5, tile_simple(id, 5, bytes, t))                                                              \
+    TILE(name, 6, tile_simple(id, 6, bytes, t))                                                              \
+    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6}; \
+    MUL(name, 6)
+#define SUPER(name, id)                                                                                      \
+    TILE(name, 1, tile_k(id, 1, t))                                                                          \
+    TILE(name, 2, tile_k(id, 2, t))                                                                          \
+    TILE(name, 3, tile_k(id, 3, t))                                                                          \
+    TILE(name, 4, tile_k(id, 4, t))                                                                          \
+    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4};                   \
+    MUL(name, 4)
+
+SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
+SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
+SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
+SIMPLE(q5_0, HD_PANEL_Q5_0, P_Q5_0)
+SIMPLE(q5_1, HD_PANEL_Q5_1, P_Q5_1)
+SIMPLE(iq4_nl, HD_PANEL_IQ4_NL, P_Q4_0)
+SUPER(q4_k, HD_PANEL_Q4_K)
+SUPER(q5_k, HD_PANEL_Q5_K)
+SUPER(q6_k, HD_PANEL_Q6_K)
+
+hd_panel_mul_fn *const hd_vnni_mul[HD_N_PANEL] = {
+    [HD_PANEL_Q8_0] = mul_q8_0, [HD_PANEL_Q4_0] = mul_q4_0, [HD_PANEL_Q4_1] = mul_q4_1,
+    [HD_PANEL_Q5_0] = mul_q5_0, [HD_PANEL_Q5_1] = mul_q5_1, [HD_PANEL_IQ4_NL] = mul_iq4_nl,
+    [HD_PANEL_Q4_K] = mul_q4_k, [HD_PANEL_Q5_K] = mul_q5_k, [HD_PANEL_Q6_K] = mul_q6_k,
+};
