@@ -60,7 +60,7 @@ static const struct {
     {"avx2", F_AVX2, {hd_fill_rows_avx2, hd_fill_attn_avx2}},
     {"vnni", F_VNNI, {hd_fill_mul_vnni, hd_fill_rows_vnni, hd_fill_attn_vnni}},
     {"bf16", F_BF16, {hd_fill_attn_bf16}},
-    {"amx", F_AMX, {hd_fill_attn_amx}},
+    {"amx", F_AMX, {hd_fill_mul_amx, hd_fill_attn_amx}},
 #elif defined __aarch64__
     {"neon", 0, {hd_fill_rows_neon, hd_fill_attn_neon}},
 #endif
