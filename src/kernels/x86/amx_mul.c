@@ -74,7 +74,8 @@ typedef struct {
     int8_t w[16384];      // tiles of 256 of k
     float d[8][32];       // simple: per block
     float c[8][32];       // simple: minima
-    int32_t sum[8][256];  // sums out of tiles
+    int32_t sum[16][256]; // sums out of tiles
+    float y[256 * 32];    // outputs of up to 256 rows: dense, where the caller's lie a page apart
 } __attribute__((aligned(64))) work;
 
 static void zero_rows(int M, float *y, int64_t ldy)
@@ -87,22 +88,20 @@ static void zero_rows(int M, float *y, int64_t ldy)
 
 #define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * stride)) // the same place in row m
 
-/* Blocks of one scale: sums of block b are in o->sum[z] and [z + 1]. */
-INLINE void add_block(bool min, const work *o, const int32_t *sum, int b, const float *scale, const float *xsum,
-                      size_t stride, int first, float *y, int64_t ldy)
+/* One row's sums of nb blocks, scaled and added in order. */
+INLINE void add_row(bool min, const work *o, int m, int nb, const float *scale, const float *xsum, float *y)
 {
-    __m512 d[2] = {_mm512_load_ps(o->d[b]), _mm512_load_ps(o->d[b] + 16)};
-    __m512 c[2] = {_mm512_load_ps(o->c[b]), _mm512_load_ps(o->c[b] + 16)};
-    for (int m = first; m < TILE_ROWS; m++) {
-        __m512 v = _mm512_set1_ps(*(const float *)AT(scale, m)), u = _mm512_set1_ps(*(const float *)AT(xsum, m));
+    __m512 f[2] = {_mm512_loadu_ps(y), _mm512_loadu_ps(y + 16)};
+    for (int b = 0; b < nb; b++) {
+        __m512 v = _mm512_set1_ps(scale[b]), u = _mm512_set1_ps(min ? xsum[b] : 0);
         UNROLL for (int z = 0; z < 2; z++) {
-            float *p = y + m * ldy + 16 * z;
-            __m512 s = _mm512_cvtepi32_ps(_mm512_load_si512(sum + z * 256 + m * 16));
-            __m512 f = _mm512_fmadd_ps(s, _mm512_mul_ps(d[z], v), _mm512_loadu_ps(p));
-            if (min) f = _mm512_fmadd_ps(c[z], u, f);
-            _mm512_storeu_ps(p, f);
+            __m512 s = _mm512_cvtepi32_ps(_mm512_load_si512(o->sum[2 * b + z] + m * 16));
+            f[z] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(o->d[b] + 16 * z), v), f[z]);
+            if (min) f[z] = _mm512_fmadd_ps(_mm512_load_ps(o->c[b] + 16 * z), u, f[z]);
         }
     }
+    _mm512_storeu_ps(y, f[0]);
+    _mm512_storeu_ps(y + 16, f[1]);
 }
 
 INLINE void mul_simple(hd_panel_id id, int bytes, const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M,
@@ -129,25 +128,22 @@ INLINE void mul_simple(hd_panel_id id, int bytes, const uint8_t *w, int64_t k, c
             }
         }
         for (int m = 0; m < M; m += TILE_ROWS) {
-            int at = M - m < TILE_ROWS ? M - TILE_ROWS : m, first = m - at;
+            int at = M - m < TILE_ROWS ? M - TILE_ROWS : m;
             const uint8_t *q = act + (size_t)at * stride;
             const float *scale = (const float *)(const void *)(q + kp) + b0, *xsum = scale + kp / 32;
-            for (int b = 0; b <= nb; b++) { // a block's tiles work while the one before is added
-                int32_t *sum = o->sum[b % 2 * 2];
-                if (b < nb) {
-                    _tile_loadd(4, q + (b0 + b) * 32, stride);
-                    _tile_loadd(6, o->w + b * 1024, 64);
-                    _tile_zero(0);
-                    _tile_dpbssd(0, 4, 6);
-                    _tile_loadd(7, o->w + b * 1024 + 512, 64);
-                    _tile_zero(1);
-                    _tile_dpbssd(1, 4, 7);
-                    _tile_stored(0, sum, 64);
-                    _tile_stored(1, sum + 256, 64);
-                }
-                if (b > 0) add_block(min, o, o->sum[(b - 1) % 2 * 2], b - 1, scale + b - 1, xsum + b - 1, stride, first,
-                                     y + at * ldy, ldy);
+            for (int b = 0; b < nb; b++) {
+                _tile_loadd(4, q + (b0 + b) * 32, stride);
+                _tile_loadd(6, o->w + b * 1024, 64);
+                _tile_zero(0);
+                _tile_dpbssd(0, 4, 6);
+                _tile_loadd(7, o->w + b * 1024 + 512, 64);
+                _tile_zero(1);
+                _tile_dpbssd(1, 4, 7);
+                _tile_stored(0, o->sum[2 * b], 64);
+                _tile_stored(1, o->sum[2 * b + 1], 64);
             }
+            for (int r = m - at; r < TILE_ROWS; r++)
+                add_row(min, o, r, nb, AT(scale, r), AT(xsum, r), y + (at + r) * ldy);
         }
     }
     _tile_release();
@@ -258,15 +254,36 @@ INLINE void mul_k(hd_panel_id id, const uint8_t *w, int64_t k, const uint8_t *ac
     _tile_release();
 }
 
+typedef void rows_fn(const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
+                     work *o);
+
+/* Up to 256 rows at a time, nearly equal parts. */
+static void run_rows(rows_fn *fn, const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M, float *y,
+                     int64_t ldy, work *o)
+{
+    int n = (M + 255) / 256;
+    for (int i = 0, m = 0; i < n; i++) {
+        int end = (int)((int64_t)M * (i + 1) / n);
+        fn(w, k, act + (size_t)m * stride, stride, end - m, o->y, 32, o);
+        for (int r = m; r < end; r++) memcpy(y + r * ldy, o->y + (r - m) * 32, 128);
+        m = end;
+    }
+}
+
 #define MUL(name, id, call)                                                                                  \
+    static void rows_##name(const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M, float *y, \
+                            int64_t ldy, work *o)                                                            \
+    {                                                                                                        \
+        call;                                                                                                \
+    }                                                                                                        \
     static void mul_##name(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, \
                            int64_t ldy, void *scratch)                                                       \
     {                                                                                                        \
         if (M < TILE_ROWS) hd_vnni_mul[id](panel, k, act, stride, M, y, ldy, scratch);                       \
-        else call;                                                                                           \
+        else run_rows(rows_##name, panel, k, act, stride, M, y, ldy, scratch);                               \
     }
-#define SIMPLE(name, id, bytes) MUL(name, id, mul_simple(id, bytes, panel, k, act, stride, M, y, ldy, scratch))
-#define SUPER(name, id) MUL(name, id, mul_k(id, panel, k, act, stride, M, y, ldy, scratch))
+#define SIMPLE(name, id, bytes) MUL(name, id, mul_simple(id, bytes, w, k, act, stride, M, y, ldy, o))
+#define SUPER(name, id) MUL(name, id, mul_k(id, w, k, act, stride, M, y, ldy, o))
 
 SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
 SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
@@ -278,7 +295,7 @@ SUPER(q4_k, HD_PANEL_Q4_K)
 SUPER(q5_k, HD_PANEL_Q5_K)
 SUPER(q6_k, HD_PANEL_Q6_K)
 
-_Static_assert(sizeof(work) <= 65536, "hd_mul_scratch_bytes gives 64 KB beside the panel");
+_Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scratch");
 
 void hd_fill_mul_amx(hd_kernels *k)
 {
