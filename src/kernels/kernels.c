@@ -57,7 +57,7 @@ static const struct {
 } levels[] = {
     {"ref", 0, {hd_fill_mul_ref, hd_fill_rows_ref, hd_fill_attn_ref}},
 #if defined __x86_64__
-    {"avx2", F_AVX2, {hd_fill_rows_avx2, hd_fill_attn_avx2}},
+    {"avx2", F_AVX2, {hd_fill_mul_avx2, hd_fill_rows_avx2, hd_fill_attn_avx2}},
     {"vnni", F_VNNI, {hd_fill_mul_vnni, hd_fill_rows_vnni, hd_fill_attn_vnni}},
     {"bf16", F_BF16, {hd_fill_attn_bf16}},
     {"amx", F_AMX, {hd_fill_mul_amx, hd_fill_attn_amx}},
