@@ -199,6 +199,9 @@ static hd_status check_peer(const hd_source *s, const hd_config *c, hd_err *err)
     if (c->kv_lora_rank > 0 && c->q_lora_rank > 0 && (c->n_layers == 26 || c->n_layers == 27))
         return hd_fail(err, HD_UNSUPPORTED, "export: %s: llama.cpp ignores the query latent of deepseek2 files with %d layers",
                        hd_source_path(s), c->n_layers);
+    if (c->kv_lora_rank > 0 && c->q_lora_rank == 0 && c->n_layers != 26 && c->n_layers != 27)
+        hd_warn("export: llama.cpp opens a deepseek2 file without a query latent at 26 or 27 layers only; this one has %d",
+                c->n_layers);
     if (hd_source_get_kind(s) == HD_SOURCE_GGUF) return HD_OK;
     const hd_rope_config *r = &c->rope;
     if (r->kind == HD_ROPE_YARN && r->mscale_all_dim != 0 && r->mscale != r->mscale_all_dim)
