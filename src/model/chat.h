@@ -8,7 +8,7 @@ typedef enum { HD_ROLE_SYSTEM, HD_ROLE_USER, HD_ROLE_ASSISTANT, HD_ROLE_TOOL } h
 
 typedef struct {
     hd_role role;
-    const char *text;     // content, n bytes; never read as special tokens
+    const char *text; // content, n bytes; never read as special tokens
     size_t n;
     const char *thinking; // assistant: reasoning_content, or NULL
     size_t n_thinking;
@@ -16,12 +16,15 @@ typedef struct {
 
 typedef struct hd_chat_format hd_chat_format;
 
-/* name NULL: told from the source's template (tokenizer_config.json, chat_template.jinja, tokenizer.chat_template); an
- * unknown template is an error that lists the known names; one whose control tokens match a known format uses it with a
- * warning. */
-hd_status hd_chat_pick(const hd_chat_format **out, const hd_source *s, const hd_tokenizer *t, const char *name, hd_err *err);
+/* name NULL: told from the source's template (tokenizer_config.json, chat_template.jinja,
+ * tokenizer.chat_template); an unknown template is an error that lists the known names; one whose control
+ * tokens match a known format uses it with a warning. */
+hd_status hd_chat_pick(const hd_chat_format **out, const hd_source *s, const hd_tokenizer *t,
+                       const char *name, hd_err *err);
 const char *hd_chat_name(const hd_chat_format *f);
 const hd_chat_format *hd_chat_at(int i); // walk the table
+/* The format of a template's text, NULL if unknown; *sure false: only its control tokens match. */
+const hd_chat_format *hd_chat_told(const char *text, size_t n, bool *sure);
 
 typedef struct {
     bool add_generation_prompt;
@@ -33,7 +36,10 @@ hd_status hd_chat_render(const hd_chat_format *f, const hd_tokenizer *t, const h
                          const hd_chat_opts *o, hd_ids *out, hd_err *err);
 /* Ids that end a turn in this format, beside the config's eos. */
 int hd_chat_stops(const hd_chat_format *f, const hd_tokenizer *t, int32_t out[8]);
-/* Ids of <think> and </think>, -1 when the format has none; *open: the generation prompt already ends inside a thought. */
-void hd_chat_think_ids(const hd_chat_format *f, const hd_tokenizer *t, int32_t *begin, int32_t *end, bool *open);
+/* Ids of <think> and </think>, -1 when the format has none; *open: the generation prompt already ends inside
+ * a thought (by the format's default; where a switch is used, the last of these ids in the rendered prompt
+ * tells). */
+void hd_chat_think_ids(const hd_chat_format *f, const hd_tokenizer *t, int32_t *begin, int32_t *end,
+                       bool *open);
 
 #endif
