@@ -3,6 +3,9 @@
 MODEL ?=
 FUZZ_SECONDS ?= 30
 PREFIX ?= /usr/local
+# WERROR=1: a warning stops the build, as the check of changes wants it.
+BUILD = tools/build build -Dprefix=$(PREFIX) $(if $(WERROR),-Dwerror=true)
+SANITIZED = -Db_lundef=false -Doptimization=1 $(if $(WERROR),-Dwerror=true)
 # The tests' one model: fetched unless the caller names one.
 WITH_MODEL = HADAL_TEST_MODEL="$${HADAL_TEST_MODEL:-$$(tools/fetch-default-model)}"; [ -n "$$HADAL_TEST_MODEL" ] || exit 1; \
     export HADAL_TEST_MODEL;
@@ -10,14 +13,14 @@ WITH_MODEL = HADAL_TEST_MODEL="$${HADAL_TEST_MODEL:-$$(tools/fetch-default-model
 .PHONY: all deps ready chat test test-full bench asan tsan fuzz layers fmt install clean help
 
 all: ## build/hadal, the library and the tests
-	@tools/build build -Dprefix=$(PREFIX)
+	@$(BUILD)
 
 deps: ## install what is missing to build and test (Debian packages)
 	@tools/deps
 
 ready:
 	@tools/deps --check 2>/dev/null || tools/deps
-	@tools/build build -Dprefix=$(PREFIX)
+	@$(BUILD)
 
 chat: ready ## talk with the small default model, or MODEL=path make chat
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$(tools/fetch-default-model) || exit 1; \
@@ -34,11 +37,11 @@ bench: ready ## speed; PEERS=dir adds the peers, interleaved
 
 asan: ## the same tests under the address and undefined-behaviour sanitizers
 	@tools/deps --check 2>/dev/null || tools/deps
-	@tools/build build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
+	@tools/build build-asan -Db_sanitize=address,undefined $(SANITIZED)
 	@$(WITH_MODEL) tests/run --build build-asan
 
 tsan: ## the pool's tests under the thread sanitizer
-	@tools/build build-tsan -Db_sanitize=thread -Db_lundef=false -Doptimization=1
+	@tools/build build-tsan -Db_sanitize=thread $(SANITIZED)
 	@tests/run --build build-tsan test_base_pool
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (30) each; needs clang

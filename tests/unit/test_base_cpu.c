@@ -56,7 +56,7 @@ static void cores(void)
     CHECK(count(0, 5) == 6); // a system that says nothing: each CPU counts
     /* Four cores of two threads, numbered as servers do: 0-3 and 4-7. */
     for (int i = 0; i < 8; i++) {
-        char list[16];
+        char list[32];
         snprintf(list, sizeof list, "%d,%d\n", i % 4, i % 4 + 4);
         siblings("core_cpus_list", i, list);
     }
@@ -67,7 +67,7 @@ static void cores(void)
     CHECK(count(2, 2) == 1);
     wipe();
     for (int i = 0; i < 8; i++) { // numbered as laptops do: 0-1, 2-3, ..., in the older file
-        char list[16];
+        char list[32];
         snprintf(list, sizeof list, "%d-%d\n", i / 2 * 2, i / 2 * 2 + 1);
         siblings("thread_siblings_list", i, list);
     }
