@@ -1,0 +1,98 @@
+/* Memory within reach: the system's own estimate, and the limits of every control group above this process.
+ */
+#include "base/avail.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static FILE *open_at(const char *root, const char *path)
+{
+    char full[4096];
+    int n = snprintf(full, sizeof full, "%s%s", root, path);
+    return n > 0 && (size_t)n < sizeof full ? fopen(full, "re") : NULL;
+}
+
+/* The number that a file holds; false when it is absent or says "max". */
+static bool read_number(const char *root, const char *path, uint64_t *v)
+{
+    char line[64];
+    FILE *f = open_at(root, path);
+    bool ok = f && fgets(line, sizeof line, f) && line[0] >= '0' && line[0] <= '9';
+    if (ok) *v = strtoull(line, NULL, 10);
+    if (f) fclose(f);
+    return ok;
+}
+
+/* A named field of a file of "name value" lines. */
+static bool read_field(const char *root, const char *path, const char *name, uint64_t *v)
+{
+    char line[256];
+    size_t n = strlen(name);
+    bool found = false;
+    FILE *f = open_at(root, path);
+    while (f && !found && fgets(line, sizeof line, f)) {
+        found = strncmp(line, name, n) == 0 && strchr(" :\t", line[n]) != NULL;
+        if (found) *v = strtoull(line + n + strspn(line + n, ": \t"), NULL, 10);
+    }
+    if (f) fclose(f);
+    return found;
+}
+
+/* What one group leaves: its limit less its use; cached file pages can be given back, so they do not count as
+ * use. */
+static uint64_t group_left(const char *root, const char *dir, const char *limit, const char *use)
+{
+    char path[2304];
+    uint64_t max, used = 0, cached = 0;
+    snprintf(path, sizeof path, "%s/%s", dir, limit);
+    if (!read_number(root, path, &max) || max > UINT64_MAX / 4)
+        return UINT64_MAX; // v1 says "none" with a huge number
+    snprintf(path, sizeof path, "%s/%s", dir, use);
+    read_number(root, path, &used);
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    read_field(root, path, "inactive_file", &cached);
+    used = used > cached ? used - cached : 0;
+    return max > used ? max - used : 0;
+}
+
+/* The group and all groups above it: any of them may set the limit. */
+static uint64_t groups_left(const char *root, const char *mount, char *group, const char *limit,
+                            const char *use)
+{
+    uint64_t least = UINT64_MAX;
+    char dir[2200];
+    for (;;) {
+        snprintf(dir, sizeof dir, "%s%s", mount, strcmp(group, "/") == 0 ? "" : group);
+        uint64_t left = group_left(root, dir, limit, use);
+        if (left < least) least = left;
+        char *slash = strrchr(group, '/');
+        if (!slash || group[1] == 0) return least;
+        slash[slash == group ? 1 : 0] = 0;
+    }
+}
+
+uint64_t hd_mem_available_at(const char *root)
+{
+    uint64_t least = UINT64_MAX, kb;
+    char line[2048];
+    if (read_field(root, "/proc/meminfo", "MemAvailable", &kb) && kb < UINT64_MAX / 1024) least = kb * 1024;
+    FILE *f = open_at(root, "/proc/self/cgroup");
+    while (f && fgets(line, sizeof line, f)) { // "0::/path" (v2), "5:memory:/path" (v1)
+        line[strcspn(line, "\n")] = 0;
+        char *name = strchr(line, ':'), *path = name ? strchr(name + 1, ':') : NULL;
+        if (!path || path[1] != '/') continue;
+        *path++ = 0;
+        uint64_t left = UINT64_MAX;
+        if (name[1] == 0) left = groups_left(root, "/sys/fs/cgroup", path, "memory.max", "memory.current");
+        else if (strcmp(name + 1, "memory") == 0)
+            left = groups_left(root, "/sys/fs/cgroup/memory", path, "memory.limit_in_bytes",
+                               "memory.usage_in_bytes");
+        if (left < least) least = left;
+    }
+    if (f) fclose(f);
+    return least;
+}
+
+uint64_t hd_mem_available(void) { return hd_mem_available_at(""); }
