@@ -78,7 +78,7 @@ static void write_deepseek_v2(hd_chat_pen *p, const hd_chat_format *f, const hd_
 enum {
     LAST_SYSTEM = 1,  // the last system prompt counts; else all, with an empty line between
     DROP_THOUGHT = 2, // an answer begins after its last </think>
-    WITH_USER = 4,    // the assistant's header is part of the user's turn
+    WITH_USER = 4,    // the assistant's header is part of the user's turn; answers to tools drop their thoughts too
     V31 = 8, // a mark that the answer has no thought, after the first header; one block a tool output
 };
 
@@ -138,7 +138,7 @@ static void write_deepseek(hd_chat_pen *p, const hd_chat_format *f, const hd_con
             }
             if (!v31 && tool) hd_chat_control(p, DS_OUTPUTS_END);
             if (!v31 && !tool && !(f->flags & WITH_USER)) hd_chat_control(p, DS_ASSISTANT);
-            hd_chat_span(p, tool ? content(m) : answer(f, m));
+            hd_chat_span(p, tool && !(f->flags & WITH_USER) ? content(m) : answer(f, m));
             hd_chat_control(p, DS_EOS);
             tool = false;
             break;
@@ -381,6 +381,11 @@ const hd_chat_format hd_chat_formats[] = {
      .lacks = {"is_last_user", "<think>"},
      .thinks = true,
      .flags = DROP_THOUGHT},
+    {.name = "deepseek-v3-0324",
+     NEED_DEEPSEEK,
+     .has = {"is_first_sp", "is_last_user", "+ '" DS_ASSISTANT "'"},
+     .lacks = {"think>"},
+     .flags = WITH_USER},
     {.name = "deepseek-r1-0528",
      NEED_DEEPSEEK,
      .has = {"is_first_sp", "is_last_user", "split('</think>')[-1]", "+ '" DS_ASSISTANT "'"},
@@ -434,16 +439,22 @@ const hd_chat_format hd_chat_formats[] = {
      .flags = RETHINK},
     {.name = "qwen3-thinking",
      NEED_CHATML,
-     .has = {"tool_response", "last_query_index", "reasoning_content"},
+     .has = {"tool_response", "last_query_index", "reasoning_content", "assistant\\n<think>\\n' }}"},
      .lacks = {"You are Qwen", "enable_thinking"},
      .thinks = true,
      .open_on = "<think>\n",
      .open_off = "<think>\n",
      .flags = RETHINK},
+    {.name = "qwen3-2507",
+     NEED_CHATML,
+     .has = {"tool_response", "last_query_index", "reasoning_content"},
+     .lacks = {"You are Qwen", "enable_thinking", "assistant\\n<think>\\n' }}"},
+     .thinks = true,
+     .flags = RETHINK},
     {.name = "qwen3-instruct",
      NEED_CHATML,
      .has = {"tool_response", "is string"},
-     .lacks = {"You are", "think>", "reasoning_content"}},
+     .lacks = {"You are Qwen", "You are a helpful", "think>", "reasoning_content"}},
     {.name = "smollm2",
      NEED_CHATML,
      .has = {"You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
