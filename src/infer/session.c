@@ -1,0 +1,309 @@
+/* One timeline of ids, and passes over one or several of them. */
+#include "infer/session.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- Opening
+ * ------------------------------------------------------------------------------------------------------ */
+
+hd_status hd_session_open(hd_session **out, hd_engine *e, hd_err *err)
+{
+    hd_status st;
+    hd_session *s = NULL;
+    *out = NULL;
+    HD_TRY(hd_alloc(&s, sizeof *s, err));
+    s->e = e;
+    HD_TRY(hd_seq_open(&s->seq, e->cache, err));
+    HD_TRY(hd_alloc_n(&s->rows, (size_t)e->n_vocab, sizeof *s->rows, err));
+    *out = s;
+    return HD_OK;
+fail:
+    hd_session_close(s);
+    return st;
+}
+
+void hd_session_close(hd_session *s)
+{
+    if (!s) return;
+    hd_draft_close(&s->draft);
+    hd_seq_close(s->seq);
+    hd_ids_free(&s->ids);
+    free(s->rows);
+    free(s);
+}
+
+hd_status hd_session_fork(hd_session **out, hd_session *s, hd_err *err)
+{
+    hd_status st;
+    hd_session *f = NULL;
+    *out = NULL;
+    HD_TRY(hd_session_open(&f, s->e, err));
+    for (int64_t i = 0; i < s->ids.n; i++) HD_TRY(hd_ids_add(&f->ids, s->ids.id[i], err));
+    hd_seq_close(f->seq);
+    f->seq = NULL;
+    HD_TRY(hd_seq_fork(&f->seq, s->seq, err));
+    if (hd_seq_len(f->seq) > f->ids.n) hd_seq_trim(f->seq, f->ids.n); // guesses stay behind
+    if (s->ready)
+        memcpy(f->rows, s->rows + (int64_t)s->at * s->e->n_vocab, (size_t)s->e->n_vocab * sizeof *f->rows);
+    f->ready = s->ready;
+    *out = f;
+    return HD_OK;
+fail:
+    hd_session_close(f);
+    return st;
+}
+
+/* ---- The timeline
+ * ------------------------------------------------------------------------------------------------- */
+
+void hd_session_settle(hd_session *s)
+{
+    if (hd_seq_len(s->seq) > s->ids.n) hd_seq_trim(s->seq, s->ids.n);
+    if (s->ready && s->at > 0)
+        memmove(s->rows, s->rows + (int64_t)s->at * s->e->n_vocab, (size_t)s->e->n_vocab * sizeof *s->rows);
+    s->n_guess = s->at = 0;
+}
+
+void hd_session_rewind(hd_session *s, int64_t n)
+{
+    if (n < 0) n = 0;
+    if (n >= s->ids.n) return;
+    hd_session_settle(s);
+    s->ids.n = n;
+    s->ready = false;
+    /* One id stays to be computed, so that its logits can be asked for. */
+    int64_t keep = n > 0 ? n - 1 : 0;
+    if (hd_seq_len(s->seq) > keep) hd_seq_trim(s->seq, keep);
+    hd_draft_trim(s, n);
+}
+
+int64_t hd_session_len(const hd_session *s) { return s->ids.n; }
+const int32_t *hd_session_ids(const hd_session *s) { return s->ids.id; }
+bool hd_session_ready(const hd_session *s) { return s->ready; }
+
+hd_status hd_session_queue(hd_session *s, const int32_t *id, int64_t n, hd_err *err)
+{
+    hd_status st;
+    int64_t same = 0;
+    if (n < 1) return hd_fail(err, HD_USAGE, "session: no ids: a timeline needs at least one");
+    if (n > s->e->ctx_tok)
+        return hd_fail(err, HD_LIMIT, "session: %lld ids: the context holds %lld", (long long)n,
+                       (long long)s->e->ctx_tok);
+    for (int64_t i = 0; i < n; i++)
+        if (id[i] < 0 || id[i] >= s->e->n_vocab)
+            return hd_fail(err, HD_USAGE, "session: id %d: the vocabulary has 0 to %lld", id[i],
+                           (long long)s->e->n_vocab - 1);
+    while (same < n && same < s->ids.n && s->ids.id[same] == id[same]) same++;
+    if (same == n && n == s->ids.n) return HD_OK;
+    if (same < s->ids.n) hd_session_rewind(s, same);
+    hd_session_settle(s);
+    s->ready = false;
+    int64_t before = s->ids.n;
+    for (int64_t i = before; i < n; i++) HD_TRY(hd_ids_add(&s->ids, id[i], err));
+    return HD_OK;
+fail:
+    s->ids.n = before;
+    return st;
+}
+
+hd_status hd_session_push(hd_session *s, int32_t id, hd_err *err)
+{
+    if (id < 0 || id >= s->e->n_vocab)
+        return hd_fail(err, HD_USAGE, "session: id %d: the vocabulary has 0 to %lld", id,
+                       (long long)s->e->n_vocab - 1);
+    if (s->ids.n >= s->e->ctx_tok)
+        return hd_fail(err, HD_LIMIT, "session: the context of %lld ids is full", (long long)s->e->ctx_tok);
+    hd_status st = hd_ids_add(&s->ids, id, err);
+    if (st != HD_OK) return st;
+    if (s->ready && s->at < s->n_guess && s->guess[s->at] == id) { // computed already
+        s->at++;
+        s->n_accepted++;
+        return HD_OK;
+    }
+    if (hd_seq_len(s->seq) >= s->ids.n) hd_seq_trim(s->seq, s->ids.n - 1);
+    if (s->n_guess > 0) hd_draft_learn(&s->draft, s->n_guess, s->at);
+    s->n_guess = s->at = 0;
+    s->ready = false;
+    return HD_OK;
+}
+
+/* ---- Passes
+ * ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t *tok;
+    bool *want;
+    int *n_of;
+    hd_seq **seq;
+    int *rows_of; // index of the session's first wanted row, -1: none
+} pass_lists;
+
+static void lists_free(pass_lists *l)
+{
+    free(l->tok);
+    free(l->want);
+    free(l->n_of);
+    free(l->seq);
+    free(l->rows_of);
+}
+
+static hd_status lists_open(pass_lists *l, int rows, int n, hd_err *err)
+{
+    hd_status st;
+    *l = (pass_lists){0};
+    HD_TRY(hd_alloc_n(&l->tok, (size_t)rows, sizeof *l->tok, err));
+    HD_TRY(hd_alloc_n(&l->want, (size_t)rows, sizeof *l->want, err));
+    HD_TRY(hd_alloc_n(&l->n_of, (size_t)n, sizeof *l->n_of, err));
+    HD_TRY(hd_alloc_n(&l->seq, (size_t)n, sizeof *l->seq, err));
+    HD_TRY(hd_alloc_n(&l->rows_of, (size_t)n, sizeof *l->rows_of, err));
+fail:
+    return st;
+}
+
+static bool due(const hd_session *s) { return s->ids.n > 0 && !s->ready; }
+
+/* Ids that wait to be computed.  When the cache holds everything but no logits are at hand, the last id is
+ * done again. */
+static int64_t pending(hd_session *s)
+{
+    if (hd_seq_len(s->seq) >= s->ids.n) hd_seq_trim(s->seq, s->ids.n - 1);
+    return s->ids.n - hd_seq_len(s->seq);
+}
+
+/* One session's share: rows of the batch, guesses behind the last id. */
+static int add_rows(hd_session *s, pass_lists *l, int row, int room)
+{
+    int64_t todo = pending(s), done = hd_seq_len(s->seq);
+    int n = todo < room ? (int)todo : room, guesses = 0;
+    for (int i = 0; i < n; i++) l->tok[row + i] = s->ids.id[done + i];
+    if (n == todo) {
+        int64_t left = s->e->ctx_tok - s->ids.n;
+        guesses = hd_draft_guess(s, (int)(left < room - n ? left : room - n));
+        for (int i = 0; i < guesses; i++) l->tok[row + n + i] = s->guess[i];
+        for (int i = 0; i <= guesses; i++) l->want[row + n - 1 + i] = true;
+    }
+    s->n_guess = guesses;
+    s->at = 0;
+    return n + guesses;
+}
+
+/* What the pass has found goes to its session. */
+static void take_rows(hd_session *s, const float *logits, int first)
+{
+    s->n_passes++;
+    s->n_drafted += s->n_guess;
+    if (first < 0) return; // a slice in the middle of a prompt
+    if (logits)
+        memcpy(s->rows, logits + first * s->e->n_vocab,
+               (size_t)(s->n_guess + 1) * (size_t)s->e->n_vocab * sizeof *s->rows);
+    s->ready = true;
+}
+
+/* States of the session's rows, for the extra layer. */
+static void take_hidden(hd_session *s, const float *hidden, int row, int n, int64_t at, int64_t D)
+{
+    hd_draft *d = &s->draft;
+    if (d->kind != HD_DRAFT_MTP) return;
+    memcpy(d->hidden, hidden + row * D, (size_t)(n * D) * sizeof *hidden);
+    d->hidden_at = at;
+    d->n_hidden = n;
+}
+
+hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
+{
+    hd_status st = HD_OK;
+    int rows = 0, in = 0, wanted = 0, waiting = 0;
+    bool mtp = false;
+    float *logits = NULL, *hidden = NULL;
+    hd_session *alone = NULL;
+    pass_lists l = {0};
+    for (int i = 0; i < n; i++)
+        if (due(s[i])) waiting++, alone = s[i], mtp = mtp || s[i]->draft.kind == HD_DRAFT_MTP;
+    if (waiting == 0) return HD_OK;
+    hd_engine *e = alone->e;
+    int64_t D = hd_model_config(e->model)->d_model;
+    int room = hd_model_max_rows(e->model);
+    HD_TRY(lists_open(&l, room, n, err));
+    if (mtp) HD_TRY(hd_alloc_n(&hidden, (size_t)room, (size_t)D * sizeof *hidden, err));
+
+    /* Those that generate first, a row each, so that a long prompt delays nobody; then slices of the prompts.
+     */
+    for (int i = 0; i < n; i++) l.rows_of[i] = -1;
+    for (int turn = 0; turn < 2; turn++)
+        for (int i = 0; i < n && rows < room; i++) {
+            if (!due(s[i]) || (pending(s[i]) == 1) != (turn == 0)) continue;
+            bool listed = false;
+            for (int k = 0; k < i; k++) listed = listed || s[k] == s[i];
+            if (listed) continue;
+            assert(s[i]->e == e && "sessions of one engine");
+            int left = waiting - in - 1, share = room - rows - (turn == 0 && left > 0 ? left : 0);
+            int got = add_rows(s[i], &l, rows, share > 1 ? share : 1);
+            l.n_of[in] = got;
+            l.seq[in] = s[i]->seq;
+            if (l.want[rows + got - 1]) l.rows_of[i] = wanted, wanted += s[i]->n_guess + 1;
+            rows += got;
+            in++;
+        }
+    if (waiting == 1) logits = alone->rows;
+    else if (wanted > 0) HD_TRY(hd_engine_rows(e, wanted, &logits, err));
+
+    hd_batch b = {.n_rows = rows, .tok = l.tok, .want = l.want, .n_seqs = in, .n_of = l.n_of, .seq = l.seq};
+    HD_TRY(hd_forward(e->model, &b, logits, hidden, err));
+    for (int j = 0, row = 0; j < in; row += l.n_of[j++])
+        for (int i = 0; i < n; i++) {
+            if (s[i]->seq != l.seq[j]) continue;
+            take_rows(s[i], waiting == 1 ? NULL : logits, l.rows_of[i]);
+            if (hidden) take_hidden(s[i], hidden, row, l.n_of[j], hd_seq_len(s[i]->seq) - l.n_of[j], D);
+            HD_TRY(hd_draft_follow(s[i], err));
+            break;
+        }
+fail:
+    if (st != HD_OK)
+        for (int i = 0; i < n; i++)
+            if (!s[i]->ready) s[i]->n_guess = s[i]->at = 0;
+    free(hidden);
+    lists_free(&l);
+    return st;
+}
+
+hd_status hd_session_sync(hd_session *s, const int32_t *id, int64_t n, const hd_watch *w, hd_err *err)
+{
+    hd_status st = hd_session_queue(s, id, n, err);
+    int64_t from = st == HD_OK ? hd_seq_len(s->seq) : 0;
+    while (st == HD_OK && due(s)) {
+        if (w && w->stop && *w->stop)
+            return hd_fail(err, HD_CANCELLED, "session: stopped after %lld of %lld ids",
+                           (long long)hd_seq_len(s->seq), (long long)n);
+        st = hd_session_pass(&s, 1, err);
+        if (st == HD_OK && w && w->progress)
+            w->progress(w->arg, (s->ready ? n : hd_seq_len(s->seq)) - from, n - from);
+    }
+    return st;
+}
+
+hd_status hd_session_logits(hd_session *s, const float **logits, hd_err *err)
+{
+    if (s->ids.n == 0) return hd_fail(err, HD_USAGE, "session: empty: nothing to continue");
+    while (due(s)) {
+        hd_status st = hd_session_pass(&s, 1, err);
+        if (st != HD_OK) return st;
+    }
+    *logits = s->rows + (int64_t)s->at * s->e->n_vocab;
+    return HD_OK;
+}
+
+hd_status hd_session_next(hd_session *s, hd_sampler *p, int32_t *id, hd_err *err)
+{
+    const float *logits;
+    if (s->ids.n >= s->e->ctx_tok)
+        return hd_fail(err, HD_LIMIT, "session: the context of %lld ids is full", (long long)s->e->ctx_tok);
+    hd_status st = hd_session_logits(s, &logits, err);
+    if (st != HD_OK) return st;
+    int32_t pick = hd_sampler_pick(p, logits);
+    st = hd_session_push(s, pick, err);
+    if (st != HD_OK) return st;
+    hd_sampler_accept(p, pick);
+    *id = pick;
+    return HD_OK;
+}

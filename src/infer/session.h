@@ -1,0 +1,57 @@
+/* Inside a session.  Private to src/infer.
+ *
+ *   ids      0 ............ done ........ n        the timeline
+ *   cache    [ computed    ][ pending  ]           done = hd_seq_len(seq)
+ *
+ * States: READY (the row of logits after the last id is at hand) when done covers all ids and `ready`; else a
+ * pass is due. With speculation a pass computes the last id and guesses behind it; then done runs ahead of n,
+ * by `guess[at..n_guess)`: pushing the guessed id makes the next row current, pushing another trims the cache
+ * back. */
+#ifndef HD_INFER_SESSION_H
+#define HD_INFER_SESSION_H
+
+#include "base/buf.h"
+#include "infer/engine.h"
+
+enum { HD_MAX_GUESS = 16 };
+
+/* How guesses are made: draft.c. */
+typedef struct {
+    hd_draft_kind kind;
+    int max, now;      // guesses a pass: at most, and at present
+    int rest, idle;    // passes to go without guessing, and how long the last such rest was
+    hd_session *small; // HD_DRAFT_MODEL: the same timeline in the smaller engine, owned
+    hd_seq *mtp;       // HD_DRAFT_MTP: keys of the extra layer; its row i joins state and next id of position
+                       // mtp_from + i
+    int64_t mtp_from;
+    float *hidden; // HD_DRAFT_MTP: [max_rows, D] states of the last pass, from position hidden_at
+    int64_t hidden_at, n_hidden;
+    float *state, *logits; // HD_DRAFT_MTP: [D] twice, [V]
+} hd_draft;
+
+struct hd_session {
+    hd_engine *e;
+    hd_seq *seq;
+    hd_ids ids;
+    float *rows; // [HD_MAX_GUESS + 1 or 1, n_vocab] logits of the last pass
+    bool ready;
+    int32_t guess[HD_MAX_GUESS];
+    int n_guess, at; // rows[at] is the current one
+    hd_draft draft;
+    int64_t n_passes, n_drafted, n_accepted;
+};
+
+/* Forget guesses that were computed ahead: afterwards done <= n. */
+void hd_session_settle(hd_session *s);
+
+/* Fill s->guess for the coming pass, at most `room` of them; returns how many.  The timeline's last id is
+ * pending. */
+int hd_draft_guess(hd_session *s, int room);
+/* A pass over this session's rows is through: accepted of n guesses of the pass before it were right. */
+void hd_draft_learn(hd_draft *d, int n, int accepted);
+/* Keep up with the timeline after a pass (HD_DRAFT_MTP). */
+hd_status hd_draft_follow(hd_session *s, hd_err *err);
+void hd_draft_trim(hd_session *s, int64_t n); // the timeline was cut to n ids
+void hd_draft_close(hd_draft *d);
+
+#endif
