@@ -122,6 +122,10 @@ static hd_status check_batch(const hd_model *m, const hd_batch *b, hd_err *err)
     int64_t rows = 0;
     for (int s = 0; s < b->n_seqs; s++) {
         if (b->n_of[s] < 1) return hd_fail(err, HD_USAGE, "forward: sequence %d: no rows", s);
+        const hd_kv_shape *kv = hd_seq_shape(b->seq[s]),
+                          want = hd_cache_shape(&m->cfg, hd_seq_shape(b->seq[0])->type);
+        if (kv->type != want.type || kv->n_kv != want.n_kv || kv->dk != want.dk || kv->dv != want.dv)
+            return hd_fail(err, HD_USAGE, "forward: sequence %d: lies in a cache of another shape", s);
         rows += b->n_of[s];
     }
     if (b->n_rows < 1 || b->n_rows > m->max_rows || rows != b->n_rows)
@@ -148,15 +152,26 @@ static void embed_row(void *arg, int64_t row, int tid)
     hd_rows_decode(&p->m->w.embed, p->b->tok[row], p->x + row * p->D);
 }
 
-/* Embeddings are read from the file's pages; every so often they are given back, so that they never add up.
- */
+/* Embeddings are read from the file's pages.  A row brings up to 64 KB of the file around it into memory;
+ * before that adds up to a hundredth of the model, the pages are given back. */
 static void embed_release(hd_model *m, int n_rows)
 {
-    enum { KEEP_ROWS = 16384 };
     m->embed_reads += n_rows;
-    if (m->keep_pages || m->embed_reads < KEEP_ROWS) return;
+    if (m->keep_pages || (size_t)m->embed_reads < 16 + m->weights.cap / (100 * 65536)) return;
     hd_source_release(m->src, m->w.embed_info);
     m->embed_reads = 0;
+}
+
+/* Room in every sequence, or in none. */
+static hd_status reserve(const hd_batch *b, hd_err *err)
+{
+    hd_status st = HD_OK;
+    int s = 0;
+    for (; s < b->n_seqs; s++) HD_TRY(hd_seq_reserve(b->seq[s], b->n_of[s], err));
+    return HD_OK;
+fail:
+    while (s-- > 0) hd_seq_trim(b->seq[s], hd_seq_len(b->seq[s]));
+    return st;
 }
 
 /* Room in the cache first: when that fails nothing has changed. */
@@ -164,7 +179,7 @@ static hd_status pass_begin(hd_pass *p, hd_model *m, const hd_batch *b, hd_err *
 {
     hd_status st;
     HD_TRY(check_batch(m, b, err));
-    for (int s = 0; s < b->n_seqs; s++) HD_TRY(hd_seq_reserve(b->seq[s], b->n_of[s], err));
+    HD_TRY(reserve(b, err));
 
     hd_arena_reset(&m->work);
     *p = (hd_pass){.m = m, .d = &m->dev, .work = &m->work, .b = b, .M = b->n_rows, .D = m->cfg.d_model};
