@@ -1,10 +1,10 @@
 /* hadal quantize: a model in, a GGUF file with smaller weights out.  The work is model/quantize.c's. */
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cmd.h"
 #include "cli/opts.h"
+#include "model/json.h"
 #include "model/quantize.h"
 
 static volatile sig_atomic_t stop;
@@ -50,18 +50,18 @@ static void print_text(const char *path, const hd_quant_mix *mix, const hd_quant
 
 static hd_status print_json(const char *path, const hd_quant_mix *mix, const hd_quantize_report *r, hd_err *err)
 {
-    json_t *formats = json_object();
+    json_t *formats = json_object(), *j = NULL;
+    bool whole = formats != NULL;
     for (int i = 0; hd_format_at(i); i++)
-        if (r->tensors_of[i]) json_object_set_new(formats, hd_format_at(i)->name, json_integer(r->tensors_of[i]));
-    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:f, s:f, s:o}", "file", path, "type", mix->name, "bytes_in",
-                          (json_int_t)r->in_bytes, "bytes_out", (json_int_t)r->out_bytes, "tensors", (json_int_t)r->n_tensors,
-                          "weights", (json_int_t)r->n_weights, "fallbacks", r->n_fallback, "relative_rmse", r->relative_rmse,
-                          "seconds", r->seconds, "formats", formats);
-    if (!j) return hd_fail(err, HD_NOMEM, "quantize: report: no memory, or a file name that is no UTF-8");
-    json_dumpf(j, stdout, JSON_PRESERVE_ORDER);
-    putchar('\n');
-    json_decref(j);
-    return HD_OK;
+        if (r->tensors_of[i])
+            whole &= json_object_set_new(formats, hd_format_at(i)->name, json_integer(r->tensors_of[i])) == 0;
+    if (whole)
+        j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:f, s:f, s:O}", "file", path, "type", mix->name, "bytes_in",
+                      (json_int_t)r->in_bytes, "bytes_out", (json_int_t)r->out_bytes, "tensors", (json_int_t)r->n_tensors,
+                      "weights", (json_int_t)r->n_weights, "fallbacks", r->n_fallback, "relative_rmse", r->relative_rmse,
+                      "seconds", r->seconds, "formats", formats);
+    json_decref(formats);
+    return hd_json_print_take(j, JSON_PRESERVE_ORDER, "quantize: report", err);
 }
 
 static hd_status run(int argc, char **argv, hd_err *err)

@@ -1,5 +1,7 @@
 #include "model/json.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "model/names.h"
@@ -22,6 +24,27 @@ static size_t count_values(const char *p, size_t n)
     return count;
 }
 
+/* Jansson drops a piece of text, silently, when its buffer cannot grow, reading and writing.  So that nothing arrives
+ * altered, refusals are noted, and a call that saw one has failed.  An application that gave Jansson an allocator of its own keeps it; ours
+ * hands out malloc's memory, so that blocks of before and after may meet. */
+static _Thread_local bool refused;
+
+static void *noting_malloc(size_t n)
+{
+    void *p = malloc(n);
+    if (!p) refused = true;
+    return p;
+}
+
+static void note_refusals(void)
+{
+    json_malloc_t take;
+    json_free_t give;
+    json_get_alloc_funcs(&take, &give);
+    if (take == malloc) json_set_alloc_funcs(noting_malloc, give);
+    refused = false;
+}
+
 hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_values, const char *kind,
                         const char *where, hd_err *err)
 {
@@ -30,8 +53,24 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
     if (!n) return hd_fail(err, HD_FORMAT, "%s: %s: nothing there, JSON expected", kind, where);
     if (count_values(text, n) > max_values)
         return hd_fail(err, HD_LIMIT, "%s: %s: more than %zu JSON values", kind, where, max_values);
+    note_refusals();
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &at);
-    if (*out) return HD_OK;
+    if (*out && !refused) return HD_OK;
+    json_decref(*out);
+    *out = NULL;
+    if (refused) return hd_fail(err, HD_NOMEM, "%s: %s: JSON: no memory", kind, where);
     return hd_fail(err, HD_FORMAT, "%s: %s: JSON, line %d: %s", kind, where, at.line,
                    hd_name_show(shown, sizeof shown, at.text, strlen(at.text)));
+}
+
+hd_status hd_json_print_take(json_t *j, size_t flags, const char *what, hd_err *err)
+{
+    hd_status st = HD_OK;
+    note_refusals();
+    char *text = j ? json_dumps(j, flags) : NULL;
+    if (!text || refused) st = hd_fail(err, HD_NOMEM, "%s: JSON: no memory", what);
+    else if (puts(text) < 0) st = hd_fail_errno(err, "write: standard output");
+    free(text);
+    json_decref(j);
+    return st;
 }

@@ -1,4 +1,4 @@
-/* JSON from outside: jansson, strict (duplicate keys refused, valid UTF-8, at most 2048 levels), with a cap on how many
+/* JSON from outside, and JSON for machines: jansson, strict (duplicate keys refused, valid UTF-8, at most 2048 levels), with a cap on how many
  * values a text may hold, since a hundred megabytes of "[],[]," would become gigabytes of objects. */
 #ifndef HD_MODEL_JSON_H
 #define HD_MODEL_JSON_H
@@ -10,5 +10,7 @@
 /* Parse all of text[0..n).  kind and where begin the message.  *out: release with json_decref. */
 hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_values, const char *kind,
                         const char *where, hd_err *err);
+/* Print j and a line's end on standard output, whole or not at all.  j: taken; NULL (it could not be made) is HD_NOMEM. */
+hd_status hd_json_print_take(json_t *j, size_t flags, const char *what, hd_err *err);
 
 #endif

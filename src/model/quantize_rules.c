@@ -154,9 +154,24 @@ static hd_status parse_rule(rule *r, const char *text, size_t n, hd_err *err)
     const hd_format *f = hd_format_named(eq + 1);
     if (!f || !f->quant)
         return hd_fail(err, HD_USAGE, "quantize: rule '%s': format '%s' cannot be written", pattern, eq + 1);
-    if (regcomp(&r->re, pattern, REG_EXTENDED | REG_NOSUB) != 0)
-        return hd_fail(err, HD_USAGE, "quantize: rule '%s': no regular expression", pattern);
+    int e = regcomp(&r->re, pattern, REG_EXTENDED | REG_NOSUB);
+    if (e == REG_ESPACE) return hd_fail(err, HD_NOMEM, "quantize: rule '%s': no memory", pattern);
+    if (e != 0) return hd_fail(err, HD_USAGE, "quantize: rule '%s': no regular expression", pattern);
     r->type = f->type;
+    return HD_OK;
+}
+
+/* The first rule found in the name decides; *want stays when none is. */
+static hd_status match_rules(const rule *rules, int n, const char *name, hd_type *want, hd_err *err)
+{
+    for (int r = 0; r < n; r++) {
+        int e = regexec(&rules[r].re, name, 0, NULL, 0);
+        if (e == 0) {
+            *want = rules[r].type;
+            return HD_OK;
+        }
+        if (e != REG_NOMATCH) return hd_fail(err, HD_NOMEM, "quantize: rules on %s: no memory", name);
+    }
     return HD_OK;
 }
 
@@ -190,8 +205,7 @@ hd_status hd_quant_rules_apply(hd_export *e, const hd_quant_mix *mix, const char
             continue;
         }
         hd_type want = choose(&f, t, mix->base);
-        for (int r = n_rules - 1; r >= 0; r--)
-            if (regexec(&rule_of[r].re, t->name, 0, NULL, 0) == 0) want = rule_of[r].type;
+        HD_TRY(match_rules(rule_of, n_rules, t->name, &want, err));
         t->type = fallback(want, hd_export_cols(t));
         fell += t->type != want;
     }

@@ -1,14 +1,15 @@
 /* LD_PRELOAD this: the HADAL_FAIL_AT-th allocation of the process fails, the others work.
  *
  * An allocation is a call of malloc, calloc, realloc, aligned_alloc, posix_memalign, memalign or an anonymous mmap made by
- * the program or a library (glibc's own use of mmap inside malloc is not seen, nor counted).  Counting starts
- * when this library is initialised, after the dynamic loader's own work.  When the failure was reached, a file named by HADAL_FAIL_MARK is created, so that a caller that
- * raises n knows when it has passed the last allocation. */
+ * the program or a library (glibc's own use of mmap inside malloc is not seen, nor counted).  Counting starts when this
+ * library is initialised, after the dynamic loader's own work.  HADAL_FAIL_COUNT names a file for the number of allocations,
+ * written at the process's end. */
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,22 +22,30 @@ extern void *__libc_calloc(size_t, size_t);
 extern void *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t);
 
-static atomic_long left; // allocations until the one that fails; 0 or less: off
-static const char *mark;
+static atomic_long made; // allocations so far
+static long fail_at;     // the one that fails; 0: none
 
 __attribute__((constructor)) static void start(void)
 {
     const char *at = getenv("HADAL_FAIL_AT");
-    mark = getenv("HADAL_FAIL_MARK");
-    atomic_store(&left, at ? atol(at) : 0);
+    atomic_store(&made, 0);
+    fail_at = at ? atol(at) : 0;
+}
+
+__attribute__((destructor)) static void end(void)
+{
+    const char *path = getenv("HADAL_FAIL_COUNT");
+    long n = atomic_load(&made);
+    int fd = path ? open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666) : -1;
+    if (fd < 0) return;
+    dprintf(fd, "%ld\n", n);
+    close(fd);
 }
 
 /* Is this the one? */
 static int fails(void)
 {
-    if (atomic_load_explicit(&left, memory_order_relaxed) <= 0 || atomic_fetch_sub(&left, 1) != 1) return 0;
-    int fd = mark ? open(mark, O_CREAT | O_WRONLY | O_CLOEXEC, 0666) : -1;
-    if (fd >= 0) close(fd);
+    if (atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) + 1 != fail_at) return 0;
     errno = ENOMEM;
     return 1;
 }
