@@ -57,7 +57,8 @@ for model in "$tmp"/models/*; do
     input=$tmp/text tries tokenize "$model"
     tries tokenize "$model" --json --chat "$tmp/chat"
     tries quantize "$model" "$tmp/out.gguf" --type q8_0 --threads 1
-    tries score "$model" "$tmp/text" --threads 1
+    tries score "$model" --text-file "$tmp/text" --threads 1
+    tries score "$model" --text-file "$tmp/text" --ctx 6 --json --threads 2
     tries generate "$model" hello --max-tokens 4 --temperature 0 --threads 1
 done
 input=$tmp/text tries tokenize "$tmp/models/qwen2" --json
