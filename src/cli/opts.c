@@ -38,6 +38,12 @@ static hd_status set(const hd_opt *o, const char *text, hd_err *err)
     switch (o->kind) {
     case HD_OPT_FLAG: *(bool *)o->to = true; break;
     case HD_OPT_STR: *(const char **)o->to = text; break;
+    case HD_OPT_LIST: {
+        hd_opt_list *l = o->to;
+        if (l->n == HD_OPT_LIST_MAX) return hd_fail(err, HD_USAGE, "option --%s: given more than %d times", o->name, (int)HD_OPT_LIST_MAX);
+        l->v[l->n++] = text;
+        break;
+    }
     case HD_OPT_INT: {
         long long v = strtoll(text, &end, 10);
         if (end == text || *end || errno || (double)v < o->min || (double)v > o->max) return bad_value(o, text, err);

@@ -1,0 +1,250 @@
+/* hadal bench: how fast a model runs here, as llama-bench measures it: a prompt of random ids, then ids one
+ * at a time. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "base/rng.h"
+#include "cli/cmd.h"
+#include "cli/load.h"
+#include "kernels/kernels.h"
+#include "model/source.h"
+
+enum { MAX_REPS = 100 };
+
+typedef struct {
+    int64_t p, n, seqs, reps, depth;
+    bool json;
+    hd_load_opts load;
+} options;
+
+typedef struct {
+    double mean, dev, best;
+} rate;
+
+typedef struct {
+    rate prompt, gen;
+    double load_s, first_s; // from start to a model in memory; to the first id of the prompt's answer
+    uint64_t file_bytes, rss_bytes;
+    double read_gb_s; // weights read a second while generating, one sequence
+} report;
+
+static rate rate_of(const double *v, int64_t n)
+{
+    rate r = {0};
+    for (int64_t i = 0; i < n; i++) {
+        r.mean += v[i] / (double)n;
+        r.best = v[i] > r.best ? v[i] : r.best;
+    }
+    for (int64_t i = 0; i < n; i++) r.dev += (v[i] - r.mean) * (v[i] - r.mean);
+    r.dev = n > 1 ? sqrt(r.dev / (double)(n - 1)) : 0;
+    return r;
+}
+
+static hd_status random_ids(hd_ids *out, int64_t n, int64_t n_vocab, uint64_t seed, hd_err *err)
+{
+    hd_rng r;
+    hd_status st = HD_OK;
+    hd_rng_seed(&r, seed, 7);
+    for (int64_t i = 0; i < n && st == HD_OK; i++)
+        st = hd_ids_add(out, (int32_t)(hd_rng_unit(&r) * (double)n_vocab), err);
+    return st;
+}
+
+/* Passes until every session has logits. */
+static hd_status run_passes(hd_session **s, int n, hd_err *err)
+{
+    for (;;) {
+        bool all = true;
+        for (int i = 0; i < n; i++) all = all && hd_session_ready(s[i]);
+        if (all) return HD_OK;
+        if (hd_interrupted) return hd_fail(err, HD_CANCELLED, "bench: interrupted");
+        hd_status st = hd_session_pass(s, n, err);
+        if (st != HD_OK) return st;
+    }
+}
+
+/* All sequences get their own prompt of n ids behind what they hold. */
+static hd_status prompts(const hd_engine *e, hd_session **s, int seqs, int64_t n, uint64_t seed, hd_err *err)
+{
+    hd_status st = HD_OK;
+    for (int i = 0; i < seqs && st == HD_OK; i++) {
+        hd_ids ids = {0};
+        for (int64_t k = 0; k < hd_session_len(s[i]) && st == HD_OK; k++)
+            st = hd_ids_add(&ids, hd_session_ids(s[i])[k], err);
+        if (st == HD_OK) st = random_ids(&ids, n, hd_engine_n_vocab(e), seed + (uint64_t)i, err);
+        if (st == HD_OK) st = hd_session_queue(s[i], ids.id, ids.n, err);
+        hd_ids_free(&ids);
+    }
+    return st == HD_OK ? run_passes(s, seqs, err) : st;
+}
+
+static hd_status generate(const hd_engine *e, hd_session **s, int seqs, int64_t n, hd_err *err)
+{
+    hd_rng r;
+    hd_rng_seed(&r, 1, 9);
+    for (int64_t k = 0; k < n; k++) {
+        for (int i = 0; i < seqs; i++) {
+            hd_status st =
+                hd_session_push(s[i], (int32_t)(hd_rng_unit(&r) * (double)hd_engine_n_vocab(e)), err);
+            if (st != HD_OK) return st;
+        }
+        hd_status st = run_passes(s, seqs, err);
+        if (st != HD_OK) return st;
+    }
+    return HD_OK;
+}
+
+static hd_status measure(report *r, const hd_engine *e, hd_session **s, const options *o, double t_start,
+                         hd_err *err)
+{
+    hd_status st;
+    double prompt[MAX_REPS], gen[MAX_REPS];
+    int seqs = (int)o->seqs;
+    hd_progress bar;
+    double t = hd_now_s();
+    /* The first one warms up, and is what a user waits for. */
+    HD_TRY(prompts(e, s, seqs, o->p > 0 ? o->p : 1, 0, err));
+    r->first_s = hd_now_s() - t_start;
+    HD_TRY(generate(e, s, seqs, 1, err));
+    hd_progress_begin(&bar, "measuring", (uint64_t)o->reps, "runs");
+    for (int64_t i = 0; i < o->reps; i++) {
+        for (int k = 0; k < seqs; k++) hd_session_rewind(s[k], 0);
+        if (o->depth > 0) HD_TRY(prompts(e, s, seqs, o->depth, 100 + (uint64_t)i, err));
+        t = hd_now_s();
+        if (o->p > 0) HD_TRY(prompts(e, s, seqs, o->p, 1 + (uint64_t)i, err));
+        prompt[i] = (double)(o->p * seqs) / (hd_now_s() - t);
+        /* Generation starts behind `depth`, not behind the prompt: as llama-bench does, so that figures
+         * compare. */
+        for (int k = 0; k < seqs; k++) hd_session_rewind(s[k], o->depth);
+        if (o->depth == 0) HD_TRY(prompts(e, s, seqs, 1, 50, err));
+        t = hd_now_s();
+        HD_TRY(generate(e, s, seqs, o->n, err));
+        gen[i] = (double)(o->n * seqs) / (hd_now_s() - t);
+        hd_progress_add(&bar, 1);
+    }
+    hd_progress_end(&bar);
+    r->prompt = rate_of(prompt, o->p > 0 ? o->reps : 0);
+    r->gen = rate_of(gen, o->n > 0 ? o->reps : 0);
+fail:
+    return st;
+}
+
+static uint64_t resident_bytes(void)
+{
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? (uint64_t)u.ru_maxrss * 1024 : 0;
+}
+
+static uint64_t file_bytes(const char *path, hd_err *err)
+{
+    hd_source *s = NULL;
+    uint64_t n = 0;
+    if (hd_source_open(&s, path, true, err) == HD_OK) n = hd_source_weight_bytes(s);
+    hd_source_close(s);
+    return n;
+}
+
+static const char *level(void)
+{
+    const hd_kernels *k;
+    return hd_kernels_get(&k, NULL) == HD_OK ? k->level : "?";
+}
+
+static hd_status print_json(const char *model, const report *r, const options *o, int threads, hd_err *err)
+{
+    json_t *j =
+        json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:f}",
+                  "model", model, "level", level(), "threads", threads, "sequences", (json_int_t)o->seqs,
+                  "prompt_tok", (json_int_t)o->p, "gen_tok", (json_int_t)o->n, "depth_tok",
+                  (json_int_t)o->depth, "repetitions", (json_int_t)o->reps, "prompt_tok_s", r->prompt.mean,
+                  "prompt_tok_s_dev", r->prompt.dev, "gen_tok_s", r->gen.mean, "gen_tok_s_dev", r->gen.dev,
+                  "load_s", r->load_s, "first_token_s", r->first_s, "weight_bytes", (json_int_t)r->file_bytes,
+                  "peak_rss_bytes", (json_int_t)r->rss_bytes, "weights_read_gb_s", r->read_gb_s);
+    if (!j) return hd_fail(err, HD_NOMEM, "bench: report: no memory, or a model name that is no UTF-8");
+    json_dumpf(j, stdout, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(j);
+    return HD_OK;
+}
+
+static void print_text(const char *model, const report *r, const options *o, int threads)
+{
+    printf("%s, %d threads, level %s, %lld %s\n", model, threads, level(), (long long)o->seqs,
+           o->seqs == 1 ? "sequence" : "sequences at once");
+    if (o->p > 0)
+        printf("  prompt of %-6lld  %9.1f tok/s +- %.1f\n", (long long)o->p, r->prompt.mean, r->prompt.dev);
+    if (o->n > 0) printf("  generating %-6lld %9.1f tok/s +- %.1f", (long long)o->n, r->gen.mean, r->gen.dev);
+    if (o->n > 0 && o->seqs == 1) printf("   (%.1f GB/s of weights)", r->read_gb_s);
+    if (o->n > 0) putchar('\n');
+    printf("  start to model   %9.2f s, to first id %.2f s\n", r->load_s, r->first_s);
+    printf("  memory           %9.2f GB at most, %.2f of the weights' %.2f GB\n", (double)r->rss_bytes / 1e9,
+           (double)r->rss_bytes / (double)r->file_bytes, (double)r->file_bytes / 1e9);
+}
+
+static hd_status run(int argc, char **argv, hd_err *err)
+{
+    hd_status st;
+    double t0 = hd_now_s();
+    options o = {.p = 512, .n = 64, .seqs = 1, .reps = 3, .load = HD_LOAD_DEFAULTS};
+    const hd_opt opts[] = {
+        {"prompt", 'p', HD_OPT_INT, &o.p, 0, 1 << 24},
+        {"gen", 'n', HD_OPT_INT, &o.n, 0, 1 << 24},
+        {"batch", 'b', HD_OPT_INT, &o.seqs, 1, 256},
+        {"reps", 'r', HD_OPT_INT, &o.reps, 1, MAX_REPS},
+        {"depth", 'd', HD_OPT_INT, &o.depth, 0, 1 << 24},
+        {"json", 0, HD_OPT_FLAG, &o.json, 0, 0},
+        HD_MODEL_OPTS(o.load),
+    };
+    int n = 0, made = 0;
+    hd_engine *e = NULL;
+    hd_session *s[256] = {NULL};
+    report r = {0};
+    HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], argc, argv, &n, err));
+    if (n != 1) HD_TRY(hd_fail(err, HD_USAGE, "bench: one model is needed: hadal bench MODEL"));
+    hd_watch_signals();
+    int64_t need = o.depth + (o.p > o.n ? o.p : o.n) + 2;
+    hd_engine_opts eo = {.n_threads = (int)o.load.threads,
+                         .exact = o.load.exact,
+                         .no_pack = o.load.no_pack,
+                         .cache_type = o.load.cache_type,
+                         .ctx_tok = o.load.ctx > need ? o.load.ctx : need,
+                         .n_sessions = (int)o.seqs,
+                         .progress = true};
+    HD_TRY(hd_engine_open(&e, argv[1], &eo, err));
+    r.load_s = hd_now_s() - t0;
+    for (; made < o.seqs; made++) HD_TRY(hd_session_open(&s[made], e, err));
+    HD_TRY(measure(&r, e, s, &o, t0, err));
+    r.rss_bytes = resident_bytes();
+    r.file_bytes = file_bytes(argv[1], err);
+    r.read_gb_s = o.seqs == 1 ? r.gen.mean * (double)r.file_bytes / 1e9 : 0;
+    int threads = eo.n_threads > 0 ? eo.n_threads : hd_cpu_threads();
+    if (o.json) HD_TRY(print_json(argv[1], &r, &o, threads, err));
+    else print_text(argv[1], &r, &o, threads);
+fail:
+    for (int i = 0; i < made; i++) hd_session_close(s[i]);
+    hd_engine_close(e);
+    return st;
+}
+
+const hd_command hd_cmd_bench = {
+    .verb = "bench",
+    .summary = "measure a model's speed here",
+    .help = "usage: hadal bench MODEL [options]\n\n"
+            "Random ids: a prompt at once, then ids one at a time, as llama-bench does it.\n\n"
+            "  -p, --prompt N           ids of the prompt (512)\n"
+            "  -n, --gen N              ids generated (64)\n"
+            "  -b, --batch N            sequences at once (1); speeds are of all together\n"
+            "  -d, --depth N            ids that stand before, not measured (0)\n"
+            "  -r, --reps N             repetitions (3)\n"
+            "      --json               one JSON object\n" HD_MODEL_HELP "\nexamples:\n"
+            "  hadal bench smollm2.gguf\n"
+            "  hadal bench r1.gguf -p 512 -n 64 -t 2 --json\n"
+            "  hadal bench r1.gguf -b 16\n",
+    .run = run,
+};
