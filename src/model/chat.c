@@ -185,10 +185,11 @@ static bool same_controls(const hd_chat_format *f, hd_span text)
     return true;
 }
 
-/* Phrases that are not as the row wants them. */
+/* Phrases that are not as the row wants them.  A system prompt that the template does not hold would put
+ * words into the conversation, which is worse than any other difference. */
 static int n_strange(const hd_chat_format *f, hd_span text)
 {
-    int n = 0;
+    int n = f->system && !holds(text, f->system) ? 2 * HD_CHAT_MARKS : 0;
     for (int i = 0; i < HD_CHAT_MARKS && f->has[i]; i++) n += !holds(text, f->has[i]);
     for (int i = 0; i < HD_CHAT_MARKS && f->lacks[i]; i++) n += holds(text, f->lacks[i]);
     return n;

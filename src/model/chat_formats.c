@@ -78,7 +78,8 @@ static void write_deepseek_v2(hd_chat_pen *p, const hd_chat_format *f, const hd_
 enum {
     LAST_SYSTEM = 1,  // the last system prompt counts; else all, with an empty line between
     DROP_THOUGHT = 2, // an answer begins after its last </think>
-    WITH_USER = 4,    // the assistant's header is part of the user's turn; answers to tools drop their thoughts too
+    WITH_USER =
+        4,   // the assistant's header is part of the user's turn; answers to tools drop their thoughts too
     V31 = 8, // a mark that the answer has no thought, after the first header; one block a tool output
 };
 
@@ -412,9 +413,15 @@ const hd_chat_format hd_chat_formats[] = {
      .has = {"add_generation_prompt"},
      .lacks = {"You are", "tools", "tool_response", "think>", "trim", "raise_exception"},
      .flags = TOOL_ROLE},
+    {.name = "qwen1.5",
+     NEED_CHATML,
+     .has = {"You are a helpful assistant<|im_end|>"},
+     .lacks = {"You are Qwen", "tools", "tool_response", "think>", "trim"},
+     .flags = TOOL_ROLE,
+     .system = "You are a helpful assistant"},
     {.name = "qwen2",
      NEED_CHATML,
-     .has = {"You are a helpful assistant"},
+     .has = {"You are a helpful assistant."},
      .lacks = {"You are Qwen", "tools", "tool_response", "think>", "trim"},
      .flags = TOOL_ROLE,
      .system = "You are a helpful assistant."},
