@@ -63,4 +63,17 @@ for model in "$tmp"/models/*; do
 done
 input=$tmp/text tries tokenize "$tmp/models/qwen2" --json
 tries quantize "$tmp/models/llama.gguf" "$tmp/out.gguf" --type q4_0 --json --tensor-type 'attn_v=q8_0,ffn_down=q5_1'
+# A tokenizer alone: opened, used for text, for ids and for a conversation; then the one of the small model, a GGUF file.
+if has_verb tokenize; then
+    mkdir "$tmp/tiny"
+    printf '%s' '{"added_tokens": [{"id": 5, "content": "<|im_start|>", "special": true}, {"id": 6, "content": "<t>"},' \
+        '{"id": 7, "content": "<|im_end|>", "special": true}], "normalizer": {"type": "NFC"}, "pre_tokenizer":' \
+        '{"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]}, "model": {"type": "BPE",' \
+        '"vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3, "\u00c3": 4}, "merges": ["a b"]}}' >"$tmp/tiny/tokenizer.json"
+    printf '{"chat_template": "<|im_start|><|im_end|>{{ add_generation_prompt }}"}' >"$tmp/tiny/tokenizer_config.json"
+    printf '[{"role": "system", "content": "ab"}, {"role": "user", "content": "ab\u00e9"}]' >"$tmp/chat.json"
+    each_fails tokenize "$tmp/tiny" $'ab<t> e\u0301\u0323\u0301 \xff' "$(printf 'ab%.0s' $(seq 200))"
+    each_fails tokenize "$tmp/tiny" --chat "$tmp/chat.json" --json
+    [ -z "${HADAL_TEST_MODEL:-}" ] || each_fails tokenize "$HADAL_TEST_MODEL" --chat "$tmp/chat.json"
+fi
 finish
