@@ -2,42 +2,51 @@
  */
 #include "base/avail.h"
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-static FILE *open_at(const char *root, const char *path)
+/* A small file of the system's as a string; false when it is absent.  Read into the caller's memory: where
+ * none is left, stdio would find no buffer, and the answer would be "without limit". */
+static bool read_text(const char *root, const char *path, char *text, size_t size)
 {
     char full[4096];
     int n = snprintf(full, sizeof full, "%s%s", root, path);
-    return n > 0 && (size_t)n < sizeof full ? fopen(full, "re") : NULL;
+    int fd = n > 0 && (size_t)n < sizeof full ? open(full, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return false;
+    size_t len = 0;
+    ssize_t k;
+    while (len + 1 < size && (k = read(fd, text + len, size - 1 - len)) > 0) len += (size_t)k;
+    text[len] = 0;
+    close(fd);
+    return len > 0;
 }
 
 /* The number that a file holds; false when it is absent or says "max". */
 static bool read_number(const char *root, const char *path, uint64_t *v)
 {
-    char line[64];
-    FILE *f = open_at(root, path);
-    bool ok = f && fgets(line, sizeof line, f) && line[0] >= '0' && line[0] <= '9';
-    if (ok) *v = strtoull(line, NULL, 10);
-    if (f) fclose(f);
+    char text[64];
+    bool ok = read_text(root, path, text, sizeof text) && text[0] >= '0' && text[0] <= '9';
+    if (ok) *v = strtoull(text, NULL, 10);
     return ok;
 }
 
 /* A named field of a file of "name value" lines. */
 static bool read_field(const char *root, const char *path, const char *name, uint64_t *v)
 {
-    char line[256];
+    char text[16384];
     size_t n = strlen(name);
-    bool found = false;
-    FILE *f = open_at(root, path);
-    while (f && !found && fgets(line, sizeof line, f)) {
-        found = strncmp(line, name, n) == 0 && strchr(" :\t", line[n]) != NULL;
-        if (found) *v = strtoull(line + n + strspn(line + n, ": \t"), NULL, 10);
+    if (!read_text(root, path, text, sizeof text)) return false;
+    for (char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, n) != 0 || !line[n] || !strchr(" :\t", line[n])) continue;
+        *v = strtoull(line + n + strspn(line + n, ": \t"), NULL, 10);
+        return true;
     }
-    if (f) fclose(f);
-    return found;
+    return false;
 }
 
 /* What one group leaves: its limit less its use; cached file pages can be given back, so they do not count as
@@ -76,11 +85,11 @@ static uint64_t groups_left(const char *root, const char *mount, char *group, co
 uint64_t hd_mem_available_at(const char *root)
 {
     uint64_t least = UINT64_MAX, kb;
-    char line[2048];
+    char text[16384];
     if (read_field(root, "/proc/meminfo", "MemAvailable", &kb) && kb < UINT64_MAX / 1024) least = kb * 1024;
-    FILE *f = open_at(root, "/proc/self/cgroup");
-    while (f && fgets(line, sizeof line, f)) { // "0::/path" (v2), "5:memory:/path" (v1)
-        line[strcspn(line, "\n")] = 0;
+    if (!read_text(root, "/proc/self/cgroup", text, sizeof text)) return least;
+    char *rest = text;
+    for (char *line; (line = strsep(&rest, "\n"));) { // "0::/path" (v2), "5:memory:/path" (v1)
         char *name = strchr(line, ':'), *path = name ? strchr(name + 1, ':') : NULL;
         if (!path || path[1] != '/') continue;
         *path++ = 0;
@@ -91,7 +100,6 @@ uint64_t hd_mem_available_at(const char *root)
                                "memory.usage_in_bytes");
         if (left < least) least = left;
     }
-    if (f) fclose(f);
     return least;
 }
 

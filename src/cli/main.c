@@ -16,6 +16,7 @@ const hd_command *const hd_commands[] = {
     &hd_cmd_chat,
     &hd_cmd_generate,
     &hd_cmd_bench,
+    &hd_cmd_inspect,
     &hd_cmd_quantize,
     &hd_cmd_score,
     &hd_cmd_tokenize,

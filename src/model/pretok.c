@@ -107,7 +107,7 @@ hd_status hd_pretok_split(hd_pretok *p, const char *pattern, size_t n, bool lite
     if (!s.code) {
         char why[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-        st = hd_fail(err, HD_FORMAT, "tokenizer: pattern: byte %zu: %s", (size_t)at, why);
+        st = hd_fail(err, code == PCRE2_ERROR_HEAP_FAILED ? HD_NOMEM : HD_FORMAT, "tokenizer: pattern: byte %zu: %s", (size_t)at, why);
         goto fail;
     }
     pcre2_jit_compile(s.code, PCRE2_JIT_COMPLETE); // where machine code is forbidden the interpreter serves

@@ -63,6 +63,15 @@ fail:
     return st;
 }
 
+/* What became of the configuration (its message is in why_not) decides only where the model is to run: not for a
+ * listing, and not for a vocabulary alone, which may be of any architecture. */
+static hd_status forgive(const hd_source *s, bool need_weights, hd_status st, hd_err *err)
+{
+    if (st == HD_OK || (st != HD_NOMEM && (s->list_only || (!need_weights && s->n_tensors == 0)))) return HD_OK;
+    if (err) *err = s->why_not;
+    return st;
+}
+
 /* ---- GGUF ---- */
 
 /* Is this x-00002-of-00003.gguf?  Part and count start at 1. */
@@ -134,9 +143,9 @@ static hd_status open_gguf(hd_source *s, const char *path, bool need_weights, hd
     if (need_weights && s->n_tensors == 0)
         HD_TRY(hd_fail(err, HD_FORMAT, "gguf: %s: the file holds no weights", path));
     HD_TRY(index_tensors(s, err));
-    st = hd_config_from_gguf(&s->config, s, path, err);
+    st = hd_config_from_gguf(&s->config, s, path, &s->why_not);
     s->has_config = st == HD_OK;
-    if (!need_weights && s->n_tensors == 0) st = HD_OK; // a vocabulary alone
+    st = forgive(s, need_weights, st, err);
 fail:
     free(part);
     return st;
@@ -193,6 +202,20 @@ fail:
     return st;
 }
 
+static hd_status read_settings(hd_source *s, const json_t *config, hd_err *err)
+{
+    hd_status st;
+    HD_TRY(hd_safetensors_check_fp8(s, err));
+    if (!config) goto fail;
+    HD_TRY(hd_config_from_json(&s->config, config, hd_source_json(s, "generation_config.json"), s->path, err));
+    s->has_config = true;
+    char mtp[64]; // what transformers saves announces this layer and leaves it out
+    snprintf(mtp, sizeof mtp, "model.layers.%d.eh_proj.weight", s->config.n_layers);
+    if (s->n_tensors > 0 && !hd_source_find(s, mtp)) s->config.n_mtp = 0;
+fail:
+    return st;
+}
+
 static hd_status open_dir(hd_source *s, bool need_weights, hd_err *err)
 {
     static const char *const files[] = {"config.json", "generation_config.json", "tokenizer.json",
@@ -214,15 +237,7 @@ static hd_status open_dir(hd_source *s, bool need_weights, hd_err *err)
         HD_TRY(hd_fail(err, HD_FORMAT, "model: %s: config.json is missing", s->path));
     HD_TRY(hd_safetensors_read(s, need_weights, err));
     HD_TRY(index_tensors(s, err));
-    HD_TRY(hd_safetensors_check_fp8(s, err));
-    if (!config) goto fail;
-    st = hd_config_from_json(&s->config, config, hd_source_json(s, "generation_config.json"), s->path, err);
-    s->has_config = st == HD_OK;
-    char mtp[64]; // what transformers saves announces this layer and leaves it out
-    snprintf(mtp, sizeof mtp, "model.layers.%d.eh_proj.weight", s->config.n_layers);
-    if (s->n_tensors > 0 && !hd_source_find(s, mtp)) s->config.n_mtp = 0;
-    if (!need_weights && s->n_tensors == 0)
-        st = HD_OK; // what only a tokenizer is wanted from may be of any architecture
+    st = forgive(s, need_weights, read_settings(s, config, &s->why_not), err);
 fail:
     free(gguf);
     return st;
@@ -230,11 +245,12 @@ fail:
 
 /* ---- Public ---- */
 
-hd_status hd_source_open(hd_source **out, const char *path, bool need_weights, hd_err *err)
+static hd_status open_any(hd_source **out, const char *path, bool need_weights, bool list_only, hd_err *err)
 {
     hd_status st;
     hd_source *s = NULL;
     HD_TRY(hd_alloc(&s, sizeof *s, err));
+    s->list_only = list_only;
     HD_TRY(hd_strdup(&s->path, path, err));
     if (hd_is_dir(path)) {
         HD_TRY(open_dir(s, need_weights, err));
@@ -250,6 +266,16 @@ hd_status hd_source_open(hd_source **out, const char *path, bool need_weights, h
 fail:
     hd_source_close(s);
     return st;
+}
+
+hd_status hd_source_open(hd_source **out, const char *path, bool need_weights, hd_err *err)
+{
+    return open_any(out, path, need_weights, false, err);
+}
+
+hd_status hd_source_open_list(hd_source **out, const char *path, hd_err *err)
+{
+    return open_any(out, path, false, true, err);
 }
 
 void hd_source_close(hd_source *s)
@@ -280,7 +306,15 @@ hd_source_kind hd_source_get_kind(const hd_source *s) { return s->kind; }
 const char *hd_source_path(const hd_source *s) { return s->path; }
 const hd_config *hd_source_config(const hd_source *s) { return s->has_config ? &s->config : NULL; }
 const hd_gguf *hd_source_gguf(const hd_source *s) { return s->part ? s->part[0] : NULL; }
+const char *hd_source_why_not(const hd_source *s) { return s->has_config ? NULL : s->why_not.msg; }
+int hd_source_n_files(const hd_source *s) { return s->n_maps; }
 int64_t hd_source_n_tensors(const hd_source *s) { return s->n_tensors; }
+
+const char *hd_source_file(const hd_source *s, int i, uint64_t *bytes)
+{
+    *bytes = s->map[i].size;
+    return s->file[i];
+}
 
 const json_t *hd_source_json(const hd_source *s, const char *file)
 {

@@ -26,13 +26,19 @@ typedef struct hd_gguf hd_gguf; // model/gguf.h
 
 /* need_weights false: a folder or GGUF that holds only a tokenizer (or a config) is enough. */
 hd_status hd_source_open(hd_source **out, const char *path, bool need_weights, hd_err *err);
+/* To list what is there: a model of an architecture or with a configuration that cannot be run opens too, and
+ * hd_source_why_not says why it cannot (NULL: it can).  No weights are needed. */
+hd_status hd_source_open_list(hd_source **out, const char *path, hd_err *err);
+const char *hd_source_why_not(const hd_source *s);
 void hd_source_close(hd_source *s);
 
 hd_source_kind hd_source_get_kind(const hd_source *s);
 const char *hd_source_path(const hd_source *s);
 /* NULL when the source holds no model configuration (tokenizer only). */
 const hd_config *hd_source_config(const hd_source *s);
-const hd_gguf *hd_source_gguf(const hd_source *s);  // NULL for a directory
+const hd_gguf *hd_source_gguf(const hd_source *s);  // the first part; NULL for a directory
+int hd_source_n_files(const hd_source *s);          // that hold tensors
+const char *hd_source_file(const hd_source *s, int i, uint64_t *bytes);
 /* Parsed JSON files of a directory by name ("tokenizer.json", "tokenizer_config.json"); NULL when absent or GGUF. */
 const json_t *hd_source_json(const hd_source *s, const char *file);
 

@@ -12,6 +12,8 @@ struct hd_source {
     char *path;
     hd_config config;
     bool has_config;
+    bool list_only; // a configuration that cannot be run is kept in why_not, and is no failure
+    hd_err why_not;
 
     hd_map *map; // the shards, in order
     char **file; // their paths
