@@ -170,7 +170,7 @@ static hd_status print_groups(const hd_source *s, hd_err *err)
             g[n] = (group){.hash = hash, .first = t};
             strcpy(g[n++].pattern, pattern);
             int len = (int)strlen(pattern);
-            if (len > width && len < 56) width = len;
+            if (len > width && len < 72) width = len;
         }
         g[k].n++;
         g[k].bytes += t->bytes;
@@ -199,7 +199,7 @@ static void print_each(const hd_source *s)
     bool many = hd_source_n_files(s) > 1;
     for (int64_t i = 0; i < hd_source_n_tensors(s); i++) {
         int len = (int)strlen(hd_source_tensor(s, i)->name);
-        if (len > width && len < 56) width = len;
+        if (len > width && len < 72) width = len;
     }
     for (int64_t i = 0; i < hd_source_n_tensors(s); i++) {
         const hd_tensor_info *t = hd_source_tensor(s, i);
@@ -311,34 +311,43 @@ static void print_tokenizer(const hd_facts *f)
     else printf("none: %s\n", f->chat_err.msg[0] ? f->chat_err.msg : "a tokenizer is needed");
 }
 
+/* Unpacked weights are pages of the file, which the system may drop and read again: slow, and never out of
+ * memory. */
+static const char *verdict(const hd_plan *p, uint64_t with_whole_cache)
+{
+    if (p->fits_packed)
+        return with_whole_cache <= p->available_bytes ? "it fits" : "it fits, with a shorter context";
+    if (p->file_bytes <= p->available_bytes && p->fits_unpacked)
+        return "it fits with --no-pack, which is slower";
+    return "the weights do not fit; with --no-pack they would be read from the disk again for every token";
+}
+
 static void print_plan(const hd_facts *f)
 {
     const hd_plan *p = &f->plan;
     const hd_config *c = hd_source_config(f->source);
-    uint64_t full;
+    uint64_t full, all;
     if (!f->has_plan) {
         label("memory plan");
         printf("none: %s\n", f->plan_err.msg);
         return;
     }
     if (__builtin_mul_overflow(p->cache_bytes_per_tok, (uint64_t)c->max_pos, &full)) full = UINT64_MAX;
+    if (__builtin_add_overflow(p->packed_bytes + p->work_bytes, full, &all)) all = UINT64_MAX;
     label("memory plan");
+    show_bytes(all);
+    printf(" for %" PRId64 " tokens: ", c->max_pos);
     show_bytes(p->packed_bytes);
-    fputs(" of packed weights (or ", stdout);
-    show_bytes(p->file_bytes);
-    fputs(" kept in the files), ", stdout);
+    fputs(" packed weights, ", stdout);
     show_bytes(p->work_bytes);
-    fputs(" to work in\n", stdout);
-    label("");
-    show_bytes(p->cache_bytes_per_tok);
-    fputs(" of cache a token, ", stdout);
+    fputs(" to work in, ", stdout);
     show_bytes(full);
-    printf(" for all %" PRId64 "\n", c->max_pos);
+    fputs(" cache (", stdout);
+    show_bytes(p->cache_bytes_per_tok);
+    puts(" a token)");
     label("");
     show_bytes(p->available_bytes);
-    printf(" available here: %s\n", p->fits_packed     ? "it fits"
-                                    : p->fits_unpacked ? "it fits without packing, and will run slower"
-                                                       : "it does not fit");
+    printf(" available here: %s\n", verdict(p, all));
 }
 
 hd_status hd_inspect_text(const hd_facts *f, const hd_inspect_opts *o, hd_err *err)
