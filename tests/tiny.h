@@ -17,7 +17,7 @@
 typedef enum { TINY_LLAMA, TINY_QWEN2, TINY_QWEN3, TINY_V2, TINY_V3, N_TINY } tiny_kind;
 
 /* Ids 0..255 are bytes; then these.  The vocabulary is padded to TINY_VOCAB rows. */
-enum { TINY_BOS = 256, TINY_EOS = 257, TINY_THINK = 258, TINY_END_THINK = 259, TINY_TOKENS = 262, TINY_VOCAB = 272 };
+enum { TINY_BOS = 256, TINY_EOS = 257, TINY_THINK = 258, TINY_END_THINK = 259, TINY_TOKENS = 266, TINY_VOCAB = 272 };
 
 typedef struct {
     tiny_kind kind;
@@ -147,7 +147,9 @@ static inline size_t tiny_byte(char out[4], int b, int *others)
 
 static inline hd_status tiny_vocab(tiny_writer *t)
 {
-    static const char *const added[] = {"<|bos|>", "<|eos|>", "<think>", "</think>", "<|User|>", "<|Assistant|>"};
+    static const char *const added[] = {"<|bos|>", "<|eos|>", "<think>", "</think>", "<|User|>", "<|Assistant|>",
+                                        /* what the chat formats of DeepSeek need */
+                                        "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"};
     hd_status st;
     char bytes[256][4];
     hd_gguf_str token[TINY_TOKENS], merge = {"a b", 3};

@@ -8,14 +8,19 @@
  *   model     a smaller model of the same vocabulary goes on greedily, as long as it is sure
  *   MTP       the model's own extra layer (arXiv:2412.19437, 2.2), which reads the states of the pass before
  *
- * How many guesses: a pass that accepts all earns one more, one that accepts few is cut to what it accepted
- * plus one; after passes without any, guessing rests for twice as long each time. */
+ * Guessing must pay.  A row more in a pass costs ROW_COST of a pass, making a guess costs `step`; a guess that was right
+ * saves a pass.  The balance of late decides: below zero guessing rests, for twice as long each time in a row.  How
+ * many: a pass that accepts all doubles the number, another sets it to one more than it accepted. */
 #include "infer/session.h"
 
-#include <math.h>
 #include <string.h>
 
-enum { NGRAM_MAX = 4, NGRAM_MIN = 2, REST_MAX = 32 };
+#include "infer/sample.h"
+
+enum { NGRAM_MAX = 4, NGRAM_MIN = 2, REST_MIN = 4, REST_MAX = 128 };
+#define ROW_COST    0.06f
+#define BALANCE_MAX 4.0f  // past gains that may be lost again before guessing rests
+#define BALANCE_MIN -0.5f // what a new try may cost
 #define SURE 0.5f // a smaller model's guess below this probability is right too seldom to pay for its pass
 
 static int default_max(hd_draft_kind kind)
@@ -39,6 +44,37 @@ static bool same_vocabulary(const hd_engine *a, const hd_engine *b)
     return true;
 }
 
+static hd_status mtp_buffers(hd_draft *d, const hd_engine *e, hd_err *err)
+{
+    hd_status st;
+    const hd_config *c = hd_model_config(e->model);
+    size_t D = (size_t)c->d_model, rows = (size_t)hd_model_max_rows(e->model);
+    HD_TRY(hd_alloc_n(&d->hidden, rows, D * sizeof(float), err));
+    HD_TRY(hd_alloc_n(&d->out, rows, D * sizeof(float), err));
+    HD_TRY(hd_alloc_n(&d->state, 2 * D, sizeof(float), err));
+    HD_TRY(hd_alloc_n(&d->logits, (size_t)c->n_vocab, sizeof(float), err));
+fail:
+    return st;
+}
+
+/* Logits of the last id and of every guess. */
+static hd_status rows_for(hd_session *s, int max, hd_err *err)
+{
+    size_t bytes = 0;
+    if (!hd_mul(&bytes, ((size_t)max + 1) * sizeof(float), (size_t)s->e->n_vocab))
+        return hd_fail(err, HD_NOMEM, "draft: logits of %d guesses: size wraps", max);
+    return hd_realloc(&s->rows, bytes, err);
+}
+
+/* Bytes read decide what a pass of one row costs. */
+static float step_cost(const hd_engine *e, hd_draft_kind kind, const hd_engine *small)
+{
+    const hd_config *c = hd_model_config(e->model);
+    if (kind == HD_DRAFT_MODEL && small)
+        return (float)hd_source_weight_bytes(small->src) / (float)hd_source_weight_bytes(e->src);
+    return kind == HD_DRAFT_MTP ? 1.5f / (float)c->n_layers : 0; // a layer, and the head once more
+}
+
 hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *small, int max, hd_err *err)
 {
     hd_status st;
@@ -50,6 +86,7 @@ hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *small, 
     if (s->ids.n > 0)
         return hd_fail(err, HD_USAGE, "draft: the session has begun: choose before the first id");
     d.max = d.now = max;
+    d.step = step_cost(s->e, kind, small);
     if (kind == HD_DRAFT_MODEL) {
         if (!small) return hd_fail(err, HD_USAGE, "draft: no smaller model was given");
         if (!same_vocabulary(s->e, small))
@@ -58,17 +95,11 @@ hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *small, 
     }
     if (kind == HD_DRAFT_MTP) {
         if (c->n_mtp < 1)
-            return hd_fail(err, HD_UNSUPPORTED, "draft: the model holds no multi-token-prediction layer");
+            HD_TRY(hd_fail(err, HD_UNSUPPORTED, "draft: the model holds no multi-token-prediction layer"));
         HD_TRY(hd_seq_open(&d.mtp, s->e->cache, err));
-        HD_TRY(hd_alloc_n(&d.hidden, (size_t)hd_model_max_rows(s->e->model),
-                          (size_t)c->d_model * sizeof(float), err));
-        HD_TRY(hd_alloc_n(&d.state, 2 * (size_t)c->d_model, sizeof(float), err));
-        HD_TRY(hd_alloc_n(&d.logits, (size_t)c->n_vocab, sizeof(float), err));
+        HD_TRY(mtp_buffers(&d, s->e, err));
     }
-    size_t rows = kind == HD_DRAFT_NONE ? 1 : (size_t)max + 1, bytes = 0;
-    if (!hd_mul(&bytes, rows * sizeof(float), (size_t)s->e->n_vocab))
-        HD_TRY(hd_fail(err, HD_NOMEM, "draft: logits: size wraps"));
-    HD_TRY(hd_realloc(&s->rows, bytes, err));
+    HD_TRY(rows_for(s, kind == HD_DRAFT_NONE ? 0 : max, err));
     hd_draft_close(&s->draft);
     s->draft = d;
     return HD_OK;
@@ -82,15 +113,41 @@ void hd_draft_close(hd_draft *d)
     hd_session_close(d->small);
     hd_seq_close(d->mtp);
     free(d->hidden);
+    free(d->out);
     free(d->state);
     free(d->logits);
     *d = (hd_draft){0};
+}
+
+hd_status hd_draft_fork(hd_session *to, const hd_session *from, hd_err *err)
+{
+    hd_status st = HD_OK;
+    const hd_draft *f = &from->draft;
+    hd_draft d = *f;
+    if (f->kind == HD_DRAFT_NONE) return HD_OK;
+    d.small = NULL;
+    d.mtp = NULL;
+    d.hidden = d.out = d.state = d.logits = NULL;
+    if (f->small) HD_TRY(hd_session_fork(&d.small, f->small, err));
+    if (f->mtp) {
+        HD_TRY(hd_seq_fork(&d.mtp, f->mtp, err));
+        HD_TRY(mtp_buffers(&d, from->e, err));
+        int64_t D = hd_model_config(from->e->model)->d_model;
+        memcpy(d.hidden, f->hidden, (size_t)(f->n_hidden * D) * sizeof *d.hidden);
+    }
+    HD_TRY(rows_for(to, f->max, err));
+    to->draft = d;
+    return HD_OK;
+fail:
+    hd_draft_close(&d);
+    return st;
 }
 
 void hd_draft_trim(hd_session *s, int64_t n)
 {
     hd_draft *d = &s->draft;
     d->now = d->max;
+    d->balance = 0;
     d->rest = d->idle = 0;
     if (!d->mtp) return;
     int64_t keep = n - 1 - d->mtp_from; // the row at i reads id i + 1
@@ -99,19 +156,23 @@ void hd_draft_trim(hd_session *s, int64_t n)
     if (d->hidden_at >= n) d->n_hidden = 0;
 }
 
+/* What the last guesses have brought and cost. */
+static void account(hd_draft *d, float gain)
+{
+    d->balance += gain;
+    if (d->balance > BALANCE_MAX) d->balance = BALANCE_MAX;
+    if (gain > 0) d->idle = 0;
+    if (d->balance >= BALANCE_MIN) return;
+    d->idle = d->idle == 0 ? REST_MIN : d->idle * 2 < REST_MAX ? d->idle * 2 : REST_MAX;
+    d->rest = d->idle;
+    d->balance = 0;
+}
+
 void hd_draft_learn(hd_draft *d, int n, int accepted)
 {
-    if (accepted == n) {
-        d->now = d->now < d->max ? d->now + 1 : d->max;
-        d->idle = 0;
-    } else if (accepted > 0) {
-        d->now = accepted + 1 < d->max ? accepted + 1 : d->max;
-        d->idle = 0;
-    } else {
-        d->now = 1;
-        d->idle = d->idle == 0 ? 1 : d->idle * 2 < REST_MAX ? d->idle * 2 : REST_MAX;
-        d->rest = d->idle;
-    }
+    int now = accepted == n ? d->now * 2 : accepted + 1;
+    d->now = now < d->max ? now : d->max;
+    account(d, (float)accepted - (float)n * (ROW_COST + d->step));
 }
 
 /* ---- Look-up
@@ -145,19 +206,6 @@ static int guess_lookup(hd_session *s, int room)
 /* ---- A smaller model
  * ---------------------------------------------------------------------------------------------- */
 
-/* The likeliest id and its probability. */
-static int32_t likeliest(const float *x, int64_t n, float *p)
-{
-    int32_t best = 0;
-    float sum = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = (int32_t)i;
-    for (int64_t i = 0; i < n; i++)
-        if (x[i] > x[best] - 20) sum += expf(x[i] - x[best]);
-    *p = 1 / sum;
-    return best;
-}
-
 static int guess_model(hd_session *s, int room)
 {
     hd_session *q = s->draft.small;
@@ -170,71 +218,68 @@ static int guess_model(hd_session *s, int room)
     while (k < room) {
         const float *logits;
         if (hd_session_logits(q, &logits, NULL) != HD_OK) break;
-        s->guess[k] = likeliest(logits, n_vocab, &p);
+        s->guess[k] = hd_likeliest(logits, n_vocab, &p);
         if (p < SURE) break;
         if (++k == room || hd_session_push(q, s->guess[k - 1], NULL) != HD_OK) break;
     }
+    if (k == 0) account(&s->draft, -s->draft.step); // its pass was spent all the same
     return k;
 }
 
 /* ---- The model's own extra layer
  * ---------------------------------------------------------------------------------- */
 
-/* Bring the extra layer up to state n-2 and id n-1, as far as states are at hand; `last`: its answer and
- * state are wanted. */
-static hd_status mtp_catch_up(hd_session *s, bool last, bool *have, hd_err *err)
+/* Bring the extra layer up to state n-2 and id n-1, as far as states are at hand.  `answer`: the last row's logits and
+ * state are wanted; false when there are none. */
+static bool mtp_catch_up(hd_session *s, bool answer)
 {
     hd_draft *d = &s->draft;
-    int64_t D = hd_model_config(s->e->model)->d_model, at = d->mtp_from + hd_seq_len(d->mtp),
-            end = s->ids.n - 1;
-    *have = false;
-    if (d->n_hidden == 0) return HD_OK;
-    if (end > d->hidden_at + d->n_hidden) end = d->hidden_at + d->n_hidden;
-    if (at < d->hidden_at) { // states before are gone: the layer begins anew, its positions matter only
-                             // relative to each other
+    int64_t D = hd_model_config(s->e->model)->d_model, at = d->mtp_from + hd_seq_len(d->mtp), end = s->ids.n - 1;
+    /* States past the cache belong to guesses that were wrong. */
+    int64_t known = d->hidden_at + d->n_hidden, done = hd_seq_len(s->seq);
+    if (known > done) known = done;
+    if (end > known) end = known;
+    if (at < d->hidden_at) { // states before are gone: the layer begins anew; positions matter relative to each other
         hd_seq_trim(d->mtp, 0);
         d->mtp_from = at = d->hidden_at;
     }
-    if (at >= end) return HD_OK;
+    if (d->n_hidden == 0 || at >= end) return false;
     int n = (int)(end - at);
     hd_batch b = {.n_rows = n, .tok = s->ids.id + at + 1, .n_seqs = 1, .n_of = &n, .seq = &d->mtp};
-    float *out = NULL;
-    hd_status st = hd_alloc_n(&out, (size_t)n, (size_t)D * sizeof *out, err);
-    if (st == HD_OK)
-        st = hd_forward_mtp(s->e->model, &b, d->hidden + (at - d->hidden_at) * D, last ? d->logits : NULL,
-                            out, err);
-    if (st == HD_OK && last) {
-        memcpy(d->state, out + (n - 1) * D, (size_t)D * sizeof *out);
-        *have = end == s->ids.n - 1;
-    }
-    free(out);
-    return st;
+    if (hd_forward_mtp(s->e->model, &b, d->hidden + (at - d->hidden_at) * D, answer ? d->logits : NULL,
+                       answer ? d->out : NULL, NULL) != HD_OK)
+        return false;
+    if (answer) memcpy(d->state, d->out + (n - 1) * D, (size_t)D * sizeof *d->out);
+    return answer && end == s->ids.n - 1;
 }
 
-hd_status hd_draft_follow(hd_session *s, hd_err *err)
+void hd_draft_follow(hd_session *s, const float *hidden, int n, int64_t at)
 {
-    bool have;
-    /* In the middle of a prompt: its states are here now and not later. */
-    if (s->draft.kind != HD_DRAFT_MTP || s->ready) return HD_OK;
-    return mtp_catch_up(s, false, &have, err);
+    hd_draft *d = &s->draft;
+    int64_t D = hd_model_config(s->e->model)->d_model;
+    if (d->kind != HD_DRAFT_MTP) return;
+    memcpy(d->hidden, hidden, (size_t)(n * D) * sizeof *hidden);
+    d->hidden_at = at;
+    d->n_hidden = n;
+    if (!s->ready) mtp_catch_up(s, false); // in the middle of a prompt: the next slice brings other states
 }
 
 static int guess_mtp(hd_session *s, int room)
 {
     hd_draft *d = &s->draft;
     int64_t D = hd_model_config(s->e->model)->d_model;
-    bool have;
     int k = 0, one = 1;
     float p;
-    if (mtp_catch_up(s, true, &have, NULL) != HD_OK || !have) return 0;
+    if (!mtp_catch_up(s, true)) return 0;
     int64_t sure = hd_seq_len(d->mtp);
     for (;;) {
-        s->guess[k] = likeliest(d->logits, s->e->n_vocab, &p);
+        s->guess[k] = hd_likeliest(d->logits, s->e->n_vocab, &p);
         if (p < SURE || ++k == room) break;
         hd_batch b = {.n_rows = 1, .tok = &s->guess[k - 1], .n_seqs = 1, .n_of = &one, .seq = &d->mtp};
         if (hd_forward_mtp(s->e->model, &b, d->state, d->logits, d->state + D, NULL) != HD_OK) break;
         memcpy(d->state, d->state + D, (size_t)D * sizeof *d->state);
     }
+    if (k == 0) account(d, -d->step);
     hd_seq_trim(d->mtp, sure); // what stands on guesses is done again from true states
     return k;
 }
@@ -244,13 +289,12 @@ static int guess_mtp(hd_session *s, int room)
 int hd_draft_guess(hd_session *s, int room)
 {
     hd_draft *d = &s->draft;
-    if (d->kind == HD_DRAFT_NONE) return 0;
-    if (d->rest > 0) {
-        d->rest--;
+    if (room > d->now) room = d->now;
+    if (d->rest > 0 || room < 1) {
+        d->rest -= d->rest > 0;
+        if (d->mtp) mtp_catch_up(s, false); // its states will not come again
         return 0;
     }
-    if (room > d->now) room = d->now;
-    if (room < 1) return 0;
     switch (d->kind) {
     case HD_DRAFT_LOOKUP: return guess_lookup(s, room);
     case HD_DRAFT_MODEL: return guess_model(s, room);

@@ -3,6 +3,8 @@
 
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
+#include <time.h>
 
 #include "base/avail.h"
 
@@ -29,9 +31,14 @@ static hd_status choose_context(hd_engine *e, int64_t wish, int n_sessions, hd_e
     uint64_t tok_bytes = hd_cache_tok_bytes(c, e->cache_type) * (uint64_t)n_sessions * (c->n_mtp > 0 ? 2 : 1);
     uint64_t room = hd_mem_available() / 10 * 9 / (tok_bytes ? tok_bytes : 1);
     int64_t fits = room > INT32_MAX / 2 ? INT32_MAX / 2 : (int64_t)room;
+    if (wish < 0) return hd_fail(err, HD_USAGE, "context: %lld positions: must be 1 or more", (long long)wish);
     if (wish > 0) {
+        if (wish > c->max_pos)
+            return hd_fail(err, HD_USAGE, "context: %lld positions: the model was made for at most %lld",
+                           (long long)wish, (long long)c->max_pos);
         if (wish > INT32_MAX / 2 / n_sessions)
-            return hd_fail(err, HD_USAGE, "context: %lld positions: too many", (long long)wish);
+            return hd_fail(err, HD_USAGE, "context: %lld positions for %d sessions: too many", (long long)wish,
+                           n_sessions);
         if (wish > fits)
             return hd_fail(err, HD_LIMIT,
                            "context: %lld positions need %.1f GB, room for %lld is left: ask for fewer, or "
@@ -88,10 +95,13 @@ hd_status hd_engine_open(hd_engine **out, const char *path, const hd_engine_opts
     hd_engine *e = NULL;
     hd_engine_opts none = {0};
     if (!o) o = &none;
+    enum { MAX_SESSIONS = 1 << 16 };
     int n_sessions = o->n_sessions > 0 ? o->n_sessions : 1;
     hd_model_opts mo = {
         .n_threads = o->n_threads, .exact = o->exact, .pack = o->no_pack ? 0 : -1, .quiet = !o->progress};
     *out = NULL;
+    if (o->n_sessions < 0 || n_sessions > MAX_SESSIONS)
+        return hd_fail(err, HD_USAGE, "engine: %d sessions: must be 0 to %d", o->n_sessions, MAX_SESSIONS);
     HD_TRY(hd_alloc(&e, sizeof *e, err));
     HD_TRY(cache_type_named(&e->cache_type, o->cache_type ? o->cache_type : o->exact ? "f32" : "f16", err));
     HD_TRY(hd_source_open(&e->src, path, true, err));
@@ -115,21 +125,22 @@ void hd_engine_close(hd_engine *e)
     hd_tokenizer_close(e->tok);
     hd_model_close(e->model);
     hd_source_close(e->src);
-    free(e->logits);
+    free(e->logits.row);
+    free(e->hidden.row);
     free(e);
 }
 
-hd_status hd_engine_rows(hd_engine *e, int64_t n, float **rows, hd_err *err)
+hd_status hd_engine_buffer(hd_rows_buffer *b, int64_t n, int64_t width, float **rows, hd_err *err)
 {
     size_t bytes;
-    if (!hd_mul(&bytes, (size_t)n * sizeof(float), (size_t)e->n_vocab))
-        return hd_fail(err, HD_NOMEM, "logits: %lld rows: size wraps", (long long)n);
-    if (bytes > e->logits_cap) {
-        hd_status st = hd_realloc(&e->logits, bytes, err);
+    if (!hd_mul(&bytes, (size_t)n * sizeof(float), (size_t)width))
+        return hd_fail(err, HD_NOMEM, "engine: %lld rows of %lld: size wraps", (long long)n, (long long)width);
+    if (bytes > b->bytes) {
+        hd_status st = hd_realloc(&b->row, bytes, err);
         if (st != HD_OK) return st;
-        e->logits_cap = bytes;
+        b->bytes = bytes;
     }
-    *rows = e->logits;
+    *rows = b->row;
     return HD_OK;
 }
 
@@ -187,6 +198,51 @@ hd_status hd_engine_render(const hd_engine *e, const hd_message *msg, int n_msg,
 fail:
     free(m);
     return st;
+}
+
+/* ---- Sampling as the model wants it ---- */
+
+static uint64_t system_seed(void)
+{
+    uint64_t s;
+    if (getrandom(&s, sizeof s, GRND_NONBLOCK) == (ssize_t)sizeof s) return s;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec;
+}
+
+/* What the makers of a family recommend, by the beginning of its chat format's name; the first row that fits. */
+static const struct {
+    const char *format;
+    float temperature, top_p;
+    int top_k;
+} families[] = {
+    {"deepseek-r1", 0.6f, 0.95f, 0},
+    {"deepseek-v3.1", 0.6f, 0.95f, 0},
+    {"deepseek", 0.3f, 0.95f, 0},
+    {"qwen3", 0.6f, 0.95f, 20},
+    {"qwen", 0.7f, 0.8f, 20},
+    {"llama", 0.6f, 0.9f, 0},
+    {"smollm", 0.2f, 0.9f, 0},
+    {"", 0.7f, 0.95f, 0},
+};
+
+void hd_engine_sampling(const hd_engine *e, hd_sample_opts *o)
+{
+    const hd_config *c = hd_model_config(e->model);
+    const char *format = e->chat ? hd_chat_name(e->chat) : "";
+    int i = 0;
+    while (strncmp(format, families[i].format, strlen(families[i].format)) != 0) i++;
+    *o = (hd_sample_opts){.temperature = families[i].temperature,
+                          .top_p = families[i].top_p,
+                          .top_k = families[i].top_k,
+                          .repetition_penalty = 1,
+                          .seed = system_seed()};
+    if (c->sampling.temperature >= 0) o->temperature = c->sampling.temperature;
+    if (c->sampling.top_p >= 0) o->top_p = c->sampling.top_p;
+    if (c->sampling.top_k >= 0) o->top_k = c->sampling.top_k;
+    if (c->sampling.min_p >= 0) o->min_p = c->sampling.min_p;
+    if (c->sampling.repetition_penalty > 0) o->repetition_penalty = c->sampling.repetition_penalty;
 }
 
 /* ---- Text of ids, for users of the library

@@ -7,6 +7,12 @@
 
 enum { HD_MAX_STOP_IDS = HD_MAX_EOS + 8 };
 
+/* Rows of floats that grow and stay. */
+typedef struct {
+    float *row;
+    size_t bytes;
+} hd_rows_buffer;
+
 struct hd_engine {
     hd_source *src;
     hd_model *model;
@@ -19,11 +25,10 @@ struct hd_engine {
     int64_t ctx_tok, n_vocab;
     int32_t stop[HD_MAX_STOP_IDS];
     int n_stop;
-    float *logits; // rows of a pass over several sessions
-    size_t logits_cap;
+    hd_rows_buffer logits, hidden; // of a pass over several sessions; of the layer before the head
 };
 
-/* Room for n rows of logits that the next pass may write. */
-hd_status hd_engine_rows(hd_engine *e, int64_t n, float **rows, hd_err *err);
+/* Room for n rows of `width` numbers. */
+hd_status hd_engine_buffer(hd_rows_buffer *b, int64_t n, int64_t width, float **rows, hd_err *err);
 
 #endif

@@ -1,109 +1,188 @@
-/* The sampler: from a row of logits to one id.
+/* The sampler: one id out of a row of logits.
  *
- *   bias, penalties -> temperature -> top-k -> top-p -> min-p -> draw
+ *   x = logits + bias                                      few ids are touched: they are listed, not searched
+ *   x = repetition(x), x -= presence, x -= frequency * count
+ *   w = e^((x - max x) / temperature)                      weights; probabilities up to a factor
+ *   top-k, top-p, min-p shorten the list; one random number chooses from what is left in proportion to w
  *
- * Greedy needs the maximum alone.  Otherwise the candidates are those within CUT of the highest logit (all
- * others together have a probability below 1e-7), kept as a heap: top-k and top-p take from its top only as
- * many as they need, so that a vocabulary of 150,000 is never sorted.  One random number is drawn for each
- * pick, so that what a session says depends on the seed and the number of picks, not on how the passes were
- * cut. */
+ * A vocabulary has 150 000 ids and a token of a small model takes a few milliseconds, so nothing here sorts it.  The row
+ * is seen as blocks of 64 and each block's maximum is noted.  The k-th largest of these maxima is a bound that at least
+ * k logits reach; only blocks whose maximum reaches it are looked into, and only what is found there is sorted.
+ *
+ * One pick with temperature takes exactly one random number.  Speculation relies on that: it picks the same ids in the
+ * same order, only from rows that were computed earlier. */
+#include "infer/sample.h"
+
 #include <math.h>
 #include <string.h>
-#include <sys/random.h>
-#include <time.h>
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "infer/engine.h"
 
-#define CUT 30.0f // e^-30 = 9e-14
+enum { LANES = 16, BLOCK = 64 };
 
 typedef struct {
-    float logit;
+    float x;
     int32_t id;
 } candidate;
 
 struct hd_sampler {
     hd_sample_opts o;
-    hd_bias *bias; // owned copy
+    hd_bias *bias;
+    int64_t n_vocab, n_blocks;
     hd_rng rng;
-    int64_t n_vocab;
-    float *row;       // [n_vocab] logits with bias and penalties
-    candidate *heap;  // [n_vocab]
-    uint8_t *seen;    // [n_vocab] in the prompt or generated
-    uint16_t *times;  // [n_vocab] generated, saturating
-    int32_t *touched; // ids with seen set, so that few are visited
+    uint32_t *count;  // [n_vocab] how often each id was generated
+    uint8_t *seen;    // [n_vocab] is it listed in `touched`?
+    int32_t *touched; // ids of prompt and text, each once
     int64_t n_touched;
+    float *x;         // [n_vocab] the changed logits
+    float *max;       // [n_blocks] a block's largest
+    float *order;     // [n_vocab] scratch of the selection
+    double *sum;      // [n_blocks] a block's weights together
+    candidate *cand;  // [n_vocab]
 };
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Leaf loops, written in lanes so that compilers make vectors of them ---- */
 
-static uint64_t system_seed(void)
+static inline float larger(float a, float b) { return a > b ? a : b; } // NaN as `a` gives b
+
+/* The largest of n <= BLOCK numbers; NaN counts as -inf. */
+static float max_of(const float *x, int64_t n)
 {
-    uint64_t s;
-    if (getrandom(&s, sizeof s, GRND_NONBLOCK) == (ssize_t)sizeof s) return s;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec;
+    float m[LANES];
+    for (int j = 0; j < LANES; j++) m[j] = -INFINITY;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) m[j] = larger(x[i + j], m[j]);
+    for (; i < n; i++) m[0] = larger(x[i], m[0]);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) m[j] = larger(m[j + half], m[j]);
+    return m[0];
 }
 
-void hd_engine_sampling(const hd_engine *e, hd_sample_opts *o)
+/* e^d for d <= 0 within 3e-7 of itself; below -87, and for NaN, 0.   e^d = 2^n e^f, |f| <= ln(2)/2, by Taylor's series */
+static inline float exp_neg(float d)
 {
-    const hd_config *c = hd_model_config(e->model);
-    *o =
-        (hd_sample_opts){.temperature = 0.6f, .top_p = 0.95f, .repetition_penalty = 1, .seed = system_seed()};
-    if (c->sampling.temperature >= 0) o->temperature = c->sampling.temperature;
-    if (c->sampling.top_p >= 0) o->top_p = c->sampling.top_p;
-    if (c->sampling.top_k >= 0) o->top_k = c->sampling.top_k;
-    if (c->sampling.min_p >= 0) o->min_p = c->sampling.min_p;
-    if (c->sampling.repetition_penalty > 0) o->repetition_penalty = c->sampling.repetition_penalty;
+    const float round = 12582912.0f; // 1.5 * 2^23: adding it leaves no fraction
+    float c = d > -87.0f ? d : -87.0f;
+    float n = (c * 1.44269504f + round) - round;
+    float f = (c - n * 0.693359375f) + n * 2.12194440e-4f; // ln(2) in two parts
+    float p = 1.0f / 720;
+    p = p * f + 1.0f / 120;
+    p = p * f + 1.0f / 24;
+    p = p * f + 1.0f / 6;
+    p = p * f + 0.5f;
+    p = p * f + 1.0f;
+    p = p * f + 1.0f;
+    union {
+        int32_t i;
+        float f;
+    } scale = {((int32_t)n + 127) * (1 << 23)};
+    return d > -87.0f ? p * scale.f : 0.0f;
 }
+
+/* Sum of e^((x - max) * beta) over n <= BLOCK numbers. */
+static double weight_of(const float *x, int64_t n, float max, float beta)
+{
+    float s[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) s[j] += exp_neg((x[i + j] - max) * beta);
+    for (; i < n; i++) s[0] += exp_neg((x[i] - max) * beta);
+    double sum = 0;
+    for (int j = 0; j < LANES; j++) sum += (double)s[j];
+    return sum;
+}
+
+static int64_t block_len(int64_t n, int64_t b) { return n - b * BLOCK < BLOCK ? n - b * BLOCK : BLOCK; }
+
+static int32_t first_equal(const float *x, int64_t n, float v)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] == v) return (int32_t)i;
+    return 0; // nothing but NaN
+}
+
+int32_t hd_likeliest(const float *x, int64_t n, float *prob)
+{
+    float max = -INFINITY;
+    int64_t best = 0; // block of the first maximum
+    for (int64_t b = 0; b * BLOCK < n; b++) {
+        float m = max_of(x + b * BLOCK, block_len(n, b));
+        if (m > max) max = m, best = b;
+    }
+    int32_t id = (int32_t)(best * BLOCK) + first_equal(x + best * BLOCK, block_len(n, best), max);
+    if (!prob) return id;
+    double sum = 0;
+    for (int64_t b = 0; b * BLOCK < n; b++) sum += weight_of(x + b * BLOCK, block_len(n, b), max, 1);
+    *prob = sum > 0 ? (float)(1 / sum) : 0; // 0: no finite logit
+    return id;
+}
+
+/* ---- Life ---- */
+
+static bool finite_in(float v, float lo, float hi) { return v >= lo && v <= hi; } // NaN is in no interval
 
 static hd_status check(const hd_sample_opts *o, int64_t n_vocab, hd_err *err)
 {
-    /* Written so that a NaN fails. */
-    if (!(o->temperature >= 0 && o->temperature <= 100))
-        return hd_fail(err, HD_USAGE, "sampling: temperature %g: must be 0 to 100", (double)o->temperature);
-    if (o->top_k < 0) return hd_fail(err, HD_USAGE, "sampling: top_k %d: must be 0 or more", o->top_k);
-    if (!(o->top_p > 0 && o->top_p <= 1))
-        return hd_fail(err, HD_USAGE, "sampling: top_p %g: must be above 0, at most 1", (double)o->top_p);
-    if (!(o->min_p >= 0 && o->min_p <= 1))
-        return hd_fail(err, HD_USAGE, "sampling: min_p %g: must be 0 to 1", (double)o->min_p);
-    if (!(o->repetition_penalty > 0 && o->repetition_penalty <= 100))
-        return hd_fail(err, HD_USAGE, "sampling: repetition_penalty %g: must be above 0, at most 100",
-                       (double)o->repetition_penalty);
-    if (!(fabsf(o->presence_penalty) <= 100) || !(fabsf(o->frequency_penalty) <= 100))
-        return hd_fail(err, HD_USAGE,
-                       "sampling: presence_penalty %g, frequency_penalty %g: must be -100 to 100",
-                       (double)o->presence_penalty, (double)o->frequency_penalty);
+    const float big = 1e30f;
+    const struct {
+        const char *name, *range;
+        float value;
+        bool good;
+    } rule[] = {
+        {"temperature", "0 or more", o->temperature, finite_in(o->temperature, 0, big)},
+        {"top_k", "0 or more", (float)o->top_k, o->top_k >= 0},
+        {"top_p", "above 0, at most 1", o->top_p, finite_in(o->top_p, 0, 1) && o->top_p > 0},
+        {"min_p", "0 or more, below 1", o->min_p, finite_in(o->min_p, 0, 1) && o->min_p < 1},
+        {"repetition_penalty", "above 0", o->repetition_penalty,
+         finite_in(o->repetition_penalty, 0, big) && o->repetition_penalty > 0},
+        {"presence_penalty", "finite", o->presence_penalty, finite_in(o->presence_penalty, -big, big)},
+        {"frequency_penalty", "finite", o->frequency_penalty, finite_in(o->frequency_penalty, -big, big)},
+    };
+    for (size_t i = 0; i < sizeof rule / sizeof rule[0]; i++)
+        if (!rule[i].good)
+            return hd_fail(err, HD_USAGE, "sampler: %s: %g: must be %s", rule[i].name, (double)rule[i].value,
+                           rule[i].range);
     if (n_vocab < 1 || n_vocab > INT32_MAX)
-        return hd_fail(err, HD_USAGE, "sampling: a vocabulary of %lld", (long long)n_vocab);
+        return hd_fail(err, HD_USAGE, "sampler: %lld logits a row: must be 1 to 2^31 - 1", (long long)n_vocab);
     if (o->n_bias < 0 || (o->n_bias > 0 && !o->bias))
-        return hd_fail(err, HD_USAGE, "sampling: %d biases", o->n_bias);
-    for (int i = 0; i < o->n_bias; i++)
-        if (o->bias[i].id < 0 || o->bias[i].id >= n_vocab || isnan(o->bias[i].add))
-            return hd_fail(err, HD_USAGE, "sampling: bias for id %d: ids are 0 to %lld", o->bias[i].id,
+        return hd_fail(err, HD_USAGE, "sampler: bias: %d entries without a list", o->n_bias);
+    for (int i = 0; i < o->n_bias; i++) {
+        if (o->bias[i].id < 0 || o->bias[i].id >= n_vocab)
+            return hd_fail(err, HD_USAGE, "sampler: bias: id %d: the vocabulary has 0 to %lld", o->bias[i].id,
                            (long long)n_vocab - 1);
+        if (!(o->bias[i].add < INFINITY))
+            return hd_fail(err, HD_USAGE, "sampler: bias: id %d: %g: must be a number or -infinity",
+                           o->bias[i].id, (double)o->bias[i].add);
+    }
     return HD_OK;
 }
 
 hd_status hd_sampler_open(hd_sampler **out, const hd_sample_opts *o, int64_t n_vocab, hd_err *err)
 {
+    static const hd_sample_opts greedy = {.top_p = 1, .repetition_penalty = 1};
     hd_status st;
     hd_sampler *s = NULL;
     *out = NULL;
+    if (!o) o = &greedy;
     HD_TRY(check(o, n_vocab, err));
+    size_t n = (size_t)n_vocab, blocks = (n + BLOCK - 1) / BLOCK;
     HD_TRY(hd_alloc(&s, sizeof *s, err));
     s->o = *o;
     s->n_vocab = n_vocab;
+    s->n_blocks = (int64_t)blocks;
     HD_TRY(hd_alloc_n(&s->bias, (size_t)o->n_bias, sizeof *s->bias, err));
-    if (o->n_bias > 0) memcpy(s->bias, o->bias, (size_t)o->n_bias * sizeof *s->bias);
-    HD_TRY(hd_alloc_n(&s->row, (size_t)n_vocab, sizeof *s->row, err));
-    HD_TRY(hd_alloc_n(&s->heap, (size_t)n_vocab, sizeof *s->heap, err));
-    HD_TRY(hd_alloc_n(&s->seen, (size_t)n_vocab, sizeof *s->seen, err));
-    HD_TRY(hd_alloc_n(&s->times, (size_t)n_vocab, sizeof *s->times, err));
-    HD_TRY(hd_alloc_n(&s->touched, (size_t)n_vocab, sizeof *s->touched, err));
+    if (o->n_bias) memcpy(s->bias, o->bias, (size_t)o->n_bias * sizeof *s->bias);
+    s->o.bias = s->bias;
+    HD_TRY(hd_alloc_n(&s->count, n, sizeof *s->count, err));
+    HD_TRY(hd_alloc_n(&s->seen, n, sizeof *s->seen, err));
+    HD_TRY(hd_alloc_n(&s->touched, n, sizeof *s->touched, err));
+    HD_TRY(hd_alloc_n(&s->x, n, sizeof *s->x, err));
+    HD_TRY(hd_alloc_n(&s->order, n, sizeof *s->order, err));
+    HD_TRY(hd_alloc_n(&s->cand, n, sizeof *s->cand, err));
+    HD_TRY(hd_alloc_n(&s->max, blocks, sizeof *s->max, err));
+    HD_TRY(hd_alloc_n(&s->sum, blocks, sizeof *s->sum, err));
     hd_sampler_reset(s, NULL, 0);
     *out = s;
     return HD_OK;
@@ -116,160 +195,244 @@ void hd_sampler_close(hd_sampler *s)
 {
     if (!s) return;
     free(s->bias);
-    free(s->row);
-    free(s->heap);
+    free(s->count);
     free(s->seen);
-    free(s->times);
     free(s->touched);
+    free(s->x);
+    free(s->order);
+    free(s->cand);
+    free(s->max);
+    free(s->sum);
     free(s);
 }
 
-/* ---- What was said
- * ------------------------------------------------------------------------------------------------ */
-
 static void touch(hd_sampler *s, int32_t id)
 {
-    if (id < 0 || id >= s->n_vocab || s->seen[id]) return;
+    if (s->seen[id]) return;
     s->seen[id] = 1;
     s->touched[s->n_touched++] = id;
 }
+
+static bool known(const hd_sampler *s, int32_t id) { return id >= 0 && id < s->n_vocab; }
 
 void hd_sampler_reset(hd_sampler *s, const int32_t *prompt, int64_t n)
 {
     for (int64_t i = 0; i < s->n_touched; i++) {
         s->seen[s->touched[i]] = 0;
-        s->times[s->touched[i]] = 0;
+        s->count[s->touched[i]] = 0;
     }
     s->n_touched = 0;
-    for (int64_t i = 0; i < n; i++) touch(s, prompt[i]);
-    hd_rng_seed(&s->rng, s->o.seed, 1);
+    hd_rng_seed(&s->rng, s->o.seed, 0);
+    for (int64_t i = 0; i < n; i++)
+        if (known(s, prompt[i])) touch(s, prompt[i]);
 }
 
 void hd_sampler_accept(hd_sampler *s, int32_t id)
 {
-    if (id < 0 || id >= s->n_vocab) return;
+    if (!known(s, id)) return;
     touch(s, id);
-    if (s->times[id] < UINT16_MAX) s->times[id]++;
+    if (s->count[id] < UINT32_MAX) s->count[id]++;
 }
 
-static const float *penalized(hd_sampler *s, const float *logits)
+/* ---- Changing logits ---- */
+
+static const float *changed(hd_sampler *s, const float *logits)
 {
     const hd_sample_opts *o = &s->o;
     bool penalties = o->repetition_penalty != 1 || o->presence_penalty != 0 || o->frequency_penalty != 0;
-    if (o->n_bias == 0 && !penalties) return logits;
-    memcpy(s->row, logits, (size_t)s->n_vocab * sizeof *s->row);
-    for (int i = 0; i < o->n_bias; i++) s->row[s->bias[i].id] += s->bias[i].add;
+    if (o->n_bias == 0 && (!penalties || s->n_touched == 0)) return logits;
+    memcpy(s->x, logits, (size_t)s->n_vocab * sizeof *s->x);
+    for (int i = 0; i < o->n_bias; i++) s->x[s->bias[i].id] += s->bias[i].add;
     for (int64_t i = 0; penalties && i < s->n_touched; i++) {
         int32_t id = s->touched[i];
-        float v = s->row[id];
-        v = v > 0 ? v / o->repetition_penalty : v * o->repetition_penalty; // arXiv:1909.05858, eq. 3
-        if (s->times[id] > 0) v -= o->presence_penalty + o->frequency_penalty * (float)s->times[id];
-        s->row[id] = v;
+        float *x = &s->x[id];
+        *x = *x > 0 ? *x / o->repetition_penalty : *x * o->repetition_penalty;
+        if (s->count[id]) *x -= o->presence_penalty + o->frequency_penalty * (float)s->count[id];
     }
-    return s->row;
+    return s->x;
 }
 
-/* ---- Choosing
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- Selection ---- */
 
-/* Lowest id among equals; a NaN never wins. */
-static int32_t argmax(const float *x, int64_t n)
+/* The k-th largest of v[0..n), 1 <= k <= n, no NaN; v is reordered.  Hoare's FIND with the middle one of three. */
+static float kth_largest(float *v, int64_t n, int64_t k)
 {
-    enum { STEP = 64 };
-    float best = -INFINITY;
-    int64_t at = -1;
-    for (int64_t b = 0; b < n; b += STEP) { // the maximum of a stretch first: that loop has no branches
-        int64_t end = b + STEP < n ? b + STEP : n;
-        float top = -INFINITY;
-        for (int64_t i = b; i < end; i++) top = x[i] > top ? x[i] : top;
-        if (top > best) best = top, at = b;
+    int64_t lo = 0, hi = n - 1;
+    while (lo < hi) {
+        float a = v[lo], b = v[lo + (hi - lo) / 2], c = v[hi];
+        float pivot = a > b ? (b > c ? b : a > c ? c : a) : (a > c ? a : b > c ? c : b);
+        int64_t i = lo, j = hi;
+        while (i <= j) {
+            while (v[i] > pivot) i++;
+            while (v[j] < pivot) j--;
+            if (i > j) break;
+            float t = v[i];
+            v[i++] = v[j];
+            v[j--] = t;
+        }
+        if (k - 1 <= j) hi = j;
+        else if (k - 1 >= i) lo = i;
+        else break; // between the parts all are equal to the pivot
     }
-    if (at < 0) return 0;
-    while (x[at] != best) at++;
-    return (int32_t)at;
+    return v[k - 1];
 }
 
-static bool before(candidate a, candidate b)
+static int by_rank(const void *pa, const void *pb)
 {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    const candidate *a = pa, *b = pb;
+    if (a->x != b->x) return a->x > b->x ? -1 : 1;
+    return a->id < b->id ? -1 : 1;
 }
 
-static void sift(candidate *h, int64_t n, int64_t i)
+/* All ids whose logit is t or more, and no -inf: into cand, in order of ids. */
+static int64_t gather(hd_sampler *s, const float *x, float t)
 {
-    candidate c = h[i];
-    for (int64_t kid; (kid = 2 * i + 1) < n; i = kid) {
-        if (kid + 1 < n && before(h[kid + 1], h[kid])) kid++;
-        if (!before(h[kid], c)) break;
-        h[i] = h[kid];
+    int64_t n = 0;
+    for (int64_t b = 0; b < s->n_blocks; b++) {
+        if (!(s->max[b] >= t)) continue;
+        int64_t end = b * BLOCK + block_len(s->n_vocab, b);
+        for (int64_t i = b * BLOCK; i < end; i++)
+            if (x[i] >= t && x[i] > -INFINITY) s->cand[n++] = (candidate){x[i], (int32_t)i};
     }
-    h[i] = c;
+    return n;
 }
 
-/* Take the k best from the heap's n: they end at heap[n-1], heap[n-2], ... */
-static int64_t pop(candidate *h, int64_t left)
+/* The k likeliest (fewer when the others are -inf), by falling logit and rising id. */
+static int64_t top(hd_sampler *s, const float *x, int64_t k)
 {
-    candidate top = h[0];
-    h[0] = h[left - 1];
-    sift(h, left - 1, 0);
-    h[left - 1] = top;
-    return left - 1;
+    float t = -INFINITY;
+    if (k <= s->n_blocks) {
+        memcpy(s->order, s->max, (size_t)s->n_blocks * sizeof *s->order);
+        t = kth_largest(s->order, s->n_blocks, k);
+    } else if (k < s->n_vocab) { // too many for the blocks' maxima to tell
+        for (int64_t i = 0; i < s->n_vocab; i++) s->order[i] = x[i] == x[i] ? x[i] : -INFINITY;
+        t = kth_largest(s->order, s->n_vocab, k);
+    }
+    int64_t n = gather(s, x, t);
+    qsort(s->cand, (size_t)n, sizeof *s->cand, by_rank);
+    return n < k ? n : k;
 }
 
-static double weight(candidate c, float max, float temperature)
+static float weight(const hd_sampler *s, float x, float max) { return exp_neg((x - max) / s->o.temperature); }
+
+static double total(hd_sampler *s, const float *x, float max)
 {
-    return exp((double)(c.logit - max) / (double)temperature);
+    double z = 0;
+    for (int64_t b = 0; b < s->n_blocks; b++) {
+        s->sum[b] = weight_of(x + b * BLOCK, block_len(s->n_vocab, b), max, 1 / s->o.temperature);
+        z += s->sum[b];
+    }
+    return z;
 }
 
-/* Candidates [first, n) of the array, best last: cut by top-k and top-p.  Returns first. */
-static int64_t shorten(hd_sampler *s, int64_t n, float max)
+/* How many of the n candidates it takes to reach `goal`; n + 1 when they do not. */
+static int64_t reach(const hd_sampler *s, int64_t n, float max, double goal)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)weight(s, s->cand[i].x, max);
+        if (sum >= goal) return i + 1;
+    }
+    return n + 1;
+}
+
+/* Candidates after top-k, top-p and min-p; -1: nothing shortens the list. */
+static int64_t shorten(hd_sampler *s, const float *x, float max)
 {
     const hd_sample_opts *o = &s->o;
-    candidate *h = s->heap;
-    int64_t left = n, k = o->top_k > 0 && o->top_k < n ? o->top_k : n;
-    double total = 0, sum = 0;
-    for (int64_t i = n / 2 - 1; i >= 0; i--) sift(h, n, i);
-    if (k < n) {
-        while (left > n - k) left = pop(h, left);
-        for (int64_t i = left; i < n; i++) total += weight(h[i], max, o->temperature);
-        if (o->top_p >= 1) return left;
-        int64_t first = n;
-        while (first > left && sum < (double)o->top_p * total) sum += weight(h[--first], max, o->temperature);
-        return first;
+    int64_t n;
+    bool by_k = o->top_k > 0 && o->top_k < s->n_vocab;
+    if (by_k) {
+        n = top(s, x, o->top_k);
+        if (o->top_p < 1) {
+            double z = 0;
+            for (int64_t i = 0; i < n; i++) z += (double)weight(s, s->cand[i].x, max);
+            int64_t k = reach(s, n, max, o->top_p * z);
+            if (k < n) n = k;
+        }
+    } else if (o->top_p < 1) { // how many it takes is not known: try few, then more
+        double goal = o->top_p * total(s, x, max);
+        for (int64_t k = 64;; k = k * 8 < s->n_vocab ? k * 8 : s->n_vocab) {
+            n = top(s, x, k);
+            int64_t r = reach(s, n, max, goal);
+            if (r <= n) n = r;
+            if (r <= n || n < k || k == s->n_vocab) break;
+        }
+    } else if (o->min_p > 0) {
+        n = gather(s, x, max + s->o.temperature * logf(o->min_p));
+    } else {
+        return -1;
     }
-    for (int64_t i = 0; i < n; i++) total += weight(h[i], max, o->temperature);
-    while (left > 0 && sum < (double)o->top_p * total) {
-        left = pop(h, left);
-        sum += weight(h[left], max, o->temperature);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++) // the maximum's weight is 1
+        if (weight(s, s->cand[i].x, max) >= o->min_p) s->cand[kept++] = s->cand[i];
+    return kept;
+}
+
+/* ---- The pick ---- */
+
+/* One of n candidates in proportion to their weights. */
+static int32_t draw_candidate(hd_sampler *s, int64_t n, float max, double u)
+{
+    double z = 0, sum = 0;
+    int64_t i = 0;
+    for (int64_t k = 0; k < n; k++) z += (double)weight(s, s->cand[k].x, max);
+    for (; i < n - 1; i++) {
+        sum += (double)weight(s, s->cand[i].x, max);
+        if (u * z < sum) break;
     }
-    return left;
+    return s->cand[i].id;
+}
+
+/* One of all ids: first its block, then the id. */
+static int32_t draw_any(hd_sampler *s, const float *x, float max, double u)
+{
+    double goal = u * total(s, x, max);
+    int64_t last = -1;
+    for (int64_t b = 0; b < s->n_blocks; b++) {
+        if (!(s->sum[b] > 0)) continue;
+        if (goal >= s->sum[b]) {
+            goal -= s->sum[b];
+            last = b;
+            continue;
+        }
+        last = b;
+        break;
+    }
+    int32_t id = 0; // the block's sum was rounded otherwise: its last possible id then
+    for (int64_t i = last * BLOCK; i < last * BLOCK + block_len(s->n_vocab, last); i++) {
+        double w = (double)exp_neg((x[i] - max) * (1 / s->o.temperature));
+        if (w > 0) id = (int32_t)i;
+        if (w > 0 && goal < w) break;
+        goal -= w;
+    }
+    return id;
+}
+
+/* Infinite logits leave no proportions: one of them, each as likely. */
+static int32_t draw_infinite(const hd_sampler *s, const float *x, double u)
+{
+    int64_t n = 0, k;
+    for (int64_t i = 0; i < s->n_vocab; i++) n += x[i] == INFINITY;
+    k = (int64_t)(u * (double)n);
+    for (int64_t i = 0; i < s->n_vocab; i++)
+        if (x[i] == INFINITY && k-- == 0) return (int32_t)i;
+    return 0;
 }
 
 int32_t hd_sampler_pick(hd_sampler *s, const float *logits)
 {
-    const hd_sample_opts *o = &s->o;
-    const float *x = penalized(s, logits);
-    int32_t best = argmax(x, s->n_vocab);
-    float max = x[best], cut = max - CUT * o->temperature;
-    if (o->temperature == 0) return best;
-    double u = hd_rng_unit(&s->rng), total = 0, sum = 0;
-    if (!isfinite(max)) return best; // one certain id, or nothing to choose from
-
-    candidate *c = s->heap;
-    int64_t n = 0, first = 0;
-    for (int64_t i = 0; i < s->n_vocab; i++)
-        if (x[i] >= cut) c[n++] = (candidate){x[i], (int32_t)i};
-    if (o->top_k > 0 || o->top_p < 1) first = shorten(s, n, max);
-    for (int64_t i = first; i < n; i++) {
-        double w = weight(c[i], max, o->temperature);
-        if (w < (double)o->min_p) c[i].id = -1; // relative to the likeliest, whose weight is 1
-        else total += w;
+    const float *x = changed(s, logits);
+    if (s->o.temperature == 0) return hd_likeliest(x, s->n_vocab, NULL);
+    double u = hd_rng_unit(&s->rng);
+    float max = -INFINITY;
+    for (int64_t b = 0; b < s->n_blocks; b++) {
+        s->max[b] = max_of(x + b * BLOCK, block_len(s->n_vocab, b));
+        max = larger(s->max[b], max);
     }
-    int32_t last = best;
-    for (int64_t i = n - 1; i >= first; i--) {
-        if (c[i].id < 0) continue;
-        last = c[i].id;
-        sum += weight(c[i], max, o->temperature);
-        if (sum > u * total) break;
-    }
-    return last;
+    if (max == -INFINITY) return 0; // every id forbidden: there is no right answer
+    if (max == INFINITY) return draw_infinite(s, x, u);
+    if (1 / s->o.temperature == INFINITY) return hd_likeliest(x, s->n_vocab, NULL);
+    int64_t n = shorten(s, x, max);
+    return n < 0 ? draw_any(s, x, max, u) : draw_candidate(s, n, max, u);
 }

@@ -1,7 +1,6 @@
 /* One timeline of ids, and passes over one or several of them. */
 #include "infer/session.h"
 
-#include <assert.h>
 #include <string.h>
 
 /* ---- Opening
@@ -47,6 +46,9 @@ hd_status hd_session_fork(hd_session **out, hd_session *s, hd_err *err)
     if (s->ready)
         memcpy(f->rows, s->rows + (int64_t)s->at * s->e->n_vocab, (size_t)s->e->n_vocab * sizeof *f->rows);
     f->ready = s->ready;
+    f->told = s->told;
+    f->told_thinking = s->told_thinking;
+    HD_TRY(hd_draft_fork(f, s, err));
     *out = f;
     return HD_OK;
 fail:
@@ -72,6 +74,7 @@ void hd_session_rewind(hd_session *s, int64_t n)
     hd_session_settle(s);
     s->ids.n = n;
     s->ready = false;
+    s->told = 0;
     /* One id stays to be computed, so that its logits can be asked for. */
     int64_t keep = n > 0 ? n - 1 : 0;
     if (hd_seq_len(s->seq) > keep) hd_seq_trim(s->seq, keep);
@@ -200,16 +203,6 @@ static void take_rows(hd_session *s, const float *logits, int first)
     s->ready = true;
 }
 
-/* States of the session's rows, for the extra layer. */
-static void take_hidden(hd_session *s, const float *hidden, int row, int n, int64_t at, int64_t D)
-{
-    hd_draft *d = &s->draft;
-    if (d->kind != HD_DRAFT_MTP) return;
-    memcpy(d->hidden, hidden + row * D, (size_t)(n * D) * sizeof *hidden);
-    d->hidden_at = at;
-    d->n_hidden = n;
-}
-
 hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -218,14 +211,17 @@ hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
     float *logits = NULL, *hidden = NULL;
     hd_session *alone = NULL;
     pass_lists l = {0};
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (s[i]->e != s[0]->e)
+            return hd_fail(err, HD_USAGE, "pass: session %d: belongs to another engine than the first", i);
         if (due(s[i])) waiting++, alone = s[i], mtp = mtp || s[i]->draft.kind == HD_DRAFT_MTP;
+    }
     if (waiting == 0) return HD_OK;
     hd_engine *e = alone->e;
     int64_t D = hd_model_config(e->model)->d_model;
     int room = hd_model_max_rows(e->model);
     HD_TRY(lists_open(&l, room, n, err));
-    if (mtp) HD_TRY(hd_alloc_n(&hidden, (size_t)room, (size_t)D * sizeof *hidden, err));
+    if (mtp) HD_TRY(hd_engine_buffer(&e->hidden, room, D, &hidden, err));
 
     /* Those that generate first, a row each, so that a long prompt delays nobody; then slices of the prompts.
      */
@@ -236,7 +232,6 @@ hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
             bool listed = false;
             for (int k = 0; k < i; k++) listed = listed || s[k] == s[i];
             if (listed) continue;
-            assert(s[i]->e == e && "sessions of one engine");
             int left = waiting - in - 1, share = room - rows - (turn == 0 && left > 0 ? left : 0);
             int got = add_rows(s[i], &l, rows, share > 1 ? share : 1);
             l.n_of[in] = got;
@@ -246,7 +241,7 @@ hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
             in++;
         }
     if (waiting == 1) logits = alone->rows;
-    else if (wanted > 0) HD_TRY(hd_engine_rows(e, wanted, &logits, err));
+    else if (wanted > 0) HD_TRY(hd_engine_buffer(&e->logits, wanted, e->n_vocab, &logits, err));
 
     hd_batch b = {.n_rows = rows, .tok = l.tok, .want = l.want, .n_seqs = in, .n_of = l.n_of, .seq = l.seq};
     HD_TRY(hd_forward(e->model, &b, logits, hidden, err));
@@ -254,15 +249,13 @@ hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
         for (int i = 0; i < n; i++) {
             if (s[i]->seq != l.seq[j]) continue;
             take_rows(s[i], waiting == 1 ? NULL : logits, l.rows_of[i]);
-            if (hidden) take_hidden(s[i], hidden, row, l.n_of[j], hd_seq_len(s[i]->seq) - l.n_of[j], D);
-            HD_TRY(hd_draft_follow(s[i], err));
+            if (hidden) hd_draft_follow(s[i], hidden + row * D, l.n_of[j], hd_seq_len(s[i]->seq) - l.n_of[j]);
             break;
         }
 fail:
     if (st != HD_OK)
         for (int i = 0; i < n; i++)
             if (!s[i]->ready) s[i]->n_guess = s[i]->at = 0;
-    free(hidden);
     lists_free(&l);
     return st;
 }

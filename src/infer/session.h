@@ -19,6 +19,8 @@ enum { HD_MAX_GUESS = 16 };
 typedef struct {
     hd_draft_kind kind;
     int max, now;      // guesses a pass: at most, and at present
+    float step;        // what making one guess costs, in passes of the model
+    float balance;     // passes saved less what guessing cost, of late
     int rest, idle;    // passes to go without guessing, and how long the last such rest was
     hd_session *small; // HD_DRAFT_MODEL: the same timeline in the smaller engine, owned
     hd_seq *mtp;       // HD_DRAFT_MTP: keys of the extra layer; its row i joins state and next id of position
@@ -26,7 +28,7 @@ typedef struct {
     int64_t mtp_from;
     float *hidden; // HD_DRAFT_MTP: [max_rows, D] states of the last pass, from position hidden_at
     int64_t hidden_at, n_hidden;
-    float *state, *logits; // HD_DRAFT_MTP: [D] twice, [V]
+    float *out, *state, *logits; // HD_DRAFT_MTP: [max_rows, D], [D] twice, [V]
 } hd_draft;
 
 struct hd_session {
@@ -39,6 +41,8 @@ struct hd_session {
     int n_guess, at; // rows[at] is the current one
     hd_draft draft;
     int64_t n_passes, n_drafted, n_accepted;
+    int64_t told; // hd_generate ended at this length ...
+    bool told_thinking; // ... inside a thought
 };
 
 /* Forget guesses that were computed ahead: afterwards done <= n. */
@@ -47,10 +51,11 @@ void hd_session_settle(hd_session *s);
 /* Fill s->guess for the coming pass, at most `room` of them; returns how many.  The timeline's last id is
  * pending. */
 int hd_draft_guess(hd_session *s, int room);
-/* A pass over this session's rows is through: accepted of n guesses of the pass before it were right. */
+/* accepted of the n guesses of a pass were right. */
 void hd_draft_learn(hd_draft *d, int n, int accepted);
-/* Keep up with the timeline after a pass (HD_DRAFT_MTP). */
-hd_status hd_draft_follow(hd_session *s, hd_err *err);
+/* A pass over n rows of this session from position `at` is through; hidden: their states (HD_DRAFT_MTP). */
+void hd_draft_follow(hd_session *s, const float *hidden, int n, int64_t at);
+hd_status hd_draft_fork(hd_session *to, const hd_session *from, hd_err *err);
 void hd_draft_trim(hd_session *s, int64_t n); // the timeline was cut to n ids
 void hd_draft_close(hd_draft *d);
 

@@ -1,134 +1,163 @@
-/* Streaming text.  Bytes are held back for one of three reasons:
- *   1. they may be the beginning of a character (hd_utf8_whole)
- *   2. they may be the beginning of a stop string
- *   3. they are line ends around the marks of a thought, which belong to the format and not to the text
- * What is certain goes to the caller at once. */
+/* Text in pieces.  Bytes pass two gates:
+ *
+ *   token --> raw --[whole characters; wrong ones are U+FFFD]--> ready --[could it be a stop string?]--> text()
+ *
+ * The second gate also holds back line ends that may stand before the mark which ends a thought: they belong to the
+ * format, as those behind it do.
+ *
+ * A stop string counts from the byte that completes it, and of two the one that is complete first ends the text (the
+ * longer one if both end there).  So what is told does not depend on where the borders of the tokens are. */
 #include "infer/stream.h"
 
 #include <string.h>
 
 #include "base/utf8.h"
 
-enum { MAX_HELD = 1 << 20 };
+static const size_t MAX_HELD = (size_t)1 << 30; // of a buffer: far more than a token and a stop string
 
-hd_status hd_stream_open(hd_stream *s, const hd_tokenizer *tok, const hd_generate_opts *o,
-                         int32_t think_begin, int32_t think_end, bool thinking, hd_err *err)
+static bool is_valid(const char *s)
 {
-    *s = (hd_stream){.tok = tok,
-                     .o = o,
-                     .think_begin = think_begin,
-                     .think_end = think_end,
-                     .thinking = thinking,
-                     .fresh = o->chat};
-    hd_buf_init(&s->held, MAX_HELD);
-    for (int i = 0; i < o->n_stop; i++) {
-        size_t n = o->stop[i] ? strlen(o->stop[i]) : 0;
-        if (n == 0 || n > 65536)
-            return hd_fail(err, HD_USAGE, "stop string %d: must have 1 to 65536 bytes", i);
-        if (n > s->longest_stop) s->longest_stop = n;
+    size_t n = strlen(s);
+    for (int32_t cp; n > 0;) {
+        int len = hd_utf8_next((const uint8_t *)s, n, &cp);
+        if (cp < 0) return false;
+        s += len, n -= (size_t)len;
     }
+    return true;
+}
+
+hd_status hd_stream_open(hd_stream *s, hd_text_kind kind, hd_err *err)
+{
+    s->kind = kind;
+    s->stopped = s->at_start = false;
+    hd_buf_init(&s->raw, MAX_HELD);
+    hd_buf_init(&s->ready, MAX_HELD);
+    if (s->n_stop < 0 || (s->n_stop > 0 && !s->stop))
+        return hd_fail(err, HD_USAGE, "stop strings: %d of them without a list", s->n_stop);
+    for (int i = 0; i < s->n_stop; i++)
+        if (!s->stop[i] || !s->stop[i][0] || !is_valid(s->stop[i]))
+            return hd_fail(err, HD_USAGE, "stop strings: number %d: is %s", i + 1,
+                           s->stop[i] && s->stop[i][0] ? "no UTF-8" : "empty");
     return HD_OK;
 }
 
-void hd_stream_close(hd_stream *s) { hd_buf_free(&s->held); }
-
-static void drop(hd_buf *b, size_t n)
+void hd_stream_close(hd_stream *s)
 {
+    hd_buf_free(&s->raw);
+    hd_buf_free(&s->ready);
+}
+
+static void cut_front(hd_buf *b, size_t n)
+{
+    if (n == 0) return;
     memmove(b->data, b->data + n, b->len - n + 1);
     b->len -= n;
 }
 
-/* Show the first n held bytes. */
-static hd_status show(hd_stream *s, size_t n, hd_err *err)
+/* Tell the first n bytes of `ready`. */
+static void tell(hd_stream *s, size_t n)
 {
-    hd_status st = HD_OK;
-    hd_buf clean;
+    size_t skip = 0;
+    while (s->at_start && skip < n && s->ready.data[skip] == '\n') skip++;
+    if (n > skip) {
+        s->at_start = false;
+        if (s->text) s->text(s->arg, s->kind, s->ready.data + skip, n - skip);
+    }
+    cut_front(&s->ready, n);
+}
+
+/* Where the text ends because of a stop string; SIZE_MAX: none is complete. */
+static size_t find_stop(const hd_stream *s)
+{
+    size_t start = SIZE_MAX, end = SIZE_MAX;
+    for (int i = 0; i < s->n_stop; i++) {
+        size_t n = strlen(s->stop[i]);
+        const char *at = memmem(s->ready.data, s->ready.len, s->stop[i], n);
+        if (!at) continue;
+        size_t a = (size_t)(at - s->ready.data);
+        if (a + n < end || (a + n == end && a < start)) start = a, end = a + n;
+    }
+    return start;
+}
+
+/* Bytes at the end of `ready` that begin a stop string, or may belong to the end of a thought. */
+static size_t held_back(const hd_stream *s)
+{
+    size_t most = 0;
+    if (s->kind == HD_TEXT_THINKING) {
+        while (most < s->ready.len && s->ready.data[s->ready.len - most - 1] == '\n') most++;
+        return most;
+    }
+    for (int i = 0; i < s->n_stop; i++) {
+        size_t n = strlen(s->stop[i]) - 1;
+        if (n > s->ready.len) n = s->ready.len;
+        for (; n > most; n--)
+            if (memcmp(s->ready.data + s->ready.len - n, s->stop[i], n) == 0) most = n;
+    }
+    return most;
+}
+
+/* Move the first n bytes of `raw` through both gates. */
+static hd_status pass_on(hd_stream *s, size_t n, hd_err *err)
+{
+    hd_status st;
     if (n == 0) return HD_OK;
-    hd_buf_init(&clean, 3 * (size_t)MAX_HELD + 1);
-    HD_TRY(hd_utf8_repair(&clean, s->held.data, n, err));
-    if (s->o->text)
-        s->o->text(s->o->arg, s->thinking ? HD_TEXT_THINKING : HD_TEXT_ANSWER, clean.data, clean.len);
-    drop(&s->held, n);
+    HD_TRY(hd_utf8_repair(&s->ready, s->raw.data, n, err));
+    cut_front(&s->raw, n);
+    size_t stop = s->kind == HD_TEXT_ANSWER ? find_stop(s) : SIZE_MAX;
+    if (stop != SIZE_MAX) {
+        tell(s, stop);
+        s->stopped = true;
+        hd_buf_clear(&s->raw);
+        hd_buf_clear(&s->ready);
+    } else {
+        tell(s, s->ready.len - held_back(s));
+    }
 fail:
-    hd_buf_free(&clean);
     return st;
 }
 
-/* The first place where a stop string stands; SIZE_MAX: nowhere. */
-static size_t find_stop(const hd_stream *s)
+hd_status hd_stream_add(hd_stream *s, const char *bytes, size_t n, hd_err *err)
 {
-    size_t at = SIZE_MAX;
-    for (int i = 0; i < s->o->n_stop; i++) {
-        const char *p = memmem(s->held.data, s->held.len, s->o->stop[i], strlen(s->o->stop[i]));
-        if (p && (size_t)(p - s->held.data) < at) at = (size_t)(p - s->held.data);
-    }
-    return at;
+    hd_status st = HD_OK;
+    if (s->stopped || n == 0) return HD_OK;
+    HD_TRY(hd_buf_add(&s->raw, bytes, n, err));
+    HD_TRY(pass_on(s, hd_utf8_whole(s->raw.data, s->raw.len), err));
+fail:
+    return st;
 }
 
-/* Bytes at the end that could be the beginning of a stop string. */
-static size_t maybe_stop(const hd_stream *s)
+hd_status hd_stream_end(hd_stream *s, hd_err *err)
 {
-    size_t longest = s->longest_stop > 0 ? s->longest_stop - 1 : 0;
-    if (longest > s->held.len) longest = s->held.len;
-    for (size_t n = longest; n > 0; n--)
-        for (int i = 0; i < s->o->n_stop; i++)
-            if (strlen(s->o->stop[i]) > n && memcmp(s->held.data + s->held.len - n, s->o->stop[i], n) == 0)
-                return n;
-    return 0;
+    hd_status st = HD_OK;
+    if (s->stopped) return HD_OK;
+    HD_TRY(pass_on(s, s->raw.len, err));
+    if (s->ready.len) tell(s, s->ready.len);
+fail:
+    return st;
 }
 
-/* Show what is certain; `all`: everything. */
-static hd_status flush(hd_stream *s, bool all, hd_err *err)
+hd_status hd_stream_turn(hd_stream *s, hd_text_kind kind, hd_err *err)
 {
-    bool stops = s->o->n_stop > 0 && !s->thinking;
-    if (s->fresh && s->held.len > 0) {
-        size_t n = strspn(s->held.data, "\r\n");
-        drop(&s->held, n);
-        if (s->held.len > 0) s->fresh = false;
-    }
-    if (s->held.len == 0) return HD_OK;
-    if (stops) {
-        size_t at = find_stop(s);
-        if (at != SIZE_MAX) {
-            s->stopped = true;
-            s->held.len = at;
-            s->held.data[at] = 0;
-            return show(s, at, err);
-        }
-    }
-    size_t n = s->held.len;
-    if (!all) {
-        n = hd_utf8_whole(s->held.data, s->held.len);
-        size_t sure = stops ? s->held.len - maybe_stop(s) : s->held.len;
-        /* A thought's last line end is the format's. */
-        if (s->o->chat && s->thinking)
-            while (sure > 0 && s->held.data[sure - 1] == '\n') sure--;
-        if (sure < n) n = hd_utf8_whole(s->held.data, sure);
-    }
-    return show(s, n, err);
-}
-
-/* A thought begins or ends. */
-static hd_status turn(hd_stream *s, bool thinking, hd_err *err)
-{
-    if (s->thinking && s->held.data)
-        while (s->held.len > 0 && s->held.data[s->held.len - 1] == '\n') s->held.data[--s->held.len] = 0;
-    hd_status st = flush(s, true, err);
-    s->thinking = thinking;
-    s->fresh = true;
+    hd_status st = HD_OK;
+    if (s->stopped) return HD_OK;
+    HD_TRY(pass_on(s, s->raw.len, err));
+    size_t n = s->ready.len;
+    if (s->kind == HD_TEXT_THINKING)
+        while (n > 0 && s->ready.data[n - 1] == '\n') n--;
+    if (n > 0) tell(s, n);
+    hd_buf_clear(&s->ready);
+    s->kind = kind;
+    s->at_start = true;
+fail:
     return st;
 }
 
 hd_status hd_stream_id(hd_stream *s, int32_t id, hd_err *err)
 {
     size_t n = 0;
-    if (s->stopped) return HD_OK;
-    if (s->o->chat && id >= 0 && id == s->think_begin) return turn(s, true, err);
-    if (s->o->chat && id >= 0 && id == s->think_end) return turn(s, false, err);
+    if (id >= 0 && id == s->think_begin) return hd_stream_turn(s, HD_TEXT_THINKING, err);
+    if (id >= 0 && id == s->think_end) return hd_stream_turn(s, HD_TEXT_ANSWER, err);
     const char *bytes = hd_tokenizer_is_special(s->tok, id) ? NULL : hd_tokenizer_bytes(s->tok, id, &n);
-    if (!bytes || n == 0) return HD_OK;
-    hd_status st = hd_buf_add(&s->held, bytes, n, err);
-    return st == HD_OK ? flush(s, false, err) : st;
+    return bytes ? hd_stream_add(s, bytes, n, err) : HD_OK;
 }
-
-hd_status hd_stream_end(hd_stream *s, hd_err *err) { return s->stopped ? HD_OK : flush(s, true, err); }

@@ -6,23 +6,30 @@
 #include "model/tokenizer.h"
 
 typedef struct {
-    const hd_tokenizer *tok;
-    const hd_generate_opts *o;
-    int32_t think_begin, think_end; // -1: none
-    bool thinking;                  // inside a thought
-    bool fresh;                     // nothing of this part was shown yet: line ends before it are dropped
-    bool stopped;                   // a stop string was seen
-    hd_buf held;                    // bytes not yet shown
-    size_t longest_stop;
+    /* Set by the caller before hd_stream_open; all borrowed. */
+    void (*text)(void *arg, hd_text_kind kind, const char *text, size_t n); // NULL: the stop strings alone count
+    void *arg;
+    const char *const *stop; // end the answer; a thought may spell them
+    int n_stop;
+    const hd_tokenizer *tok;        // for hd_stream_id
+    int32_t think_begin, think_end; // marks of a thought, -1: none
+
+    hd_text_kind kind;
+    bool stopped;  // a stop string is complete: nothing follows
+    bool at_start; // line ends here belong to the mark of a thought
+    hd_buf raw;    // bytes that may still become a character
+    hd_buf ready;  // valid text that may still become a stop string
 } hd_stream;
 
-/* o is borrowed as long as the stream. */
-hd_status hd_stream_open(hd_stream *s, const hd_tokenizer *tok, const hd_generate_opts *o,
-                         int32_t think_begin, int32_t think_end, bool thinking, hd_err *err);
+/* Starts with this kind of text.  HD_USAGE: a stop string that is empty, missing or no UTF-8. */
+hd_status hd_stream_open(hd_stream *s, hd_text_kind kind, hd_err *err);
 void hd_stream_close(hd_stream *s);
-/* One id more.  Afterwards s->stopped tells whether a stop string has ended the text. */
+/* One id more: a mark, or text (special ids have none).  HD_NOMEM. */
 hd_status hd_stream_id(hd_stream *s, int32_t id, hd_err *err);
-/* The end: what was held back is shown; half a character becomes U+FFFD. */
+hd_status hd_stream_add(hd_stream *s, const char *bytes, size_t n, hd_err *err); // bytes of one token
+/* A thought begins or ends: what was held back is told, line ends around the mark are left out. */
+hd_status hd_stream_turn(hd_stream *s, hd_text_kind kind, hd_err *err);
+/* The end: what was held back is told; half a character becomes U+FFFD. */
 hd_status hd_stream_end(hd_stream *s, hd_err *err);
 
 #endif
