@@ -11,7 +11,7 @@ volatile sig_atomic_t hd_interrupted; // the one thing that a signal handler can
 static void on_signal(int sig)
 {
     if (hd_interrupted) _exit(128 + sig); // asked twice: whoever should have stopped does not
-    hd_interrupted = 1;
+    hd_interrupted = sig;
 }
 
 void hd_watch_signals(void)
@@ -34,7 +34,7 @@ static hd_status parse_bias(hd_bias *b, const char *text, hd_err *err)
     return HD_OK;
 }
 
-static hd_status open_sampler(hd_loaded *l, const hd_load_opts *o, hd_err *err)
+hd_status hd_load_sampler(hd_loaded *l, const hd_load_opts *o, hd_err *err)
 {
     hd_status st;
     hd_sample_opts s;
@@ -51,6 +51,8 @@ static hd_status open_sampler(hd_loaded *l, const hd_load_opts *o, hd_err *err)
     for (int i = 0; i < o->bias.n; i++) HD_TRY(parse_bias(&bias[i], o->bias.v[i], err));
     s.bias = bias;
     s.n_bias = o->bias.n;
+    hd_sampler_close(l->sampler);
+    l->sampler = NULL;
     HD_TRY(hd_sampler_open(&l->sampler, &s, hd_engine_n_vocab(l->engine), err));
 fail:
     return st;
@@ -95,7 +97,7 @@ hd_status hd_load(hd_loaded *l, const char *model, const hd_load_opts *o, hd_err
         HD_TRY(hd_engine_open(&l->small, o->draft, &so, err));
     }
     HD_TRY(hd_engine_open(&l->engine, model, &eo, err));
-    HD_TRY(open_sampler(l, o, err));
+    HD_TRY(hd_load_sampler(l, o, err));
     HD_TRY(hd_load_session(l, o, &l->session, err));
 fail:
     return st;

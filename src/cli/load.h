@@ -69,11 +69,13 @@ typedef struct {
 /* Open everything; close with hd_loaded_close, also after a failure. */
 hd_status hd_load(hd_loaded *l, const char *model, const hd_load_opts *o, hd_err *err);
 void hd_loaded_close(hd_loaded *l);
+/* The sampler again, with other options. */
+hd_status hd_load_sampler(hd_loaded *l, const hd_load_opts *o, hd_err *err);
 /* A fresh session with the drafting that was asked for. */
 hd_status hd_load_session(hd_loaded *l, const hd_load_opts *o, hd_session **out, hd_err *err);
 
-/* Set by Ctrl-C (and SIGTERM) once hd_watch_signals was called; a second one while it is set ends the
- * program. */
+/* The signal's number after Ctrl-C (or SIGTERM) once hd_watch_signals was called; a second one while it is
+ * set ends the program. */
 extern volatile sig_atomic_t hd_interrupted;
 void hd_watch_signals(void);
 
