@@ -1,16 +1,23 @@
 /* Products alone: formats x rows, packing of the activations included.
  *
- * Few rows are limited by reading the weights, so their GB/s stand beside the measured read bandwidth; many rows by
- * arithmetic.  Weights are several times the cache (argument: megabytes, 256 unless told), as a model's are.
- *   kernels [K N [MEGABYTES [THREADS]]]        HADAL_CPU=level */
+ * A row of the table: G operations/s for each number of rows, and in brackets what limits it: for up to 8 rows the
+ * weights' GB/s as a share of the read bandwidth, beyond that the operations as a share of the level's int8 or float
+ * peak, both measured just before.  Weights are several times the cache (megabytes, 256 unless told), as a model's are.
+ *   kernels [K N [MEGABYTES [THREADS [FORMAT]...]]]        HADAL_CPU=level */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/rng.h"
 #include "ops/ops.h"
+#include "peak.h"
 
+enum { TOP = 512 };
+static const int rows[] = {1, 2, 4, 8, 16, 64, 512};
+static const hd_type types[] = {HD_F32,  HD_F16,  HD_BF16, HD_F8_E4M3, HD_Q8_0, HD_Q4_0,  HD_Q4_1,
+                                HD_Q5_0, HD_Q5_1, HD_Q4_K, HD_Q5_K,    HD_Q6_K, HD_IQ4_NL, HD_IQ4_XS};
 static hd_err err;
 
 static double now(void)
@@ -27,98 +34,135 @@ static void must(hd_status st)
     exit(1);
 }
 
-static const uint64_t *region;
+/* ---- Read bandwidth ------------------------------------------------------------------------------------------------ */
+
+enum { READ_CHUNK = 262144 };
 static uint64_t seen[256];
 
 static void read_chunk(void *arg, int64_t c, int tid)
 {
-    const uint64_t *p = region + c * 32768;
+    const uint64_t *p = (const uint64_t *)arg + c * (READ_CHUNK / 8);
     uint64_t s[8] = {0};
-    (void)arg;
-    for (int i = 0; i < 32768; i += 8)
+    for (int i = 0; i < READ_CHUNK / 8; i += 8) {
+        __builtin_prefetch((const char *)(p + i) + 1024);
         for (int j = 0; j < 8; j++) s[j] += p[i + j];
-    for (int j = 0; j < 8; j++) seen[tid] += s[j];
+    }
+    for (int j = 0; j < 8; j++) seen[tid % 256] += s[j];
+}
+
+static double read_bandwidth(hd_pool *pool, uint8_t *mem, size_t bytes)
+{
+    double best = 1e9;
+    for (int r = 0; r < 8; r++) {
+        double t = now();
+        hd_pool_run(pool, (int64_t)(bytes / READ_CHUNK), read_chunk, mem);
+        t = now() - t;
+        best = t < best ? t : best;
+    }
+    return (double)(bytes / READ_CHUNK * READ_CHUNK) / best;
+}
+
+/* ---- One format ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    hd_dev dev;
+    hd_arena work;
+    int64_t k, n;
+    uint8_t *panels, *file;
+    size_t total; // bytes of panels
+    float *x, *y;
+    double bandwidth, int_peak, float_peak;
+} bench;
+
+/* Seconds of one product.  The copies of the weights take turns, so none is in the cache. */
+static double time_rows(bench *b, hd_linear *w, size_t bytes, int M)
+{
+    size_t copies = b->total / bytes;
+    int reps = M >= 64 ? 5 : (int)copies * 2 + 2;
+    double best = 1e9, sum = 0;
+    hd_linear_mul(&b->dev, w, b->x, b->k, M, b->y, b->n, &b->work); // touches what it writes
+    for (int r = 0; r < reps; r++) {
+        double t = now();
+        w->panels = b->panels + (size_t)r % copies * bytes;
+        hd_linear_mul(&b->dev, w, b->x, b->k, M, b->y, b->n, &b->work);
+        t = now() - t;
+        best = t < best ? t : best;
+        sum += t;
+    }
+    return M >= 64 ? best : sum / reps;
+}
+
+static void bench_format(bench *b, hd_type type)
+{
+    static const float ones[1 << 16] = {1};
+    hd_rows src = {.type = type, .data = b->file, .n = b->n, .k = b->k};
+    hd_linear w;
+    hd_format_row_bytes(hd_format_get(type), b->k, &src.row_bytes);
+    if (type == HD_F8_E4M3) src.f8_scale = ones, src.f8_scale_ld = 0;
+    size_t bytes = hd_linear_packed_bytes(&src);
+    if (bytes == 0) return; // no panel of its own
+    hd_linear_init(&w, &src);
+    double peak = w.kind->act >= HD_ACT_Q8 ? b->int_peak : b->float_peak;
+    for (size_t c = 0; c < b->total / bytes; c++) {
+        hd_linear_init(&w, &src);
+        hd_linear_pack(&b->dev, &w, b->panels + c * bytes);
+    }
+    printf("%-8s", hd_format_get(type)->name);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double t = time_rows(b, &w, bytes, rows[i]), ops = 2.0 * (double)b->n * (double)b->k * rows[i] / t;
+        double share = rows[i] <= 8 ? (double)bytes / t / b->bandwidth : peak > 0 ? ops / peak : 0;
+        printf("%7.0f (%3.0f%%)", ops * 1e-9, 100 * share);
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+static bool wanted(int argc, char **argv, hd_type type)
+{
+    for (int i = 5; i < argc; i++)
+        if (!strcasecmp(argv[i], hd_format_get(type)->name)) return true;
+    return argc <= 5;
 }
 
 int main(int argc, char **argv)
 {
-    static const int rows[] = {1, 2, 4, 8, 16, 64, 512};
-    static const hd_type types[] = {HD_F32,  HD_F16,  HD_BF16, HD_Q8_0, HD_Q4_0,  HD_Q4_1,
-                                    HD_Q5_0, HD_Q5_1, HD_Q4_K, HD_Q5_K, HD_Q6_K, HD_IQ4_NL};
-    enum { TOP = 512 };
-    int64_t k = argc > 2 ? atoll(argv[1]) : 1536, n = argc > 2 ? atoll(argv[2]) : 8960;
+    bench b = {.k = argc > 2 ? atoll(argv[1]) : 1536, .n = argc > 2 ? atoll(argv[2]) : 8960};
     size_t budget = (size_t)(argc > 3 ? atoi(argv[3]) : 256) << 20;
-    hd_dev d;
-    hd_arena work;
     hd_rng rng;
-    uint8_t *panels, *file;
-    float *x, *y;
-    if (k % 256 || k < 256 || n < 32) {
-        fprintf(stderr, "kernels: K must be a multiple of 256, N at least 32\n");
+    if (b.k % 64 || b.k < 64 || b.k > 65536 || b.n < 32) {
+        fprintf(stderr, "kernels: K must be a multiple of 64 (formats by 256: of 256), N at least 32\n");
         return 1;
     }
-    must(hd_dev_open(&d, argc > 4 ? atoi(argv[4]) : 0, false, k, &err));
-    must(hd_arena_open(&work, "work", (size_t)TOP * (size_t)k * 4 + 4096, &err));
-    must(hd_alloc_aligned(&x, (size_t)TOP * (size_t)k * 4, &err));
-    must(hd_alloc_aligned(&y, (size_t)TOP * (size_t)n * 4, &err));
-    size_t widest = (size_t)k * 128 * (size_t)((n + 31) / 32), total = widest > budget ? widest : budget;
-    must(hd_alloc_aligned(&panels, total, &err));
-    must(hd_alloc_aligned(&file, (size_t)n * (size_t)k * 4, &err));
+    const size_t xs = (size_t)TOP * (size_t)b.k * 4, ys = (size_t)TOP * (size_t)b.n * 4;
+    const size_t files = (size_t)b.n * (size_t)b.k * 4, widest = (size_t)b.k * 128 * (size_t)((b.n + 31) / 32);
+    b.total = widest > budget ? widest : budget;
+    must(hd_dev_open(&b.dev, argc > 4 ? atoi(argv[4]) : 0, false, b.k, &err));
+    must(hd_arena_open(&b.work, "work", xs + 4096, &err));
+    must(hd_alloc_aligned(&b.x, xs, &err));
+    must(hd_alloc_aligned(&b.y, ys, &err));
+    must(hd_alloc_aligned(&b.panels, b.total, &err));
+    must(hd_alloc_aligned(&b.file, files, &err));
     hd_rng_seed(&rng, 1, 1);
-    for (int64_t i = 0; i < TOP * k; i++) x[i] = hd_rng_normal(&rng);
-    memset(panels, 1, total); // touch
-    memset(file, 0x11, (size_t)n * (size_t)k * 4); // small positive numbers in every format
+    for (int64_t i = 0; i < TOP * b.k; i++) b.x[i] = hd_rng_normal(&rng);
+    memset(b.panels, 1, b.total); // touch
+    memset(b.file, 0x11, files);  // small positive numbers in every format
 
-    region = (const uint64_t *)(const void *)panels;
-    double best = 1e9;
-    for (int r = 0; r < 5; r++) {
-        double t = now();
-        hd_pool_run(d.pool, (int64_t)(total / 262144), read_chunk, NULL);
-        t = now() - t;
-        best = t < best ? t : best;
-    }
-    double bandwidth = (double)(total / 262144 * 262144) / best * 1e-9;
-    printf("level %s, %d threads, K %lld, N %lld, read %.1f GB/s\n", d.k->level, hd_pool_threads(d.pool), (long long)k,
-           (long long)n, bandwidth);
+    b.bandwidth = read_bandwidth(b.dev.pool, b.panels, b.total);
+    b.int_peak = peak_ops(b.dev.k->level, true, b.dev.pool);
+    b.float_peak = peak_ops(b.dev.k->level, false, b.dev.pool);
+    printf("level %s, %d threads, K %lld, N %lld: read %.1f GB/s, int8 %.0f G op/s, float %.0f G op/s\n", b.dev.k->level,
+           hd_pool_threads(b.dev.pool), (long long)b.k, (long long)b.n, b.bandwidth * 1e-9, b.int_peak * 1e-9,
+           b.float_peak * 1e-9);
     printf("%-8s", "G op/s");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) printf("%14d", rows[i]);
     printf("\n");
-    for (size_t f = 0; f < sizeof types / sizeof *types; f++) {
-        hd_rows src = {.type = types[f], .data = file, .n = n, .k = k};
-        hd_linear w;
-        hd_format_row_bytes(hd_format_get(types[f]), k, &src.row_bytes);
-        size_t bytes = hd_linear_packed_bytes(&src), copies = total / bytes;
-        for (size_t c = 0; c < copies; c++) {
-            hd_linear_init(&w, &src);
-            hd_linear_pack(&d, &w, panels + c * bytes);
-        }
-        printf("%-8s", hd_format_get(types[f])->name);
-        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-            int reps = rows[i] >= 64 ? 3 : (int)copies * 2 + 2;
-            hd_linear_mul(&d, &w, x, k, rows[i], y, n, &work); // touches what it writes
-            best = 1e9;
-            double sum = 0;
-            for (int r = 0; r < reps; r++) {
-                double t = now();
-                w.panels = panels + (size_t)r % copies * bytes;
-                hd_linear_mul(&d, &w, x, k, rows[i], y, n, &work);
-                t = now() - t;
-                best = t < best ? t : best;
-                sum += t;
-            }
-            double t = rows[i] >= 64 ? best : sum / reps, ops = 2.0 * (double)n * (double)k * rows[i];
-            double gb = (double)bytes / t * 1e-9;
-            if (rows[i] <= 8) printf("%7.0f (%3.0f%%)", ops / t * 1e-9, 100 * gb / bandwidth);
-            else printf("%14.0f", ops / t * 1e-9);
-        }
-        printf("\n");
-        fflush(stdout);
-    }
-    hd_dev_close(&d);
-    hd_arena_close(&work);
-    hd_free_aligned(x, (size_t)TOP * (size_t)k * 4);
-    hd_free_aligned(y, (size_t)TOP * (size_t)n * 4);
-    hd_free_aligned(panels, total);
-    hd_free_aligned(file, (size_t)n * (size_t)k * 4);
+    for (size_t f = 0; f < sizeof types / sizeof *types; f++)
+        if (wanted(argc, argv, types[f]) && b.k % hd_format_get(types[f])->block == 0) bench_format(&b, types[f]);
+    hd_dev_close(&b.dev);
+    hd_arena_close(&b.work);
+    hd_free_aligned(b.x, xs);
+    hd_free_aligned(b.y, ys);
+    hd_free_aligned(b.panels, b.total);
+    hd_free_aligned(b.file, files);
     return 0;
 }

@@ -292,6 +292,41 @@ static void test_same_bits(const hd_kernels *kn, bool exact)
     hd_arena_close(&work);
 }
 
+/* A prompt's worth of rows, more than a kernel takes in one pass: some of them against the row alone. */
+static void test_many_rows(const hd_kernels *kn)
+{
+    enum { M = 1030, N = 33, TOP_K = 1024 };
+    hd_rng rng;
+    hd_dev d;
+    hd_arena work;
+    CHECK_OK(hd_arena_open(&work, "work", 8 << 20, &err));
+    CHECK_OK(hd_dev_open(&d, 2, false, TOP_K, &err));
+    d.k = kn;
+    hd_rng_seed(&rng, 6, 6);
+    float *x = must_alloc(M * TOP_K * 4), *y = must_alloc(M * N * 4), want[N];
+    for (int i = 0; i < M * TOP_K; i++) x[i] = (float)hd_rng_unit(&rng) - 0.5f;
+    for (int i = 0; i < N_FORMATS; i++) {
+        hd_rows src;
+        hd_linear w;
+        int64_t bad = 0;
+        make_rows(&src, i, N, any_k(i, 544), &rng);
+        hd_linear_init(&w, &src);
+        for (int m = M; m > 250; m = m * 2 / 3 - 1) {
+            hd_linear_mul(&d, &w, x, TOP_K, m, y, N, &work);
+            for (int r = m % 7; r < m; r += 51) {
+                hd_linear_mul(&d, &w, x + r * TOP_K, TOP_K, 1, want, N, &work);
+                bad += differs(y + r * N, want, N);
+            }
+        }
+        CHECK(bad == 0, "%s %s: %lld words differ", kn->level, hd_format_get(src.type)->name, (long long)bad);
+        free_rows(&src);
+    }
+    hd_free_aligned(x, M * TOP_K * 4 + 64);
+    hd_free_aligned(y, M * N * 4 + 64);
+    hd_dev_close(&d);
+    hd_arena_close(&work);
+}
+
 /* Several jobs of different widths in one region, as the experts of a layer are run. */
 static void test_jobs(void)
 {
@@ -356,6 +391,7 @@ int main(void)
         test_product(hd_kernels_at(i));
         test_same_bits(hd_kernels_at(i), false);
         test_same_bits(hd_kernels_at(i), true);
+        test_many_rows(hd_kernels_at(i));
     }
     test_jobs();
     return hd_test_end();

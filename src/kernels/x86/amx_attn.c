@@ -41,6 +41,7 @@ static void tiles_begin(int rows)
     cfg.rows[C00] = cfg.rows[C01] = cfg.rows[A0] = (uint8_t)r0;
     cfg.rows[C10] = cfg.rows[C11] = cfg.rows[A1] = (uint8_t)r1;
     cfg.rows[B0] = cfg.rows[B1] = 16;
+    __asm__ volatile("" : : "r"(&cfg) : "memory"); // the intrinsic reads 64 bytes, gcc 12 believes 8
     _tile_loadconfig(&cfg);
 }
 

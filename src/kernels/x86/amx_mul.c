@@ -25,6 +25,7 @@ static void tiles_open(int rows, int a_bytes)
         c.rows[i] = (uint8_t)(i < 6 ? rows : a_bytes / 4);
         c.colsb[i] = (uint16_t)(i == 4 || i == 5 ? a_bytes : 64);
     }
+    __asm__ volatile("" : : "r"(&c) : "memory"); // the intrinsic reads 64 bytes, gcc 12 believes 8
     _tile_loadconfig(&c);
 }
 
@@ -68,222 +69,300 @@ static void mul_bf16(const void *panel, int64_t k, const uint8_t *act, size_t ac
     _tile_release();
 }
 
-/* ---- Integers --------------------------------------------------------------------------------------------------------- */
+/* ---- Integers -------------------------------------------------------------------------------------------------------
+ * A tile of 16 rows by 16 outputs keeps its float sums in 16 registers.  Tiles hold exact integer
+ * sums of one block (simple) or of two groups (K formats); they pass through memory, and vector code scales and adds them.
+ * The tile products of the next step are issued before the scaling of this one, so both units work at once. */
+
+enum { SEG = 512, MOST_ROWS = 512 }; // k unpacked at a time by the simple formats; rows of one pass
 
 typedef struct {
-    int8_t w[16384];      // tiles of 256 of k
-    float d[8][32];       // simple: per block
-    float c[8][32];       // simple: minima
-    int32_t sum[16][256]; // sums out of tiles
-    float y[256 * 32];    // outputs of up to 256 rows: dense, where the caller's lie a page apart
+    int8_t w[2][SEG * 16];    // per half z of the panel; simple: a tile a block; K: 256 of k, hi and lo a pair of blocks
+    int32_t sum[2][4][256];   // sums out of tiles: this step's and the next one's
+    float d[SEG / 32][32];    // simple: per block
+    float c[SEG / 32][32];    // simple: minima
+    int16_t mins[2][4][32];   // K: per half and pair of blocks, [row][block]
+    float y[MOST_ROWS * 32];  // outputs: dense, where the caller's lie a page apart
 } __attribute__((aligned(64))) work;
 
-static void zero_rows(int M, float *y, int64_t ldy)
-{
-    for (int m = 0; m < M; m++) {
-        _mm512_storeu_ps(y + m * ldy, _mm512_setzero_ps());
-        _mm512_storeu_ps(y + m * ldy + 16, _mm512_setzero_ps());
-    }
-}
+/* What a pass over rows needs; M >= 16. */
+typedef struct {
+    const uint8_t *w, *act;
+    int64_t k;
+    size_t stride;
+    float *y;
+    int64_t ldy;
+    int M;
+} pass;
 
+/* The compiler must finish x here: left alone it starts all rows at once and spills half of them. */
+#define PIN(x) __asm__ volatile("" : "+v"(x))
 #define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * stride)) // the same place in row m
 
-/* One row's sums of nb blocks, scaled and added in order. */
-INLINE void add_row(bool min, const work *o, int m, int nb, const float *scale, const float *xsum, float *y)
+/* Sums live in o->y between segments of k: 0 before the first, the caller's outputs after the last. */
+INLINE void load_rows(__m512 f[], const float *y, bool first)
 {
-    __m512 f[2] = {_mm512_loadu_ps(y), _mm512_loadu_ps(y + 16)};
-    for (int b = 0; b < nb; b++) {
-        __m512 v = _mm512_set1_ps(scale[b]), u = _mm512_set1_ps(min ? xsum[b] : 0);
-        UNROLL for (int z = 0; z < 2; z++) {
-            __m512 s = _mm512_cvtepi32_ps(_mm512_load_si512(o->sum[2 * b + z] + m * 16));
-            f[z] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(o->d[b] + 16 * z), v), f[z]);
-            if (min) f[z] = _mm512_fmadd_ps(_mm512_load_ps(o->c[b] + 16 * z), u, f[z]);
-        }
-    }
-    _mm512_storeu_ps(y, f[0]);
-    _mm512_storeu_ps(y + 16, f[1]);
+    UNROLL for (int r = 0; r < TILE_ROWS; r++) f[r] = first ? _mm512_setzero_ps() : _mm512_load_ps(y + r * 32);
 }
 
-INLINE void mul_simple(hd_panel_id id, int bytes, const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M,
-                       float *y, int64_t ldy, work *o)
+/* Rows before `skip` were done by the tile before. */
+INLINE void store_rows(const __m512 f[], float *y, int64_t ldy, int skip)
+{
+    UNROLL for (int r = 0; r < TILE_ROWS; r++)
+        if (r >= skip) _mm512_storeu_ps(y + r * ldy, f[r]);
+}
+
+/* Outputs lie a page apart: ask for their lines a tile's time ahead. */
+INLINE void want_rows(const float *y, int64_t ldy)
+{
+    for (int r = 0; r < TILE_ROWS; r++) __builtin_prefetch(y + r * ldy, 1);
+}
+
+/* The place of step i of a pass: rows and half, two halves to a tile of rows. */
+INLINE int row_of(int i, int M)
+{
+    return (i / 2 + 1) * TILE_ROWS > M ? M - TILE_ROWS : i / 2 * TILE_ROWS;
+}
+
+INLINE void block_sums(int32_t *to, const uint8_t *q, size_t stride, const int8_t *w)
+{
+    _tile_loadd(4, q, stride);
+    _tile_loadd(6, w, 64);
+    _tile_zero(0);
+    _tile_dpbssd(0, 4, 6);
+    _tile_stored(0, to, 64);
+}
+
+INLINE void unpack_simple(hd_panel_id id, bool min, int bytes, work *o, const uint8_t *w, int nb)
+{
+    const __m512i offset = _mm512_set1_epi8((char)offset_of(id));
+    for (int b = 0; b < nb; b++, w += bytes) {
+        fetch(w + 2 * AHEAD, bytes);
+        UNROLL for (int z = 0; z < 2; z++) {
+            _mm512_store_ps(o->d[b] + 16 * z, load_f16(w + 32 * z));
+            if (min) _mm512_store_ps(o->c[b] + 16 * z, load_f16(w + P_F16 + 32 * z));
+            UNROLL for (int j = 0; j < 4; j++) {
+                __m512i q[2];
+                load_quads(id, w + (min ? 2 * P_F16 : P_F16), j, z, q);
+                UNROLL for (int i = 0; i < 2; i++)
+                    _mm512_store_si512(o->w[z] + b * 512 + (2 * j + i) * 64, min ? q[i] : _mm512_sub_epi8(q[i], offset));
+            }
+        }
+    }
+}
+
+/* The steps of a pass over `nb` blocks, ahead of their scaling. */
+typedef struct {
+    const pass *p;
+    const int8_t *w[2];
+    const uint8_t *q;
+    int64_t b0;
+    int nb, n, i, b;
+} ahead;
+
+INLINE void ahead_issue(ahead *a, int32_t *last)
+{
+    if (a->i == a->n) {
+        _tile_stored(0, last, 64);
+        return;
+    }
+    _tile_loadd(4, a->q + a->b * 32, a->p->stride);
+    _tile_loadd(6, a->w[a->i % 2] + a->b * 512, 64);
+    if (last) _tile_stored(0, last, 64);
+    _tile_zero(0);
+    _tile_dpbssd(0, 4, 6);
+    if (++a->b < a->nb) return;
+    a->b = 0;
+    a->i++;
+    a->q = a->p->act + (size_t)row_of(a->i, a->p->M) * a->p->stride + a->b0 * 32;
+}
+
+INLINE void mul_simple(hd_panel_id id, int bytes, const pass *p, work *o)
 {
     const bool min = id == HD_PANEL_Q4_1 || id == HD_PANEL_Q5_1;
-    const int head = min ? 2 * P_F16 : P_F16;
-    const __m512i offset = _mm512_set1_epi8((char)offset_of(id));
-    const int64_t kp = (k + 63) / 64 * 64;
-    tiles_open(TILE_ROWS, 32);
-    zero_rows(M, y, ldy);
-    for (int64_t b0 = 0; b0 < k / 32; b0 += 8) {
-        int nb = k / 32 - b0 < 8 ? (int)(k / 32 - b0) : 8;
-        for (int b = 0; b < nb; b++, w += bytes) {
-            UNROLL for (int z = 0; z < 2; z++) {
-                _mm512_store_ps(o->d[b] + 16 * z, load_f16(w + 32 * z));
-                if (min) _mm512_store_ps(o->c[b] + 16 * z, load_f16(w + P_F16 + 32 * z));
-                UNROLL for (int j = 0; j < 4; j++) {
-                    __m512i q[2];
-                    load_quads(id, w + head, j, z, q);
-                    UNROLL for (int i = 0; i < 2; i++)
-                        _mm512_store_si512(o->w + b * 1024 + z * 512 + (2 * j + i) * 64, _mm512_sub_epi8(q[i], offset));
+    const size_t stride = p->stride;
+    const int64_t kp = (p->k + 63) / 64 * 64;
+    const int M = p->M, n = (M + TILE_ROWS - 1) / TILE_ROWS * 2;
+    for (int64_t b0 = 0; b0 < p->k / 32; b0 += SEG / 32) {
+        int nb = p->k / 32 - b0 < SEG / 32 ? (int)(p->k / 32 - b0) : SEG / 32;
+        const bool last = b0 + nb == p->k / 32;
+        int32_t *now = o->sum[0][0], *next = o->sum[0][2], *swap;
+        unpack_simple(id, min, bytes, o, p->w + b0 * bytes, nb);
+        ahead a = {p, {o->w[0], o->w[1]}, p->act + b0 * 32, b0, nb, n, 0, 0};
+        ahead_issue(&a, NULL);
+        ahead_issue(&a, now);
+        for (int i = 0; i < n; i++) {
+            const int at = row_of(i, M), z = i % 2;
+            const float *scale = (const float *)(const void *)(p->act + (size_t)at * stride + kp) + b0;
+            float *y = o->y + at * 32 + 16 * z, *end = last ? p->y + at * p->ldy + 16 * z : y;
+            __m512 f[16];
+            if (last) want_rows(end, p->ldy);
+            load_rows(f, y, b0 == 0);
+            for (int b = 0; b < nb; b++, scale++) {
+                if (b + 1 < nb || i + 1 < n) ahead_issue(&a, next);
+                __m512 d = _mm512_load_ps(o->d[b] + 16 * z), c = d;
+                if (min) c = _mm512_load_ps(o->c[b] + 16 * z);
+                UNROLL for (int r = 0; r < TILE_ROWS; r++) {
+                    __m512 v = _mm512_set1_ps(*(const float *)AT(scale, r));
+                    f[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(now + r * 16)), _mm512_mul_ps(d, v), f[r]);
+                    if (min) f[r] = _mm512_fmadd_ps(c, _mm512_set1_ps(*(const float *)AT(scale + kp / 32, r)), f[r]);
                 }
+                swap = now, now = next, next = swap;
             }
-        }
-        for (int m = 0; m < M; m += TILE_ROWS) {
-            int at = M - m < TILE_ROWS ? M - TILE_ROWS : m;
-            const uint8_t *q = act + (size_t)at * stride;
-            const float *scale = (const float *)(const void *)(q + kp) + b0, *xsum = scale + kp / 32;
-            for (int b = 0; b < nb; b++) {
-                _tile_loadd(4, q + (b0 + b) * 32, stride);
-                _tile_loadd(6, o->w + b * 1024, 64);
-                _tile_zero(0);
-                _tile_dpbssd(0, 4, 6);
-                _tile_loadd(7, o->w + b * 1024 + 512, 64);
-                _tile_zero(1);
-                _tile_dpbssd(1, 4, 7);
-                _tile_stored(0, o->sum[2 * b], 64);
-                _tile_stored(1, o->sum[2 * b + 1], 64);
-            }
-            for (int r = m - at; r < TILE_ROWS; r++)
-                add_row(min, o, r, nb, AT(scale, r), AT(xsum, r), y + (at + r) * ldy);
+            store_rows(f, end, last ? p->ldy : 32, i / 2 * TILE_ROWS - at);
         }
     }
-    _tile_release();
 }
 
-/* scale * (q - offset) = 64 hi + lo for a register of quads; sc: 16 rows' scales, twice in each lane. */
-INLINE void split(__m512i q, __m512i offset, __m512i sc, int8_t *hi, int8_t *lo)
+/* scale * (q - offset) = 64 hi + lo for a register of quads.  even, odd: 16 rows' scales in bytes 0 and 2, or 1 and 3, of
+ * each lane; shift: offset * scale in both halves of a lane. */
+INLINE void split(bool six, __m512i q, __m512i even, __m512i odd, __m512i shift, int8_t *hi, int8_t *lo)
 {
-    const __m512i low8 = _mm512_set1_epi16(0xff), low6 = _mm512_set1_epi16(63);
-    __m512i even = _mm512_mullo_epi16(_mm512_sub_epi16(_mm512_and_si512(q, low8), offset), sc);
-    __m512i odd = _mm512_mullo_epi16(_mm512_sub_epi16(_mm512_srli_epi16(q, 8), offset), sc);
-    _mm512_store_si512(hi, _mm512_or_si512(_mm512_and_si512(_mm512_srai_epi16(even, 6), low8),
-                                           _mm512_slli_epi16(_mm512_srai_epi16(odd, 6), 8)));
-    _mm512_store_si512(lo, _mm512_or_si512(_mm512_and_si512(even, low6),
-                                           _mm512_slli_epi16(_mm512_and_si512(odd, low6), 8)));
+    const __m512i low8 = _mm512_set1_epi16(0xff);
+    __m512i e = _mm512_maddubs_epi16(q, even), o = _mm512_maddubs_epi16(q, odd);
+    if (six) e = _mm512_sub_epi16(e, shift), o = _mm512_sub_epi16(o, shift);
+    /* ternary 0xCA: low8 ? a : b */
+    _mm512_store_si512(hi, _mm512_ternarylogic_epi32(low8, _mm512_srai_epi16(e, 6), _mm512_slli_epi16(o, 2), 0xCA));
+    _mm512_store_si512(lo, _mm512_and_si512(_mm512_ternarylogic_epi32(low8, e, _mm512_slli_epi16(o, 8), 0xCA),
+                                            _mm512_set1_epi8(63)));
 }
 
-/* One super-block: tile (pair of blocks p, half z): o->w + (2p + z) * 2048, hi then lo. */
+/* One super-block: pair of blocks p of half z at o->w[z] + p * 2048, hi then lo. */
 INLINE void unpack_k(hd_panel_id id, work *o, const uint8_t *super)
 {
     const bool six = id == HD_PANEL_Q6_K;
     const int head = six ? P_F16 : 2 * P_F16, pair = id == HD_PANEL_Q5_K ? P_Q5_K_PAIR : P_Q4_K_PAIR;
     const int block = six ? P_Q6_K_BLOCK : (pair - 128) / 2;
-    const __m512i offset = _mm512_set1_epi16((short)offset_of(id));
     for (int b = 0; b < 8; b++) {
-        const uint8_t *head_of = super + head + (six ? b * block : b / 2 * pair);
-        const uint8_t *ints = six ? head_of + 64 : head_of + 128 + b % 2 * block;
+        const uint8_t *scales = super + head + (six ? b * block : b / 2 * pair);
+        const uint8_t *ints = six ? scales + 64 : scales + 128 + b % 2 * block;
+        fetch(ints + 2 * AHEAD, block + 64);
         UNROLL for (int z = 0; z < 2; z++) {
-            int8_t *to = o->w + (b / 2 * 2 + z) * 2048 + b % 2 * 512;
+            int8_t *to = o->w[z] + b / 2 * 2048 + b % 2 * 512;
+            __m512i even, odd, shift;
             UNROLL for (int j = 0; j < 4; j++) {
-                __m512i q[2], sc = six ? load_i8(head_of + j / 2 * 32 + 16 * z) : load_u8(head_of + b % 2 * 32 + 16 * z);
-                sc = _mm512_or_si512(_mm512_slli_epi32(sc, 16), _mm512_and_si512(sc, _mm512_set1_epi32(0xffff)));
+                if (j == 0 || (six && j == 2)) { // q6_K: a scale per 16
+                    __m512i sc = six ? load_i8(scales + j / 2 * 32 + 16 * z) : load_u8(scales + b % 2 * 32 + 16 * z);
+                    sc = _mm512_and_si512(sc, _mm512_set1_epi32(0xff));
+                    even = _mm512_or_si512(sc, _mm512_slli_epi32(sc, 16));
+                    odd = _mm512_slli_epi32(even, 8);
+                    shift = _mm512_maddubs_epi16(_mm512_set1_epi8(32), even);
+                }
+                __m512i q[2];
                 load_quads(id, ints, j, z, q);
                 UNROLL for (int i = 0; i < 2; i++)
-                    split(q[i], offset, sc, to + (2 * j + i) * 64, to + 1024 + (2 * j + i) * 64);
+                    split(six, q[i], even, odd, shift, to + (2 * j + i) * 64, to + 1024 + (2 * j + i) * 64);
             }
+        }
+    }
+    if (!six)
+        for (int z = 0; z < 2; z++)
+            for (int p = 0; p < 4; p++)
+                _mm512_store_si512(o->mins[z][p], _mm512_cvtepu8_epi16(_mm256_loadu_si256(
+                                                      (const void *)(super + head + p * pair + 64 + 32 * z))));
+}
+
+/* Sums of two groups of 128, hi and lo. */
+INLINE void super_sums(int32_t to[4][256], const uint8_t *q, size_t stride, const int8_t *w)
+{
+#define PAIR(p, hi, lo)                                                                                      \
+    _tile_loadd(4, q + 64 * (p), stride);                                                                    \
+    _tile_loadd(6, w + 2048 * (p), 64);                                                                      \
+    _tile_dpbssd(hi, 4, 6);                                                                                  \
+    _tile_loadd(7, w + 2048 * (p) + 1024, 64);                                                               \
+    _tile_dpbssd(lo, 4, 7)
+    _tile_zero(0);
+    _tile_zero(1);
+    PAIR(0, 0, 1);
+    PAIR(1, 0, 1);
+    _tile_stored(0, to[0], 64);
+    _tile_stored(1, to[1], 64);
+    _tile_zero(2);
+    _tile_zero(3);
+    PAIR(2, 2, 3);
+    PAIR(3, 2, 3);
+    _tile_stored(2, to[2], 64);
+    _tile_stored(3, to[3], 64);
+#undef PAIR
+}
+
+INLINE void mul_k(hd_panel_id id, int bytes, const pass *p, work *o)
+{
+    const bool six = id == HD_PANEL_Q6_K;
+    const size_t stride = p->stride;
+    const int M = p->M, n = (M + TILE_ROWS - 1) / TILE_ROWS * 2;
+    const uint8_t *w = p->w;
+    for (int64_t s = 0; s < p->k / 256; s++, w += bytes) {
+        int32_t(*now)[256] = o->sum[0], (*next)[256] = o->sum[1], (*swap)[256];
+        const bool last = s + 1 == p->k / 256;
+        unpack_k(id, o, w);
+        super_sums(now, p->act + s * 256, stride, o->w[0]);
+        for (int i = 0; i < n; i++) {
+            const int at = row_of(i, M), z = i % 2;
+            const uint8_t *ints = p->act + (size_t)at * stride + p->k;
+            const float *scale = (const float *)(const void *)ints + 2 * s;
+            const uint8_t *sum32 = ints + p->k / HD_Q8K_GROUP * 4 + p->k / 8 + 16 * s; // after sum16
+            float *y = o->y + at * 32 + 16 * z, *end = last ? p->y + at * p->ldy + 16 * z : y;
+            __m512 f[16], d = load_f16(w + 32 * z), dmin = six ? d : load_f16(w + P_F16 + 32 * z);
+            if (i + 1 < n) super_sums(next, p->act + (size_t)row_of(i + 1, M) * stride + s * 256, stride, o->w[!z]);
+            if (last) want_rows(end, p->ldy);
+            load_rows(f, y, s == 0);
+            UNROLL for (int g = 0; g < 2; g++, scale++, sum32 += 8) {
+                const __m512i m0 = _mm512_load_si512(o->mins[z][2 * g]), m1 = _mm512_load_si512(o->mins[z][2 * g + 1]);
+                UNROLL for (int r = 0; r < TILE_ROWS; r++) {
+                    __m512i all = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(now[2 * g] + r * 16), 6),
+                                                   _mm512_load_si512(now[2 * g + 1] + r * 16));
+                    __m512 u = _mm512_mul_ps(_mm512_cvtepi32_ps(all), d);
+                    if (!six) {
+                        int32_t two[2];
+                        memcpy(two, AT(sum32, r), 8);
+                        __m512i mins = _mm512_dpwssd_epi32(_mm512_setzero_si512(), m0, _mm512_set1_epi32(two[0]));
+                        mins = _mm512_dpwssd_epi32(mins, m1, _mm512_set1_epi32(two[1]));
+                        u = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins), dmin, u);
+                    }
+                    f[r] = _mm512_fmadd_ps(u, _mm512_set1_ps(*(const float *)AT(scale, r)), f[r]);
+                    PIN(f[r]);
+                }
+            }
+            store_rows(f, end, last ? p->ldy : 32, i / 2 * TILE_ROWS - at);
+            swap = now, now = next, next = swap;
         }
     }
 }
 
-INLINE void mul_k(hd_panel_id id, const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M, float *y,
-                  int64_t ldy, work *o)
+/* ---- One function per format ------------------------------------------------------------------------------------- */
+
+typedef void pass_fn(const pass *p, work *o);
+
+static void run_pass(pass_fn *fn, int tile_k, const pass *all, work *o)
 {
-    const bool six = id == HD_PANEL_Q6_K;
-    const int pair = id == HD_PANEL_Q5_K ? P_Q5_K_PAIR : P_Q4_K_PAIR;
-    const int bytes = six ? P_Q6_K : id == HD_PANEL_Q5_K ? P_Q5_K : P_Q4_K;
-    tiles_open(TILE_ROWS, 64);
-    zero_rows(M, y, ldy);
-    for (int64_t s = 0; s < k / 256; s++, w += bytes) {
-        unpack_k(id, o, w);
-        for (int g = 0; g < 2; g++) {
-            __m512 d[2] = {load_f16(w), load_f16(w + 32)}, dmin[2] = {d[0], d[1]};
-            __m512i mn[2][2] = {{_mm512_setzero_si512()}};
-            if (!six)
-                UNROLL for (int z = 0; z < 2; z++) {
-                    dmin[z] = load_f16(w + P_F16 + 32 * z);
-                    UNROLL for (int p = 0; p < 2; p++)
-                        mn[z][p] = _mm512_cvtepu8_epi16(_mm256_loadu_si256(
-                            (const void *)(w + 2 * P_F16 + (2 * g + p) * pair + 64 + 32 * z)));
-                }
-            for (int m = 0; m < M; m += TILE_ROWS) {
-                int at = M - m < TILE_ROWS ? M - TILE_ROWS : m;
-                const uint8_t *q = act + (size_t)at * stride;
-                const float *scale = (const float *)(const void *)(q + k) + 2 * s + g;
-                const int16_t *sum32 = (const int16_t *)(const void *)(q + k + k / HD_Q8K_GROUP * 4) + k / 16 +
-                                       8 * s + 4 * g;
-                const int8_t *tiles = o->w + g * 8192;
-                _tile_zero(0);
-                _tile_zero(1);
-                _tile_zero(2);
-                _tile_zero(3);
-                for (int p = 0; p < 2; p++, tiles += 4096) {
-                    _tile_loadd(4, q + 256 * s + 128 * g + 64 * p, stride);
-                    _tile_loadd(6, tiles, 64);
-                    _tile_dpbssd(0, 4, 6);
-                    _tile_loadd(7, tiles + 1024, 64);
-                    _tile_dpbssd(1, 4, 7);
-                    _tile_loadd(6, tiles + 2048, 64);
-                    _tile_dpbssd(2, 4, 6);
-                    _tile_loadd(7, tiles + 3072, 64);
-                    _tile_dpbssd(3, 4, 7);
-                }
-                int32_t(*sum)[256] = &o->sum[m / TILE_ROWS % 2 * 4];
-                _tile_stored(0, sum[0], 64);
-                _tile_stored(1, sum[1], 64);
-                _tile_stored(2, sum[2], 64);
-                _tile_stored(3, sum[3], 64);
-                for (int r = m - at; r < TILE_ROWS; r++) {
-                    __m512 v = _mm512_set1_ps(*(const float *)AT(scale, r));
-                    int32_t two[2];
-                    memcpy(two, AT(sum32, r), 8);
-                    UNROLL for (int z = 0; z < 2; z++) {
-                        float *p = y + (at + r) * ldy + 16 * z;
-                        __m512i all = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(sum[2 * z] + r * 16), 6),
-                                                       _mm512_load_si512(sum[2 * z + 1] + r * 16));
-                        __m512 u = _mm512_mul_ps(_mm512_cvtepi32_ps(all), d[z]);
-                        if (!six) {
-                            __m512i mins = _mm512_dpwssd_epi32(_mm512_setzero_si512(), mn[z][0], _mm512_set1_epi32(two[0]));
-                            mins = _mm512_dpwssd_epi32(mins, mn[z][1], _mm512_set1_epi32(two[1]));
-                            u = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins), dmin[z], u);
-                        }
-                        _mm512_storeu_ps(p, _mm512_fmadd_ps(u, v, _mm512_loadu_ps(p)));
-                    }
-                }
-            }
-        }
+    const int n = (all->M + MOST_ROWS - 1) / MOST_ROWS;
+    tiles_open(TILE_ROWS, tile_k);
+    for (int i = 0, m = 0; i < n; i++) {
+        const int end = (int)((int64_t)all->M * (i + 1) / n);
+        pass p = {all->w, all->act + (size_t)m * all->stride, all->k, all->stride, all->y + m * all->ldy, all->ldy, end - m};
+        fn(&p, o);
+        m = end;
     }
     _tile_release();
 }
 
-typedef void rows_fn(const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
-                     work *o);
+/* A few rows (up to FEW beyond the last whole tile) are quicker without tiles. */
+enum { FEW = 6 };
 
-/* Up to 256 rows at a time, nearly equal parts. */
-static void run_rows(rows_fn *fn, const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M, float *y,
-                     int64_t ldy, work *o)
-{
-    int n = (M + 255) / 256;
-    for (int i = 0, m = 0; i < n; i++) {
-        int end = (int)((int64_t)M * (i + 1) / n);
-        fn(w, k, act + (size_t)m * stride, stride, end - m, o->y, 32, o);
-        for (int r = m; r < end; r++) memcpy(y + r * ldy, o->y + (r - m) * 32, 128);
-        m = end;
-    }
-}
-
-#define MUL(name, id, call)                                                                                  \
-    static void rows_##name(const uint8_t *w, int64_t k, const uint8_t *act, size_t stride, int M, float *y, \
-                            int64_t ldy, work *o)                                                            \
-    {                                                                                                        \
-        call;                                                                                                \
-    }                                                                                                        \
+#define MUL(name, id, tile_k, call)                                                                          \
+    static void pass_##name(const pass *p, work *o) { call; }                                                \
     static void mul_##name(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, \
                            int64_t ldy, void *scratch)                                                       \
     {                                                                                                        \
-        if (M < TILE_ROWS) hd_vnni_mul[id](panel, k, act, stride, M, y, ldy, scratch);                       \
-        else run_rows(rows_##name, panel, k, act, stride, M, y, ldy, scratch);                               \
+        int rest = M < TILE_ROWS ? M : M % TILE_ROWS <= FEW ? M % TILE_ROWS : 0, m = M - rest;               \
+        pass p = {panel, act, k, stride, y, ldy, m};                                                         \
+        if (m > 0) run_pass(pass_##name, tile_k, &p, scratch);                                               \
+        if (rest > 0)                                                                                        \
+            hd_vnni_mul[id](panel, k, act + (size_t)m * stride, stride, rest, y + m * ldy, ldy, scratch);    \
     }
-#define SIMPLE(name, id, bytes) MUL(name, id, mul_simple(id, bytes, w, k, act, stride, M, y, ldy, o))
-#define SUPER(name, id) MUL(name, id, mul_k(id, w, k, act, stride, M, y, ldy, o))
+#define SIMPLE(name, id, bytes) MUL(name, id, 32, mul_simple(id, bytes, p, o))
+#define SUPER(name, id, bytes) MUL(name, id, 64, mul_k(id, bytes, p, o))
 
 SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
 SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
@@ -291,9 +370,9 @@ SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
 SIMPLE(q5_0, HD_PANEL_Q5_0, P_Q5_0)
 SIMPLE(q5_1, HD_PANEL_Q5_1, P_Q5_1)
 SIMPLE(iq4_nl, HD_PANEL_IQ4_NL, P_Q4_0)
-SUPER(q4_k, HD_PANEL_Q4_K)
-SUPER(q5_k, HD_PANEL_Q5_K)
-SUPER(q6_k, HD_PANEL_Q6_K)
+SUPER(q4_k, HD_PANEL_Q4_K, P_Q4_K)
+SUPER(q5_k, HD_PANEL_Q5_K, P_Q5_K)
+SUPER(q6_k, HD_PANEL_Q6_K, P_Q6_K)
 
 _Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scratch");
 
