@@ -17,7 +17,7 @@
 typedef enum { TINY_LLAMA, TINY_QWEN2, TINY_QWEN3, TINY_V2, TINY_V3, N_TINY } tiny_kind;
 
 /* Ids 0..255 are bytes; then these.  The vocabulary is padded to TINY_VOCAB rows. */
-enum { TINY_BOS = 256, TINY_EOS = 257, TINY_THINK = 258, TINY_END_THINK = 259, TINY_TOKENS = 266, TINY_VOCAB = 272 };
+enum { TINY_BOS = 256, TINY_EOS = 257, TINY_THINK = 258, TINY_END_THINK = 259, TINY_TH = 266, TINY_TOKENS = 267, TINY_VOCAB = 272 };
 
 typedef struct {
     tiny_kind kind;
@@ -149,22 +149,23 @@ static inline hd_status tiny_vocab(tiny_writer *t)
 {
     static const char *const added[] = {"<|bos|>", "<|eos|>", "<think>", "</think>", "<|User|>", "<|Assistant|>",
                                         /* what the chat formats of DeepSeek need */
-                                        "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"};
+                                        "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>",
+                                        "th"}; // no control token: what the one merge makes
     hd_status st;
     char bytes[256][4];
-    hd_gguf_str token[TINY_TOKENS], merge = {"a b", 3};
+    hd_gguf_str token[TINY_TOKENS], merge = {"t h", 3};
     int32_t type[TINY_TOKENS];
     int others = 0;
     for (int i = 0; i < TINY_TOKENS; i++) {
         if (i < 256) token[i] = (hd_gguf_str){bytes[i], tiny_byte(bytes[i], i, &others)};
         else token[i] = (hd_gguf_str){added[i - 256], strlen(added[i - 256])};
-        type[i] = i < 256 ? 1 : 3;
+        type[i] = i < 256 || i == TINY_TH ? 1 : 3;
     }
     HD_TRY(hd_gguf_put_str(t->w, "tokenizer.ggml.model", "gpt2", 4, t->err));
     HD_TRY(hd_gguf_put_str(t->w, "tokenizer.ggml.pre", "default", 7, t->err));
     HD_TRY(hd_gguf_put_arr_str(t->w, "tokenizer.ggml.tokens", token, TINY_TOKENS, t->err));
     HD_TRY(hd_gguf_put_arr(t->w, "tokenizer.ggml.token_type", HD_GGUF_I32, type, TINY_TOKENS, t->err));
-    HD_TRY(hd_gguf_put_arr_str(t->w, "tokenizer.ggml.merges", &merge, 0, t->err));
+    HD_TRY(hd_gguf_put_arr_str(t->w, "tokenizer.ggml.merges", &merge, 1, t->err));
     HD_TRY(hd_gguf_put_u32(t->w, "tokenizer.ggml.bos_token_id", TINY_BOS, t->err));
     HD_TRY(hd_gguf_put_u32(t->w, "tokenizer.ggml.eos_token_id", TINY_EOS, t->err));
 fail:

@@ -80,6 +80,7 @@ hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *small, 
     hd_status st;
     hd_draft d = {.kind = kind};
     const hd_config *c = hd_model_config(s->e->model);
+    if ((unsigned)kind > HD_DRAFT_MTP) return hd_fail(err, HD_USAGE, "draft: kind %d: there is none such", (int)kind);
     if (max == 0) max = default_max(kind);
     if (max < 1 || max > HD_MAX_GUESS)
         return hd_fail(err, HD_USAGE, "draft: %d guesses a pass: must be 1 to %d", max, HD_MAX_GUESS);
@@ -88,7 +89,8 @@ hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *small, 
     d.max = d.now = max;
     d.step = step_cost(s->e, kind, small);
     if (kind == HD_DRAFT_MODEL) {
-        if (!small) return hd_fail(err, HD_USAGE, "draft: no smaller model was given");
+        if (!small || small == s->e)
+            return hd_fail(err, HD_USAGE, "draft: a smaller model is needed, in an engine of its own");
         if (!same_vocabulary(s->e, small))
             return hd_fail(err, HD_UNSUPPORTED, "draft: the smaller model has another vocabulary");
         HD_TRY(hd_session_open(&d.small, small, err));
