@@ -182,14 +182,14 @@ static void test_gain(void)
     const way itself = {"itself", TINY_LLAMA, HD_DRAFT_MODEL, 1}, other = {"another", TINY_LLAMA, HD_DRAFT_MODEL, 2},
               look = {"look-up", TINY_LLAMA, HD_DRAFT_LOOKUP, 0};
 
-    /* What goes round in circles is foreseen by look-up: forbid all ids but few, greedily. */
+    /* What goes round in circles is foreseen by look-up: forbid all ids but one. */
     hd_bias few[TINY_VOCAB];
-    for (int i = 0; i < TINY_VOCAB; i++) few[i] = (hd_bias){i, i < 3 ? 0 : -INFINITY};
+    for (int i = 0; i < TINY_VOCAB; i++) few[i] = (hd_bias){i, i < 1 ? 0 : -INFINITY};
     hd_sample_opts o = {.top_p = 1, .repetition_penalty = 1, .bias = few, .n_bias = TINY_VOCAB};
     engines g = open_engines(&look, 2);
     hd_session *s = drafting(&look, g, 0);
     generate(s, &o, id, 64, text);
-    CHECK(s->n_accepted > TEXT / 3 && s->n_passes < 2 * TEXT / 3, "look-up: %lld passes, %lld of %lld accepted",
+    CHECK(s->n_accepted > TEXT / 2 && s->n_passes < TEXT / 2, "look-up: %lld passes, %lld of %lld accepted",
           (long long)s->n_passes, (long long)s->n_accepted, (long long)s->n_drafted);
     hd_session_close(s);
 
