@@ -10,6 +10,7 @@
 #include "cli/cmd.h"
 #include "cli/opts.h"
 #include "infer/score.h"
+#include "model/json.h"
 #include "model/tokenizer.h"
 
 typedef struct {
@@ -117,10 +118,7 @@ static hd_status score_ids(hd_model *m, hd_cache_type type, const hd_ids *ids, c
     if (o->json) {
         json_t *j = json_pack("{s:I, s:f, s:f, s:O}", "ids", (json_int_t)ids->n, "nll", nll, "perplexity",
                               exp(nll), "logprobs", s.list);
-        if (!j) HD_TRY(hd_fail(err, HD_NOMEM, "score: no memory for the report"));
-        json_dumpf(j, stdout, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
-        putchar('\n');
-        json_decref(j);
+        HD_TRY(hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9), "score: report", err));
     } else printf("%lld ids, %.6f nats an id, perplexity %.4f\n", (long long)ids->n, nll, exp(nll));
 fail:
     if (s.logits) fclose(s.logits);

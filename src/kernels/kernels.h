@@ -30,6 +30,8 @@ typedef enum { HD_ACT_F32, HD_ACT_BF16, HD_ACT_Q8, HD_ACT_Q8K, HD_N_ACT } hd_act
 enum { HD_Q8K_GROUP = 128 };
 
 size_t hd_act_bytes(hd_act_kind kind, int64_t k); // bytes of one blob, a multiple of 64
+/* The numbers x[k] that a blob stands for. */
+void hd_act_unpack(hd_act_kind kind, const void *blob, float *x, int64_t k);
 
 /* ---- Panels -----------------------------------------------------------------------------------------------------
  * A weight matrix [n, k] is cut into panels of 32 output rows; the inner dimension runs in short steps (pairs of

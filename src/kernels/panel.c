@@ -1,6 +1,7 @@
 /* Panels: which there are, how long they are, and how to read one back into plain floats.  panel.h draws the bytes,
  * panel_pack.c writes them. */
 #include <assert.h>
+#include <string.h>
 
 #include "base/num.h"
 #include "kernels/panel.h"
@@ -26,6 +27,23 @@ size_t hd_act_bytes(hd_act_kind kind, int64_t k)
     case HD_N_ACT: break;
     }
     return (n + 63) / 64 * 64;
+}
+
+void hd_act_unpack(hd_act_kind kind, const void *blob, float *x, int64_t k)
+{
+    int64_t kp = kind == HD_ACT_Q8K ? ceil_div(k, 256) * 256 : pad64(k), group = kind == HD_ACT_Q8K ? HD_Q8K_GROUP : 32;
+    const float *scale = (const float *)(const void *)((const uint8_t *)blob + kp);
+    switch (kind) {
+    case HD_ACT_F32: memcpy(x, blob, (size_t)k * sizeof *x); break;
+    case HD_ACT_BF16:
+        for (int64_t i = 0; i < k; i++) x[i] = hd_bf16_to_f32(((const uint16_t *)blob)[i]);
+        break;
+    case HD_ACT_Q8:
+    case HD_ACT_Q8K:
+        for (int64_t i = 0; i < k; i++) x[i] = scale[i / group] * (float)((const int8_t *)blob)[i];
+        break;
+    case HD_N_ACT: break;
+    }
 }
 
 size_t hd_mul_scratch_bytes(int64_t k) { return (void)k, HD_MUL_SCRATCH; }

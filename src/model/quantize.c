@@ -42,7 +42,7 @@ static void run_chunk(void *arg, int64_t chunk, int tid)
     for (int64_t r = 0; r < n; r++, x += s->cols) {
         uint8_t *q = s->out + (size_t)(r0 + r) * s->row_bytes;
         const float *importance = s->importance;
-        if (importance && s->t->stacked) importance += (s->row0 + r0 + r) / s->t->dim[1] * s->cols;
+        if (importance && s->t->n_dims == 3) importance += (s->row0 + r0 + r) / s->t->dim[1] * s->cols;
         s->f->quant(q, x, s->cols, importance);
         s->f->dequant(y, q, s->cols);
         bool finite = true;

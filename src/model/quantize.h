@@ -20,8 +20,8 @@ const hd_quant_mix *hd_quant_mix_at(int i);               // walk the table; NUL
 typedef struct {
     char name[64];
     int64_t cols;
-    const float *mean; // [cols], or [experts][cols] when stacked
-    int64_t experts;   // 1 when not stacked
+    const float *mean; // [experts][cols]
+    int64_t experts;   // matrices of a weight with three dimensions, else 1
 } hd_importance;
 
 /* Choose every tensor's format: the mix's choice, then the first rule whose pattern is found in the name.

@@ -202,6 +202,7 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
 {
     int64_t panels = 0, chunks = 0, threads = hd_pool_threads(d->pool);
     int top_m = 1;
+    if (d->watch) d->watch(d->watch_arg, jobs, n_jobs);
     for (int i = 0; i < n_jobs; i++) {
         const hd_mm *j = &jobs[i];
         assert(j->act->kind == hd_linear_act(d, j->w) && j->act->k == j->w->src.k);

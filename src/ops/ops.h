@@ -9,12 +9,17 @@
 #include "base/pool.h"
 #include "kernels/kernels.h"
 
+typedef struct hd_mm hd_mm;
+
 typedef struct {
     const hd_kernels *k;
     hd_pool *pool;
     bool exact;       // f32 activations, weights decoded to f32, f32 sums
     uint8_t *scratch; // threads x scratch_bytes
     size_t scratch_bytes;
+    /* Told of all products before they run, or NULL: how activations are measured. */
+    void (*watch)(void *arg, const hd_mm *jobs, int n_jobs);
+    void *watch_arg;
 } hd_dev;
 
 /* max_k: the widest inner dimension of any product.  level NULL: the best. */
@@ -51,13 +56,13 @@ void hd_act_init(hd_act *a, hd_act_kind kind, int64_t k, int M, hd_arena *work);
 void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx);
 
 /* y[m, :] = W x[m] + bias   for rows [m0, m0+M) of act */
-typedef struct {
+struct hd_mm {
     const hd_linear *w;
     const hd_act *act;
     int m0, M;
     float *y; // [M, n], ldy floats apart
     int64_t ldy;
-} hd_mm;
+};
 
 /* All jobs in one parallel region: q, k, v of a layer, gate and up, or the experts of a MoE layer. */
 void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs);

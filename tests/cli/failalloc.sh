@@ -57,6 +57,7 @@ for model in "$tmp"/models/*; do
     input=$tmp/text tries tokenize "$model"
     tries tokenize "$model" --json --chat "$tmp/chat"
     tries quantize "$model" "$tmp/out.gguf" --type q8_0 --threads 1
+    tries quantize "$model" "$tmp/out.gguf" --type q4_0 --imatrix-text "$tmp/text" --measure "$tmp/text" --threads 1
     tries score "$model" --text-file "$tmp/text" --threads 1
     tries score "$model" --text-file "$tmp/text" --ctx 6 --json --threads 2
     tries generate "$model" hello --max-tokens 4 --temperature 0 --threads 1

@@ -383,12 +383,41 @@ static void test_levels(void)
     CHECK(hd_dev_open(&d, 1, false, INT64_MAX, &err) == HD_UNSUPPORTED);
 }
 
+/* A blob reads back as what was packed, within half a step of its kind. */
+static void test_act_unpack(const hd_kernels *kn)
+{
+    static const int64_t widths[] = {32, 64, 96, 256, 320, 576, 2048};
+    float x[2048], y[2048];
+    uint8_t *blob = must_alloc(hd_act_bytes(HD_ACT_F32, 2048));
+    hd_rng rng;
+    hd_rng_seed(&rng, 5, 0);
+    for (int w = 0; w < 7; w++)
+        for (int kind = 0; kind < HD_N_ACT; kind++) {
+            int64_t k = widths[w], group = kind == HD_ACT_Q8K ? HD_Q8K_GROUP : 32;
+            int far = 0;
+            if (kind == HD_ACT_Q8K && k % 256 != 0) continue;
+            for (int64_t i = 0; i < k; i++) x[i] = hd_rng_normal(&rng) * (float)(1 + i % 7);
+            kn->act_pack((hd_act_kind)kind, blob, x, k);
+            hd_act_unpack((hd_act_kind)kind, blob, y, k);
+            for (int64_t i = 0; i < k; i++) {
+                float most = 0, step = kind == HD_ACT_BF16 ? fabsf(x[i]) / 256 : 0;
+                for (int64_t j = i / group * group; j < k && j < (i / group + 1) * group; j++)
+                    most = fmaxf(most, fabsf(x[j]));
+                if (kind == HD_ACT_Q8 || kind == HD_ACT_Q8K) step = most / 127 * 0.50001f;
+                far += fabsf(x[i] - y[i]) > step;
+            }
+            CHECK(far == 0, "%s kind %d width %d: %d numbers", kn->level, kind, (int)k, far);
+        }
+    hd_free_aligned(blob, hd_act_bytes(HD_ACT_F32, 2048) + 64);
+}
+
 int main(void)
 {
     test_levels();
     test_pack_roundtrip();
     for (int i = 0; hd_kernels_at(i); i++) {
         test_act(hd_kernels_at(i));
+        test_act_unpack(hd_kernels_at(i));
         test_product(hd_kernels_at(i));
         test_same_bits(hd_kernels_at(i), false);
         test_same_bits(hd_kernels_at(i), true);
