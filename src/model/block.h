@@ -66,7 +66,11 @@ struct hd_model {
     hd_ffn *experts;  // storage of expert
     bool keep_pages;  // weights are read from the file's pages: nothing is released
     int embed_reads;  // rows looked up since the embedding's pages were released
+    int64_t work_tok; // positions of one sequence that `work` has room for; grows when a longer one comes
 };
+
+/* Work memory of one pass of `rows` rows, none beyond position max_tok. */
+size_t hd_pass_bytes(const hd_config *c, int rows, int64_t max_tok, int n_threads);
 
 /* The state of one pass. */
 typedef struct {

@@ -420,6 +420,7 @@ hd_status hd_weights_load(hd_model *m, bool pack, bool quiet, hd_err *err)
     if (!quiet) hd_progress_end(&ld.bar);
     HD_TRY(st);
     HD_TRY(check_whole(m, err));
+    if (pack) hd_source_release_all(m->src);
 fail:
     return st;
 }

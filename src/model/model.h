@@ -12,6 +12,7 @@ typedef struct {
     bool exact;     // f32 throughout
     int pack;       // 1 pack, 0 the file's own pages, -1: by the memory plan
     bool quiet;     // no progress bar
+    int max_rows;   // rows of one pass; <= 0: a good number for the model's size
 } hd_model_opts;
 
 typedef struct hd_model hd_model;

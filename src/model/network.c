@@ -145,21 +145,57 @@ static void rope_rows(void *arg, int64_t row, int tid)
     hd_rope_row(&p->m->rope, (float *)p->cs + row * 2 * p->m->rope.n_pairs, p->pos[row]);
 }
 
-static void embed_row(void *arg, int64_t row, int tid)
+typedef struct {
+    hd_pass *p;
+    int64_t row0;
+} embed_job;
+
+static void embed_row(void *arg, int64_t i, int tid)
 {
-    hd_pass *p = arg;
+    const embed_job *j = arg;
+    const hd_pass *p = j->p;
+    int64_t row = j->row0 + i;
     (void)tid;
     hd_rows_decode(&p->m->w.embed, p->b->tok[row], p->x + row * p->D);
 }
 
 /* Embeddings are read from the file's pages.  A row brings up to 64 KB of the file around it into memory;
- * before that adds up to a hundredth of the model, the pages are given back. */
-static void embed_release(hd_model *m, int n_rows)
+ * before that adds up to a two-hundredth of the model, the pages are given back. */
+static void embed_rows(hd_pass *p)
 {
-    m->embed_reads += n_rows;
-    if (m->keep_pages || (size_t)m->embed_reads < 16 + m->weights.cap / (100 * 65536)) return;
-    hd_source_release(m->src, m->w.embed_info);
-    m->embed_reads = 0;
+    hd_model *m = p->m;
+    size_t part = m->weights.cap / (200 * 65536);
+    int most = 8 + (int)(part < 1000 ? part : 1000);
+    for (int row = 0, n; row < p->M; row += n) {
+        embed_job j = {p, row};
+        n = p->M - row < most ? p->M - row : most;
+        hd_rows_run(p->d, n, embed_row, &j);
+        m->embed_reads += n;
+        if (m->keep_pages || m->embed_reads < most) continue;
+        hd_source_release(m->src, m->w.embed_info);
+        m->embed_reads = 0;
+    }
+}
+
+/* Longer sequences leave more segments to merge: work memory doubles when one comes. */
+static hd_status make_room(hd_model *m, const hd_batch *b, hd_err *err)
+{
+    hd_status st;
+    hd_arena bigger;
+    int64_t longest = 0, tok = m->work_tok;
+    for (int s = 0; s < b->n_seqs; s++) {
+        int64_t len = hd_seq_len(b->seq[s]) + b->n_of[s];
+        longest = len > longest ? len : longest;
+    }
+    if (longest <= tok) return HD_OK;
+    while (tok < longest) tok *= 2;
+    size_t bytes = hd_pass_bytes(&m->cfg, m->max_rows, tok, hd_pool_threads(m->dev.pool));
+    HD_TRY(hd_arena_open(&bigger, "work", bytes, err));
+    hd_arena_close(&m->work);
+    m->work = bigger;
+    m->work_tok = tok;
+fail:
+    return st;
 }
 
 /* Room in every sequence, or in none. */
@@ -179,6 +215,7 @@ static hd_status pass_begin(hd_pass *p, hd_model *m, const hd_batch *b, hd_err *
 {
     hd_status st;
     HD_TRY(check_batch(m, b, err));
+    HD_TRY(make_room(m, b, err));
     HD_TRY(reserve(b, err));
 
     hd_arena_reset(&m->work);
@@ -201,8 +238,7 @@ static hd_status pass_begin(hd_pass *p, hd_model *m, const hd_batch *b, hd_err *
     p->pos = pos;
     p->seq_of = seq_of;
     hd_rows_run(p->d, p->M, rope_rows, p);
-    hd_rows_run(p->d, p->M, embed_row, p);
-    embed_release(m, p->M);
+    embed_rows(p);
 fail:
     return st;
 }

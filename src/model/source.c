@@ -345,3 +345,8 @@ void hd_source_release(const hd_source *s, const hd_tensor_info *t)
 {
     hd_map_release(&s->map[t->file], t->data, t->bytes);
 }
+
+void hd_source_release_all(const hd_source *s)
+{
+    for (int i = 0; i < s->n_maps; i++) hd_map_release(&s->map[i], s->map[i].data, s->map[i].size);
+}

@@ -48,5 +48,6 @@ const hd_tensor_info *hd_source_find(const hd_source *s, const char *name); // h
 uint64_t hd_source_weight_bytes(const hd_source *s);
 /* The tensor's pages will not be read again: drop them from memory (whole pages inside it). */
 void hd_source_release(const hd_source *s, const hd_tensor_info *t);
+void hd_source_release_all(const hd_source *s); // the same for all of it, names and keys too
 
 #endif

@@ -16,7 +16,7 @@ typedef struct {
 
 static void open_model(model *m, const char *path, int threads, int pack, bool exact)
 {
-    hd_model_opts o = {.n_threads = threads, .pack = pack, .exact = exact, .quiet = true};
+    hd_model_opts o = {.n_threads = threads, .pack = pack, .exact = exact, .quiet = true, .max_rows = 512};
     CHECK_OK(hd_source_open(&m->s, path, true, &err));
     CHECK_OK(hd_model_open(&m->m, m->s, &o, &err));
 }
