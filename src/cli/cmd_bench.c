@@ -13,6 +13,7 @@
 #include "cli/cmd.h"
 #include "cli/load.h"
 #include "kernels/kernels.h"
+#include "model/json.h"
 #include "model/source.h"
 
 enum { MAX_REPS = 100 };
@@ -167,10 +168,7 @@ static hd_status print_json(const char *model, const report *r, const options *o
                   "load_s", r->load_s, "first_token_s", r->first_s, "weight_bytes", (json_int_t)r->file_bytes,
                   "peak_rss_bytes", (json_int_t)r->rss_bytes, "weights_read_gb_s", r->read_gb_s);
     if (!j) return hd_fail(err, HD_NOMEM, "bench: report: no memory, or a model name that is no UTF-8");
-    json_dumpf(j, stdout, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(j);
-    return HD_OK;
+    return hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6), "bench: report", err);
 }
 
 static void print_text(const char *model, const report *r, const options *o, int threads)

@@ -8,6 +8,7 @@
 #include "base/utf8.h"
 #include "cli/cmd.h"
 #include "cli/load.h"
+#include "model/json.h"
 
 enum { MAX_PROMPT = 256 << 20 };
 
@@ -81,8 +82,9 @@ static hd_status print_json(const hd_loaded *l, const output *out, const hd_gene
 {
     json_t *ids = json_array();
     const int32_t *id = hd_session_ids(l->session);
-    for (int64_t i = n_prompt; ids && i < hd_session_len(l->session); i++)
-        json_array_append_new(ids, json_integer(id[i]));
+    bool whole = ids != NULL && !out->failed;
+    for (int64_t i = n_prompt; whole && i < hd_session_len(l->session); i++)
+        whole = json_array_append_new(ids, json_integer(id[i])) == 0;
     json_t *j = json_pack("{s:s%, s:s%, s:o, s:s, s:I, s:I, s:f, s:f, s:I, s:I, s:I}", "text",
                           out->text.data ? out->text.data : "", out->text.len, "reasoning_content",
                           out->thinking.data ? out->thinking.data : "", out->thinking.len, "ids", ids,
@@ -90,14 +92,11 @@ static hd_status print_json(const hd_loaded *l, const output *out, const hd_gene
                           "completion_tokens", (json_int_t)r->n_tok, "prompt_seconds", prompt_s, "seconds",
                           r->seconds, "passes", (json_int_t)r->n_passes, "drafted", (json_int_t)r->n_drafted,
                           "accepted", (json_int_t)r->n_accepted);
-    if (!j || out->failed) {
+    if (!whole) {
         json_decref(j);
         return hd_fail(err, HD_NOMEM, "generate: no memory for the report");
     }
-    json_dumpf(j, stdout, JSON_PRESERVE_ORDER);
-    putchar('\n');
-    json_decref(j);
-    return HD_OK;
+    return hd_json_print_take(j, JSON_PRESERVE_ORDER, "generate: report", err);
 }
 
 static void print_stats(const hd_generated *r, int64_t n_prompt, double prompt_s)

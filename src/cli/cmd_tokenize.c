@@ -72,7 +72,6 @@ static hd_status print_text(const hd_buf *b, bool json, hd_err *err)
 {
     hd_status st;
     hd_buf valid;
-    json_t *o = NULL;
     hd_buf_init(&valid, SIZE_MAX);
     if (!json) {
         if (b->len && fwrite(b->data, 1, b->len, stdout) != b->len)
@@ -80,12 +79,9 @@ static hd_status print_text(const hd_buf *b, bool json, hd_err *err)
         return HD_OK;
     }
     HD_TRY(hd_utf8_repair(&valid, b->data ? b->data : "", b->len, err));
-    o = json_pack("{s:s%}", "text", valid.data ? valid.data : "", valid.len);
-    if (!o || json_dumpf(o, stdout, 0) != 0)
-        st = hd_fail(err, HD_NOMEM, "tokenize: no memory for the output");
-    else putchar('\n');
+    json_t *o = json_pack("{s:s%}", "text", valid.data ? valid.data : "", valid.len);
+    st = hd_json_print_take(o, 0, "tokenize: report", err);
 fail:
-    json_decref(o);
     hd_buf_free(&valid);
     return st;
 }

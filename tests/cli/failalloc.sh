@@ -9,11 +9,11 @@ if [ ! -f "$lib" ]; then
     finish
     exit
 fi
-most=100
+most=40
 [ -n "${HADAL_TEST_FULL:-}" ] && most=1000000000
 
 # What a command printed, without its numbers: sizes, times and free memory differ from run to run.
-words() { tr -d '0-9.' <"$1"; }
+words() { sed -E 's/-?[0-9.]+(e[-+]?[0-9]+)?//g' "$1"; }
 
 # each_fails COMMAND...   ($input: its standard input, default empty)
 each_fails() {
@@ -46,6 +46,7 @@ tries() { ! has_verb "$1" || each_fails "$@"; }
 
 python3 "$root/tests/failalloc/make_models.py" "$tmp/models" || fail "the models were not made"
 echo "the hello world, the world" >"$tmp/text"
+printf 'hello\n/help\nthe world\n/quit\n' >"$tmp/lines"
 echo '[{"role": "system", "content": "Be brief"}, {"role": "user", "content": "hello"}]' >"$tmp/chat"
 each_fails --version
 each_fails --help
@@ -60,7 +61,9 @@ for model in "$tmp"/models/*; do
     tries quantize "$model" "$tmp/out.gguf" --type q4_0 --imatrix-text "$tmp/text" --measure "$tmp/text" --threads 1
     tries score "$model" --text-file "$tmp/text" --threads 1
     tries score "$model" --text-file "$tmp/text" --ctx 6 --json --threads 2
-    tries generate "$model" hello --max-tokens 4 --temperature 0 --threads 1
+    tries generate "$model" -p hello -n 4 --temp 0 --threads 1
+    tries generate "$model" --chat -p hello -n 4 --temp 0 --json --threads 1 --draft lookup --stop zz
+    input=$tmp/lines tries chat "$model" -n 3 --temp 0 --threads 1
 done
 input=$tmp/text tries tokenize "$tmp/models/qwen2" --json
 tries quantize "$tmp/models/llama.gguf" "$tmp/out.gguf" --type q4_0 --json --tensor-type 'attn_v=q8_0,ffn_down=q5_1'
