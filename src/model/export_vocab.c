@@ -43,6 +43,7 @@ static hd_status cut(const hd_pretok *p, cuts *c, hd_err *err)
     c->n = 0;
     c->text = probe;
     HD_TRY(hd_pretok_work_open(&w, p, err));
+    hd_pretok_begin(&w, sizeof probe - 1);
     HD_TRY(hd_pretok_run(p, &w, probe, sizeof probe - 1, note_cut, c, err));
 fail:
     hd_pretok_work_close(&w);

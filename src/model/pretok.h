@@ -55,6 +55,9 @@ typedef struct {
 hd_status hd_pretok_work_open(hd_pretok_work *w, const hd_pretok *p, hd_err *err);
 void hd_pretok_work_close(hd_pretok_work *w);
 
+/* A text of n bytes begins: its runs together may take a time that goes with n. */
+void hd_pretok_begin(hd_pretok_work *w, size_t n);
+
 typedef hd_status hd_piece_fn(void *arg, const char *s, size_t n, hd_err *err);
 /* Cut s (valid UTF-8) and hand over the pieces in order.  HD_LIMIT: a pattern took far longer than any known one does. */
 hd_status hd_pretok_run(const hd_pretok *p, hd_pretok_work *w, const char *s, size_t n, hd_piece_fn *fn, void *arg,

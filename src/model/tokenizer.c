@@ -190,6 +190,7 @@ hd_status hd_tokenizer_encode(const hd_tokenizer *t, const void *text, size_t n,
         s = e.w->repaired.data;
         n = e.w->repaired.len;
     }
+    hd_pretok_begin(&e.w->pretok, n);
     HD_TRY(hd_added_split(&t->raw, s, n, raw_part, &e, err));
     st = HD_OK;
 fail:
