@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "cli/cmd.h"
 #include "cli/opts.h"
+#include "infer/compare.h"
 #include "infer/score.h"
 #include "model/json.h"
 #include "model/tokenizer.h"
@@ -16,7 +17,7 @@
 typedef struct {
     const char *tokens, *text, *text_file, *logits, *cache;
     int64_t ctx, chunks, threads, slice, first_bytes;
-    bool exact, no_pack, json, no_bos;
+    bool exact, no_pack, json, no_bos, kl;
 } options;
 
 static hd_status cache_type(hd_cache_type *t, const char *name, hd_err *err)
@@ -142,6 +143,29 @@ static hd_status score_chunks(hd_model *m, hd_cache_type type, const hd_ids *ids
     return HD_OK;
 }
 
+/* What speed costs: the distributions of this mode beside those of f32 throughout. */
+static hd_status score_kl(hd_model *m, hd_cache_type type, const hd_source *s, const hd_ids *ids, int32_t bos, const options *o,
+                          hd_err *err)
+{
+    hd_status st;
+    hd_comparison c;
+    hd_model *exact = NULL;
+    hd_model_opts mo = {.n_threads = (int)o->threads, .exact = true, .pack = o->no_pack ? 0 : -1};
+    HD_TRY(hd_model_open(&exact, s, &mo, err));
+    HD_TRY(hd_compare(&c, exact, HD_CACHE_F32, m, type, ids->id, ids->n, o->ctx, bos, o->chunks, err));
+    if (o->json)
+        printf("{\"perplexity_exact\": %.6f, \"perplexity\": %.6f, \"kl\": %.9f, \"kl_error\": %.9f, \"same_top\": %.6f, "
+               "\"scored\": %lld, \"chunks\": %lld, \"ctx\": %lld}\n",
+               c.perplexity, c.perplexity_of_other, c.kl, c.kl_error, c.same_top, (long long)c.n_scored, (long long)c.n_chunks,
+               (long long)o->ctx);
+    else
+        printf("perplexity %.4f, exact %.4f; KL %.6f +- %.6f nats an id, the same likeliest id at %.2f %%; %lld ids scored\n",
+               c.perplexity_of_other, c.perplexity, c.kl, c.kl_error, 100 * c.same_top, (long long)c.n_scored);
+fail:
+    hd_model_close(exact);
+    return st;
+}
+
 static hd_status run(int argc, char **argv, hd_err *err)
 {
     hd_status st;
@@ -159,6 +183,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
         {"cache", 0, HD_OPT_STR, &o.cache, 0, 0},
         {"threads", 't', HD_OPT_INT, &o.threads, 1, 1024},
         {"exact", 0, HD_OPT_FLAG, &o.exact, 0, 0},
+        {"kl", 0, HD_OPT_FLAG, &o.kl, 0, 0},
         {"no-pack", 0, HD_OPT_FLAG, &o.no_pack, 0, 0},
         {"no-bos", 0, HD_OPT_FLAG, &o.no_bos, 0, 0},
         {"json", 0, HD_OPT_FLAG, &o.json, 0, 0},
@@ -174,13 +199,15 @@ static hd_status run(int argc, char **argv, hd_err *err)
                        "score: a model and one of --tokens, --text, --text-file: hadal score MODEL -f FILE");
     if (o.logits && o.ctx)
         return hd_fail(err, HD_USAGE, "score: --logits goes with one sequence, not with chunks (-c)");
+    if (o.kl && (!o.ctx || o.exact)) return hd_fail(err, HD_USAGE, "score: --kl goes with -c and without --exact");
     HD_TRY(cache_type(&type, o.exact ? "f32" : o.cache, err));
     HD_TRY(hd_source_open(&s, argv[1], true, err));
     if (o.tokens) HD_TRY(ids_from_list(&ids, o.tokens, err));
     else HD_TRY(ids_from_text(&ids, &bos, s, &o, err));
     hd_model_opts mo = {.n_threads = (int)o.threads, .exact = o.exact, .pack = o.no_pack ? 0 : -1};
     HD_TRY(hd_model_open(&m, s, &mo, err));
-    if (o.ctx) HD_TRY(score_chunks(m, type, &ids, bos, &o, err));
+    if (o.kl) HD_TRY(score_kl(m, type, s, &ids, bos, &o, err));
+    else if (o.ctx) HD_TRY(score_chunks(m, type, &ids, bos, &o, err));
     else HD_TRY(score_ids(m, type, &ids, &o, err));
 fail:
     hd_model_close(m);

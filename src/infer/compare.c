@@ -24,11 +24,11 @@ typedef struct {
     bool same[ROWS];
 } pair;
 
-static hd_status side_open(side *s, hd_model *m, int64_t ctx, hd_err *err)
+static hd_status side_open(side *s, hd_model *m, hd_cache_type type, int64_t ctx, hd_err *err)
 {
     hd_status st;
     s->m = m;
-    HD_TRY(hd_cache_open(&s->cache, hd_model_config(m), HD_CACHE_F16, ctx, err));
+    HD_TRY(hd_cache_open(&s->cache, hd_model_config(m), type, ctx, err));
     HD_TRY(hd_seq_open(&s->seq, s->cache, err));
     HD_TRY(hd_alloc_n(&s->logits, (size_t)hd_model_config(m)->n_vocab * ROWS, sizeof *s->logits, err));
 fail:
@@ -111,8 +111,8 @@ fail:
     return st;
 }
 
-hd_status hd_compare(hd_comparison *out, hd_model *m, hd_model *other, const int32_t *id, int64_t n, int64_t ctx, int32_t bos,
-                     int64_t max_chunks, hd_err *err)
+hd_status hd_compare(hd_comparison *out, hd_model *m, hd_cache_type type, hd_model *other,
+                     hd_cache_type other_type, const int32_t *id, int64_t n, int64_t ctx, int32_t bos, int64_t max_chunks, hd_err *err)
 {
     hd_status st;
     pair *c = NULL;
@@ -129,8 +129,8 @@ hd_status hd_compare(hd_comparison *out, hd_model *m, hd_model *other, const int
                        (long long)hd_model_config(other)->n_vocab);
     HD_TRY(hd_alloc(&c, sizeof *c, err));
     c->vocab = hd_model_config(m)->n_vocab;
-    HD_TRY(side_open(&c->a, m, ctx, err));
-    HD_TRY(side_open(&c->b, other, ctx, err));
+    HD_TRY(side_open(&c->a, m, type, ctx, err));
+    HD_TRY(side_open(&c->b, other, other_type, ctx, err));
     HD_TRY(hd_alloc_n(&chunk, (size_t)ctx, sizeof *chunk, err));
     hd_progress_begin(&bar, "comparing", (uint64_t)(chunks * ctx), "ids");
     for (int64_t i = 0; i < chunks && st == HD_OK; i++) {

@@ -1,4 +1,4 @@
-/* Two forms of one model side by side on a text: what rounding the weights did. */
+/* Two forms of one model side by side on a text: what rounding the weights, the activations or the cache did. */
 #ifndef HD_INFER_COMPARE_H
 #define HD_INFER_COMPARE_H
 
@@ -13,7 +13,7 @@ typedef struct {
 
 /* Chunks of ctx ids whose second halves are scored, by hd_perplexity_run's rule.  Both models have the same vocabulary (else
  * HD_USAGE).  HD_NOMEM. */
-hd_status hd_compare(hd_comparison *out, hd_model *m, hd_model *other, const int32_t *id, int64_t n, int64_t ctx, int32_t bos,
-                     int64_t max_chunks, hd_err *err);
+hd_status hd_compare(hd_comparison *out, hd_model *m, hd_cache_type type, hd_model *other,
+                     hd_cache_type other_type, const int32_t *id, int64_t n, int64_t ctx, int32_t bos, int64_t max_chunks, hd_err *err);
 
 #endif
