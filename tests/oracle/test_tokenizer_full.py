@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Real vocabularies against Hugging Face's tokenizers, and against vectors that come with vocabularies.
+
+    HADAL_TEST_TOKENIZERS=DIR:DIR...   folders with a tokenizer.json (or below it, one level), compared on texts made here
+    HADAL_TEST_VECTORS=DIR             NAME.gguf with NAME.gguf.inp (texts between lines __ggml_vocab_test__) and NAME.gguf.out
+                                       (ids, a line a text), as in the folder models/ of llama.cpp's sources; those of
+                                       known pre-tokenizers are read
+    HADAL_TEST_TEXT=FILE:FILE...       more text, a megabyte or so
+
+Without them, or without the Python package tokenizers, nothing is compared.
+"""
+import glob
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import unicodedata
+
+HADAL = os.environ.get("HADAL", "build/hadal")
+KNOWN = ("deepseek-llm", "deepseek-coder", "qwen2", "llama-bpe", "gpt-2")
+passed = failed = 0
+
+
+def check(ok, what):
+    global passed, failed
+    passed += ok
+    failed += not ok
+    if not ok:
+        print("failed:", what, file=sys.stderr)
+
+
+def hadal(model, data):
+    run = subprocess.run([HADAL, "tokenize", model], input=data, capture_output=True)
+    if run.returncode:
+        return run.stderr.decode("utf-8", "replace")
+    return [int(i) for i in run.stdout.split()]
+
+
+def texts(rng, vocabulary):
+    """Bytes of every kind: words of the vocabulary, all assigned characters, white space, digits, marks, emoji, damage."""
+    def any_char():
+        while True:
+            c = rng.choice([rng.randrange(0x80, 0x3000), rng.randrange(0x3000, 0xd800), rng.randrange(0xe000, 0x10000),
+                            rng.randrange(0x10000, 0x32000), rng.randrange(0x1d000, 0x1fb00)])
+            if not 0xd800 <= c < 0xe000:
+                return chr(c)
+    assigned = [chr(c) for c in range(0x20, 0x2ffff) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+    yield "words", "".join(rng.choice(vocabulary) for _ in range(40000)).encode()
+    yield "words apart", " ".join(rng.choice(vocabulary) for _ in range(20000)).encode()
+    yield "characters", "".join(c + rng.choice(["", " ", "a"]) for c in assigned if rng.random() < 0.5).encode()
+    yield "random characters", "".join(any_char() + rng.choice(["", "", " ", "x", "1", "\n", "!"]) for _ in range(20000)).encode()
+    space = [" ", "  ", "\t", "\n", "\r\n", "\r", "\u3000", "\u00a0", "\u2028", "\x0b", "\x85", "a", "B", "9", ".", "'s", "'LL", "ſ"]
+    yield "space", "".join(rng.choice(space) for _ in range(30000)).encode()
+    yield "digits", "".join(rng.choice("0123456789٣五½²Ⅷ") + rng.choice(["", "", " ", "."]) for _ in range(20000)).encode()
+    yield "decomposed", unicodedata.normalize("NFD", "".join(rng.choice("éèàçüñåệ각한글がabc ") for _ in range(20000))).encode()
+    emoji = ["😀", "👩‍💻", "🇫🇷", "👍🏽", "❤️", "🏳️‍🌈", "1️⃣", "☺", " ", "a"]
+    yield "emoji", "".join(rng.choice(emoji) for _ in range(10000)).encode()
+    bad = [b"ok ", b"\xff", b"\xc0\x80", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80", b"\n", "中".encode()]
+    yield "damaged", b"".join(rng.choice(bad + [bytes([rng.randrange(256)])]) for _ in range(20000))
+    for path in filter(None, os.environ.get("HADAL_TEST_TEXT", "").split(":")):
+        yield path, open(path, "rb").read()
+
+
+def looks_special(s):
+    return re.fullmatch(r"<\|.*\|>|<｜.*｜>", s, re.S) is not None
+
+
+def compare(folder):
+    from tokenizers import Tokenizer
+    config = json.load(open(os.path.join(folder, "tokenizer.json")))
+    for token in config["added_tokens"]:
+        if looks_special(token["content"]):
+            token.update(special=True, normalized=False)
+    theirs = Tokenizer.from_str(json.dumps(config))
+    theirs.encode_special_tokens = True
+    special = {t["id"] for t in config["added_tokens"] if t["special"]}
+    rng = random.Random(1)
+    vocabulary = [theirs.decode([i]) for i in range(0, theirs.get_vocab_size(), 7)]
+    vocabulary = [w for w in vocabulary if "\ufffd" not in w]
+    added = [t["content"] for t in config["added_tokens"]][-60:]
+    typed = added + [a[:-1] for a in added] + [a[1:] for a in added] + [" ", "\n", "<", "|", "word", "é", "中"]
+    cases = list(texts(rng, vocabulary)) + [("added tokens", "".join(rng.choice(typed) for _ in range(30000)).encode())]
+    for name, data in cases:
+        want = theirs.encode(data.decode("utf-8", "replace"), add_special_tokens=False).ids
+        got = hadal(folder, data)
+        check(got == want, f"{folder}: {name}: {got if isinstance(got, str) else f'{len(got)} ids, {len(want)} wanted'}")
+        check(not isinstance(got, str) and not special.intersection(got), f"{folder}: {name}: a special token came from text")
+
+
+def vectors(path):
+    cases = open(path + ".inp", encoding="utf-8", newline="").read().split("\n__ggml_vocab_test__\n")
+    lines = open(path + ".out").read().split("\n")
+    for i, (text, line) in enumerate(zip(cases, lines)):
+        got = hadal(path, text.encode())
+        check(got == [int(x) for x in line.split()], f"{path}: text {i}: {got}")
+
+
+def main():
+    for folder in filter(None, os.environ.get("HADAL_TEST_TOKENIZERS", "").split(":")):
+        for found in sorted(glob.glob(folder + "/tokenizer.json") + glob.glob(folder + "/*/tokenizer.json")):
+            try:
+                compare(os.path.dirname(found))
+            except ImportError:
+                print("the Python package tokenizers is missing: no comparison", file=sys.stderr)
+                break
+    for path in sorted(glob.glob(os.environ.get("HADAL_TEST_VECTORS", "/nowhere") + "/*.gguf")):
+        if path.endswith(tuple(f"-{name}.gguf" for name in KNOWN)):
+            vectors(path)
+    print(f"{passed} passed, {failed} failed")
+    return failed != 0
+
+
+sys.exit(main())
