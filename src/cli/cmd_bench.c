@@ -4,17 +4,15 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
-#include "base/file.h"
 #include "base/log.h"
 #include "base/pool.h"
 #include "base/rng.h"
+#include "cli/bench_cost.h"
 #include "cli/cmd.h"
 #include "cli/load.h"
 #include "kernels/kernels.h"
 #include "model/json.h"
-#include "model/source.h"
 
 enum { MAX_REPS = 100 };
 
@@ -31,8 +29,9 @@ typedef struct {
 typedef struct {
     rate prompt, gen;
     double load_s, first_s; // from start to a model in memory; to the first id of the prompt's answer
-    uint64_t file_bytes, rss_bytes;
-    double read_gb_s; // weights read a second while generating, one sequence
+    hd_bench_cost cost;
+    uint64_t rss_bytes, peak_bytes; // resident at the end, and at most
+    double bandwidth;               // bytes a second this machine reads
 } report;
 
 static rate rate_of(const double *v, int64_t n)
@@ -136,20 +135,20 @@ fail:
     return st;
 }
 
-static uint64_t resident_bytes(void)
+/* "VmRSS" or "VmHWM" of this process, in bytes; 0 where there is no /proc. */
+static uint64_t memory_bytes(const char *what)
 {
-    struct rusage u;
-    return getrusage(RUSAGE_SELF, &u) == 0 ? (uint64_t)u.ru_maxrss * 1024 : 0;
+    char line[256];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, what, strlen(what)) == 0 && sscanf(line + strlen(what), ": %llu", &kb) == 1) break;
+    if (f) fclose(f);
+    return kb * 1024;
 }
 
-static uint64_t file_bytes(const char *path, hd_err *err)
-{
-    hd_source *s = NULL;
-    uint64_t n = 0;
-    if (hd_source_open(&s, path, true, err) == HD_OK) n = hd_source_weight_bytes(s);
-    hd_source_close(s);
-    return n;
-}
+/* Of the memory's speed, while one sequence is generated. */
+static double read_share(const report *r) { return r->gen.mean * r->cost.token_bytes / r->bandwidth; }
 
 static const char *level(void)
 {
@@ -159,30 +158,39 @@ static const char *level(void)
 
 static hd_status print_json(const char *model, const report *r, const options *o, int threads, hd_err *err)
 {
-    json_t *j =
-        json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:f}",
-                  "model", model, "level", level(), "threads", threads, "sequences", (json_int_t)o->seqs,
-                  "prompt_tok", (json_int_t)o->p, "gen_tok", (json_int_t)o->n, "depth_tok",
-                  (json_int_t)o->depth, "repetitions", (json_int_t)o->reps, "prompt_tok_s", r->prompt.mean,
-                  "prompt_tok_s_dev", r->prompt.dev, "gen_tok_s", r->gen.mean, "gen_tok_s_dev", r->gen.dev,
-                  "load_s", r->load_s, "first_token_s", r->first_s, "weight_bytes", (json_int_t)r->file_bytes,
-                  "peak_rss_bytes", (json_int_t)r->rss_bytes, "weights_read_gb_s", r->read_gb_s);
-    if (!j) return hd_fail(err, HD_NOMEM, "bench: report: no memory, or a model name that is no UTF-8");
-    return hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6), "bench: report", err);
+    json_t *j = json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, "
+                          "s:I, s:f, s:f, s:f, s:f}",
+                          "model", model, "level", level(), "threads", threads, "sequences",
+                          (json_int_t)o->seqs, "prompt_tok", (json_int_t)o->p, "gen_tok", (json_int_t)o->n,
+                          "depth_tok", (json_int_t)o->depth, "repetitions", (json_int_t)o->reps,
+                          "prompt_tok_s", r->prompt.mean, "prompt_tok_s_dev", r->prompt.dev, "gen_tok_s",
+                          r->gen.mean, "gen_tok_s_dev", r->gen.dev, "load_s", r->load_s, "first_token_s",
+                          r->first_s, "weight_bytes", (json_int_t)r->cost.weight_bytes, "rss_bytes",
+                          (json_int_t)r->rss_bytes, "peak_rss_bytes", (json_int_t)r->peak_bytes,
+                          "token_bytes", r->cost.token_bytes, "token_weights", r->cost.token_weights,
+                          "read_bytes_s", r->bandwidth, "read_share", o->seqs == 1 ? read_share(r) : 0.0);
+    return hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6), "bench", err);
 }
 
 static void print_text(const char *model, const report *r, const options *o, int threads)
 {
-    printf("%s, %d threads, level %s, %lld %s\n", model, threads, level(), (long long)o->seqs,
-           o->seqs == 1 ? "sequence" : "sequences at once");
+    const hd_bench_cost *c = &r->cost;
+    printf("%s, %d threads, level %s, %lld %s, %lld repetitions\n", model, threads, level(),
+           (long long)o->seqs, o->seqs == 1 ? "sequence" : "sequences at once", (long long)o->reps);
     if (o->p > 0)
-        printf("  prompt of %-6lld  %9.1f tok/s +- %.1f\n", (long long)o->p, r->prompt.mean, r->prompt.dev);
-    if (o->n > 0) printf("  generating %-6lld %9.1f tok/s +- %.1f", (long long)o->n, r->gen.mean, r->gen.dev);
-    if (o->n > 0 && o->seqs == 1) printf("   (%.1f GB/s of weights)", r->read_gb_s);
+        printf("  prompt of %-7lld  %9.1f tok/s +- %-6.1f  %.0f G operations/s\n", (long long)o->p,
+               r->prompt.mean, r->prompt.dev, 2e-9 * r->prompt.mean * c->token_weights);
+    if (o->n > 0)
+        printf("  generating %-6lld  %9.1f tok/s +- %-6.1f", (long long)o->n, r->gen.mean, r->gen.dev);
+    if (o->n > 0 && o->seqs == 1)
+        printf("  %.1f GB/s of weights, %.0f %% of the %.1f GB/s this machine reads",
+               1e-9 * r->gen.mean * c->token_bytes, 100 * read_share(r), 1e-9 * r->bandwidth);
     if (o->n > 0) putchar('\n');
-    printf("  start to model   %9.2f s, to first id %.2f s\n", r->load_s, r->first_s);
-    printf("  memory           %9.2f GB at most, %.2f of the weights' %.2f GB\n", (double)r->rss_bytes / 1e9,
-           (double)r->rss_bytes / (double)r->file_bytes, (double)r->file_bytes / 1e9);
+    printf("  start to model     %9.2f s, to the first id %.2f s\n", r->load_s, r->first_s);
+    printf("  memory             %9.2f GB, %.2f at most: %.2f and %.2f of the weights' %.2f GB\n",
+           1e-9 * (double)r->rss_bytes, 1e-9 * (double)r->peak_bytes,
+           (double)r->rss_bytes / (double)c->weight_bytes, (double)r->peak_bytes / (double)c->weight_bytes,
+           1e-9 * (double)c->weight_bytes);
 }
 
 static hd_status run(int argc, char **argv, hd_err *err)
@@ -218,9 +226,10 @@ static hd_status run(int argc, char **argv, hd_err *err)
     r.load_s = hd_now_s() - t0;
     for (; made < o.seqs; made++) HD_TRY(hd_session_open(&s[made], e, err));
     HD_TRY(measure(&r, e, s, &o, t0, err));
-    r.rss_bytes = resident_bytes();
-    r.file_bytes = file_bytes(argv[1], err);
-    r.read_gb_s = o.seqs == 1 ? r.gen.mean * (double)r.file_bytes / 1e9 : 0;
+    r.rss_bytes = memory_bytes("VmRSS");
+    r.peak_bytes = memory_bytes("VmHWM");
+    HD_TRY(hd_bench_cost_of(&r.cost, argv[1], err));
+    HD_TRY(hd_bench_bandwidth(&r.bandwidth, (int)o.load.threads, err));
     int threads = eo.n_threads > 0 ? eo.n_threads : hd_cpu_threads();
     if (o.json) HD_TRY(print_json(argv[1], &r, &o, threads, err));
     else print_text(argv[1], &r, &o, threads);
