@@ -1,13 +1,17 @@
 /* A session on disk: its ids and what the model remembers of them.
  *
- *   "HDSESS\n" 1            8 bytes, the last is the version
- *   fingerprint             32 bytes: BLAKE2b of the configuration and of every tensor's name, format, shape
- * and first bytes layers, cache type      u32, u32 bytes of one layer's part of a page, ids, computed
- * positions      u64 each ids                     i32 each pages                   for each page, for each
- * layer, its bytes checksum                32 bytes: BLAKE2b of all that stands before
+ *   "HDSESS\n" 1               8 bytes, the last is the version
+ *   fingerprint                32 bytes: BLAKE2b of what the model's answers depend on: its rotary rule, and every
+ *                              tensor's name, format, shape and first bytes
+ *   layers, cache type         u32, u32
+ *   bytes of one layer's part of a page, ids, computed positions       u64 each
+ *   ids                        i32 each
+ *   pages                      for each page, for each layer, its bytes
+ *   checksum                   32 bytes: BLAKE2b of all that stands before
  *
- * Numbers are little-endian, as on every machine that hadal runs on.  The size follows from the head and is
- * compared with the file's before anything is allocated. */
+ * Numbers are little-endian, as on every machine that hadal runs on.  The size follows from the head and is compared with
+ * the file's before anything is allocated.  Slots behind the last position are written as zeros: a page may have served
+ * another conversation before, which is nobody's business. */
 #include <sodium.h>
 #include <string.h>
 
@@ -29,7 +33,13 @@ static const char MAGIC[8] = {'H', 'D', 'S', 'E', 'S', 'S', '\n', 1};
 static void fingerprint(const hd_engine *e, uint8_t out[HASH])
 {
     crypto_generichash_state h;
+    const hd_config *c = hd_model_config(e->model);
+    const double rule[] = {c->rope.kind,   c->rope.theta,  c->rope.factor,         c->rope.low_freq_factor,
+                           c->rope.high_freq_factor, c->rope.beta_fast, c->rope.beta_slow, c->rope.mscale,
+                           c->rope.mscale_all_dim, c->rope.attn_factor, (double)c->rope.original_max_pos,
+                           (double)c->norm_eps, (double)c->routed_scaling, c->n_heads, c->n_experts_per_tok};
     crypto_generichash_init(&h, NULL, 0, HASH);
+    crypto_generichash_update(&h, (const uint8_t *)rule, sizeof rule);
     for (int64_t i = 0; i < hd_source_n_tensors(e->src); i++) {
         const hd_tensor_info *t = hd_source_tensor(e->src, i);
         int64_t about[2 + HD_MAX_DIMS] = {(int64_t)t->type, t->n_dims};
@@ -61,6 +71,26 @@ static hd_status put(hd_newfile *f, crypto_generichash_state *sum, const void *p
     return hd_newfile_write(f, p, n, err);
 }
 
+/* Page `page` of every layer; slots from `used` on as zeros.  copy: a layer's bytes; zeros: as many as a key or a value
+ * has. */
+static hd_status put_page(hd_newfile *f, crypto_generichash_state *sum, hd_session *s, const head *h, int64_t page,
+                          int used, uint8_t *copy, const float *zeros, hd_err *err)
+{
+    hd_status st = HD_OK;
+    for (uint32_t l = 0; l < h->n_layers; l++) {
+        const uint8_t *bytes = hd_seq_pages(s->seq, (int)l)[page];
+        if (used < HD_PAGE_TOK) {
+            memcpy(copy, bytes, h->layer_bytes);
+            for (int slot = used; slot < HD_PAGE_TOK; slot++)
+                hd_kv_store(hd_seq_shape(s->seq), copy, slot, zeros, zeros);
+            bytes = copy;
+        }
+        HD_TRY(put(f, sum, bytes, h->layer_bytes, err));
+    }
+fail:
+    return st;
+}
+
 hd_status hd_session_save(hd_session *s, const char *path, hd_err *err)
 {
     hd_status st;
@@ -69,19 +99,27 @@ hd_status hd_session_save(hd_session *s, const char *path, hd_err *err)
     uint8_t hash[HASH];
     hd_session_settle(s);
     head h = head_of(s);
+    const hd_kv_shape *shape = hd_seq_shape(s->seq);
+    uint8_t *copy = NULL;
+    float *zeros = NULL;
+    HD_TRY(hd_alloc_aligned(&copy, h.layer_bytes, err));
+    HD_TRY(hd_alloc_n(&zeros, (size_t)shape->n_kv * (size_t)(shape->dk > shape->dv ? shape->dk : shape->dv),
+                      sizeof *zeros, err));
     crypto_generichash_init(&sum, NULL, 0, HASH);
     HD_TRY(hd_newfile_begin(&f, path, err));
     HD_TRY(put(&f, &sum, &h, sizeof h, err));
     if (s->ids.n > 0) HD_TRY(put(&f, &sum, s->ids.id, (size_t)s->ids.n * sizeof *s->ids.id, err));
-    for (int64_t page = 0; page < pages_of(h.n_done); page++)
-        for (uint32_t l = 0; l < h.n_layers; l++)
-            HD_TRY(put(&f, &sum, hd_seq_pages(s->seq, (int)l)[page], h.layer_bytes, err));
+    for (int64_t page = 0; page < pages_of(h.n_done); page++) {
+        int64_t used = (int64_t)h.n_done - page * HD_PAGE_TOK;
+        HD_TRY(put_page(&f, &sum, s, &h, page, used < HD_PAGE_TOK ? (int)used : HD_PAGE_TOK, copy, zeros, err));
+    }
     crypto_generichash_final(&sum, hash, HASH);
     HD_TRY(hd_newfile_write(&f, hash, HASH, err));
     HD_TRY(hd_newfile_commit(&f, err));
-    return HD_OK;
 fail:
     hd_newfile_abort(&f);
+    hd_free_aligned(copy, h.layer_bytes);
+    free(zeros);
     return st;
 }
 
