@@ -223,7 +223,7 @@ static const struct {
     {"qwen3", 0.6f, 0.95f, 20},
     {"qwen", 0.7f, 0.8f, 20},
     {"llama", 0.6f, 0.9f, 0},
-    {"smollm", 0.2f, 0.9f, 0},
+    {"smollm", 0.6f, 0.95f, 0},
     {"", 0.7f, 0.95f, 0},
 };
 
