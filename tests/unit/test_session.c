@@ -112,7 +112,7 @@ static void test_company(tiny_kind kind)
         s[i] = open_session(e);
         CHECK_OK(hd_session_queue(s[i], id + i, prompt[i], &err));
     }
-    for (int round = 0; round < 12; round++) {
+    for (int round = 0; round < 12 + 2 * 2100 / hd_model_max_rows(e->model); round++) {
         int64_t before = 0, ready = 0;
         for (int i = 0; i < S; i++) before += s[i]->n_passes;
         CHECK_OK(hd_session_pass(s, S, &err));
