@@ -12,7 +12,11 @@
 #include "ops/matmul.h"
 #include "ops/ops.h"
 
-enum { TAIL_ROWS = 64 }; // rows of the last panel's outputs that fit in scratch
+enum {
+    TAIL_ROWS = 64,       // rows of the last panel's outputs that fit in scratch
+    ROWS_BYTES = 1 << 20, // activations that stay in the second-level cache while a chunk's panels pass
+    LEAST_ROWS = 96,      // fewer at a time would decode the weights too often
+};
 
 static int64_t n_panels(const hd_linear *w) { return (w->src.n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS; }
 static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
@@ -202,9 +206,11 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
 {
     int64_t panels = 0, chunks = 0, threads = hd_pool_threads(d->pool);
     int top_m = 1;
+    size_t stride = 1;
     if (d->watch) d->watch(d->watch_arg, jobs, n_jobs);
     for (int i = 0; i < n_jobs; i++) {
         const hd_mm *j = &jobs[i];
+        stride = j->act->stride > stride ? j->act->stride : stride;
         assert(j->act->kind == hd_linear_act(d, j->w) && j->act->k == j->w->src.k);
         assert(j->m0 >= 0 && j->M >= 0 && j->m0 + j->M <= j->act->M && j->ldy >= j->w->src.n);
         panels += n_panels(j->w);
@@ -217,6 +223,12 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
     if (panels < threads * 4 && top_m > 64) {
         int64_t parts = (threads * 8 + panels - 1) / (panels > 0 ? panels : 1);
         t.rows = (int)((top_m + parts - 1) / parts + 31) / 32 * 32;
+    }
+    int fit = (int)(ROWS_BYTES / stride / 32 * 32);
+    if (fit < LEAST_ROWS) fit = LEAST_ROWS;
+    if (t.rows > fit) { // nearly equal parts
+        int parts = (t.rows + fit - 1) / fit;
+        t.rows = ((t.rows + parts - 1) / parts + 31) / 32 * 32;
     }
     for (int i = 0; i < n_jobs; i++) chunks += panel_chunks(&t, &jobs[i]) * row_chunks(&t, &jobs[i]);
     hd_pool_run(d->pool, chunks, mm_chunk, &t);

@@ -1,80 +1,16 @@
-/* Products with AMX: tiles of 16 rows of activations by 16 outputs.
+/* Integer products with AMX: tiles of 16 rows of activations by 16 outputs.
  *
- * bf16 runs on tiles for every number of rows, so that one row has the bits it has among many.  Integer sums are exact,
- * so integer panels keep the vnni kernels for fewer than 16 rows, and here do the same float operations in the same
- * order.  Weights are unpacked once for all rows, 256 of k at a time, into signed bytes:
- *   one scale per block   tiles of 32 of k; each block's sums are stored, scaled, added
+ * Integer sums are exact, so a few rows stay with the vnni kernels, and here the same float operations are done in the same
+ * order.  Weights are unpacked once for all rows of a pass, into signed bytes:
+ *   one scale per block   tiles of 32 of k; each block's sums are scaled and added
  *   K formats             the block's integer scale is multiplied in: scale * q = 64 hi + lo, two bytes, so a group of
  *                         128 is summed inside the tiles without leaving them
- * The last tile of a batch that is no multiple of 16 starts at row M-16 and adds only the rows not yet done. */
-#include "kernels/x86/vnni_int.h"
+ * The sums leave their tile through memory; vector code scales them and adds them to 16 registers, a tile's float sums.  The
+ * tile products of the next step are issued before the scaling of this one, so both units work at once.
+ * The last tile of a batch that is no multiple of 16 ends at its last row: the rows done already are not stored again. */
+#include "kernels/x86/amx_tile.h"
 
-enum { TILE_ROWS = 16 };
-
-typedef struct {
-    uint8_t palette, start_row, zero[14];
-    uint16_t colsb[16];
-    uint8_t rows[16];
-} tile_config; // LDTILECFG, Intel SDM volume 1, 18.2
-
-/* Tiles 0-3 sums, 4 and 5 activations [rows][a_bytes], 6 and 7 weights [a_bytes/4][64]. */
-static void tiles_open(int rows, int a_bytes)
-{
-    tile_config c = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        c.rows[i] = (uint8_t)(i < 6 ? rows : a_bytes / 4);
-        c.colsb[i] = (uint16_t)(i == 4 || i == 5 ? a_bytes : 64);
-    }
-    __asm__ volatile("" : : "r"(&c) : "memory"); // the intrinsic reads 64 bytes, gcc 12 believes 8
-    _tile_loadconfig(&c);
-}
-
-/* ---- bf16 ----------------------------------------------------------------------------------------------------------- */
-
-static void mul_bf16(const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, int64_t ldy,
-                     void *scratch)
-{
-    (void)scratch;
-    const size_t ld = (size_t)ldy * 4;
-    int64_t steps = (k + 63) / 64 * 2; // of 32
-    tiles_open(M < TILE_ROWS ? M : TILE_ROWS, 64);
-    for (int m = 0; m < M; m += 2 * TILE_ROWS) {
-        const uint8_t *w = panel;
-        int left = M - m, two = left > TILE_ROWS, a = left >= TILE_ROWS || M < TILE_ROWS ? m : M - TILE_ROWS,
-            b = two ? (left >= 2 * TILE_ROWS ? m : M - 2 * TILE_ROWS) + TILE_ROWS : a;
-        const uint8_t *qa = act + (size_t)a * act_stride, *qb = act + (size_t)b * act_stride;
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (int64_t s = 0; s < steps; s++, w += 2048, qa += 64, qb += 64) {
-            if (m == 0) fetch(w + 2 * AHEAD, 1024);
-            if (m == 0) fetch(w + 3 * AHEAD, 1024);
-            _tile_loadd(6, w, 128);
-            _tile_loadd(7, w + 64, 128);
-            _tile_loadd(4, qa, act_stride);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            if (!two) continue;
-            _tile_loadd(5, qb, act_stride);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-        _tile_stored(0, y + a * ldy, ld);
-        _tile_stored(1, y + a * ldy + 16, ld);
-        if (!two) continue;
-        _tile_stored(2, y + b * ldy, ld);
-        _tile_stored(3, y + b * ldy + 16, ld);
-    }
-    _tile_release();
-}
-
-/* ---- Integers -------------------------------------------------------------------------------------------------------
- * A tile of 16 rows by 16 outputs keeps its float sums in 16 registers.  Tiles hold exact integer
- * sums of one block (simple) or of two groups (K formats); they pass through memory, and vector code scales and adds them.
- * The tile products of the next step are issued before the scaling of this one, so both units work at once. */
-
-enum { SEG = 512, MOST_ROWS = 512 }; // k unpacked at a time by the simple formats; rows of one pass
+enum { SEG = 512 }; // k unpacked at a time by the simple formats
 
 typedef struct {
     int8_t w[2][SEG * 16];    // per half z of the panel; simple: a tile a block; K: 256 of k, hi and lo a pair of blocks
@@ -378,7 +314,7 @@ _Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scrat
 
 void hd_fill_mul_amx(hd_kernels *k)
 {
-    k->panel_mul[HD_PANEL_BF16] = mul_bf16;
+    hd_fill_float_amx(k);
     k->panel_mul[HD_PANEL_Q8_0] = mul_q8_0;
     k->panel_mul[HD_PANEL_Q4_0] = mul_q4_0;
     k->panel_mul[HD_PANEL_Q4_1] = mul_q4_1;
