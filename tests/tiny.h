@@ -25,6 +25,8 @@ typedef struct {
     uint64_t seed;
     bool split_kv_b;  // MLA: k_b and v_b instead of kv_b
     bool no_mtp;      // V3 without its extra layer
+    /* Damage, by GGUF name (NULL: none): a tensor that is not there, one with a row more, one of bytes. */
+    const char *leave_out, *one_more, *as_bytes;
 } tiny_opts;
 
 static inline hd_config tiny_config(const tiny_opts *o)
@@ -202,7 +204,8 @@ static inline hd_status tiny_rows(tiny_writer *t, const hd_slot *s, hd_type type
     float dev = s->kind == HD_SLOT_EMBED ? 1.0f : vector ? 0.2f : 1.5f / sqrtf((float)k);
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t i = 0; i < k; i++) x[i] = mean + dev * hd_rng_normal(&t->rng);
-        f->quant(q, x, k, NULL);
+        if (f->quant) f->quant(q, x, k, NULL);
+        else memset(q, 0, row_bytes);
         HD_TRY(hd_gguf_write(t->w, q, row_bytes, t->err));
     }
 fail:
@@ -218,10 +221,13 @@ static inline hd_status tiny_slot(tiny_writer *t, const hd_slot *s, int layer, b
     if (s->kind == HD_SLOT_EXPERT) dim[0] = t->c->n_experts, n_dims = 3;
     if (s->kind == HD_SLOT_K_B || s->kind == HD_SLOT_V_B) dim[0] = t->c->n_heads, n_dims = 3;
     if (vector) dim[2] = dim[1], dim[1] = 1;
-    n_rows = dim[0] * dim[1];
     hd_type type = tiny_type(t, s, dim[2]);
-    if (!declare) return tiny_rows(t, s, type, n_rows, dim[2]);
     hd_slot_name(name, s->gguf, layer, 0);
+    if (t->o->leave_out && !strcmp(name, t->o->leave_out)) return HD_OK;
+    if (t->o->one_more && !strcmp(name, t->o->one_more)) dim[vector ? 2 : 1]++;
+    if (t->o->as_bytes && !strcmp(name, t->o->as_bytes)) type = HD_I8;
+    n_rows = dim[0] * dim[1];
+    if (!declare) return tiny_rows(t, s, type, n_rows, dim[2]);
     return hd_gguf_put_tensor(t->w, name, type, n_dims, dim + 3 - n_dims, t->err);
 }
 
