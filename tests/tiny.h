@@ -22,7 +22,7 @@ enum { TINY_BOS = 256, TINY_EOS = 257, TINY_THINK = 258, TINY_END_THINK = 259, T
 typedef struct {
     tiny_kind kind;
     hd_type type;     // of matrices; rows that do not fit its block get Q8_0, then BF16
-    uint64_t seed;
+    uint64_t seed;    // 0: all weights are zero, for tests of the files alone
     bool split_kv_b;  // MLA: k_b and v_b instead of kv_b
     bool no_mtp;      // V3 without its extra layer
     /* Damage, by GGUF name (NULL: none): a tensor that is not there, one with a row more, one of bytes. */
@@ -203,8 +203,8 @@ static inline hd_status tiny_rows(tiny_writer *t, const hd_slot *s, hd_type type
     float mean = s->kind == HD_SLOT_NORM ? 1.0f : 0.0f;
     float dev = s->kind == HD_SLOT_EMBED ? 1.0f : vector ? 0.2f : 1.5f / sqrtf((float)k);
     for (int64_t r = 0; r < rows; r++) {
-        for (int64_t i = 0; i < k; i++) x[i] = mean + dev * hd_rng_normal(&t->rng);
-        if (f->quant) f->quant(q, x, k, NULL);
+        for (int64_t i = 0; t->o->seed && i < k; i++) x[i] = mean + dev * hd_rng_normal(&t->rng);
+        if (f->quant && t->o->seed) f->quant(q, x, k, NULL);
         else memset(q, 0, row_bytes);
         HD_TRY(hd_gguf_write(t->w, q, row_bytes, t->err));
     }

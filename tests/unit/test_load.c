@@ -83,9 +83,9 @@ static void test_plan(const tiny_opts *o)
 int main(void)
 {
     static const tiny_opts models[] = {
-        {.kind = TINY_LLAMA, .type = HD_Q8_0, .seed = 1}, {.kind = TINY_QWEN2, .type = HD_Q4_0, .seed = 2},
-        {.kind = TINY_QWEN3, .type = HD_F16, .seed = 3},  {.kind = TINY_V2, .type = HD_Q8_0, .seed = 4},
-        {.kind = TINY_V3, .type = HD_Q8_0, .seed = 5},    {.kind = TINY_V3, .type = HD_Q8_0, .seed = 6, .split_kv_b = true},
+        {.kind = TINY_LLAMA, .type = HD_Q8_0}, {.kind = TINY_QWEN2, .type = HD_Q4_0},
+        {.kind = TINY_QWEN3, .type = HD_F16},  {.kind = TINY_V2, .type = HD_Q8_0},
+        {.kind = TINY_V3, .type = HD_Q8_0},    {.kind = TINY_V3, .type = HD_Q8_0, .split_kv_b = true},
     };
     snprintf(path, sizeof path, "/tmp/hadal-load-%d.gguf", (int)getpid());
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
