@@ -158,19 +158,19 @@ static bool listed(const char *const *list, hd_span s)
     return false;
 }
 
-/* The next control token at or after *pos: "<|", at most MAX_CONTROL bytes, "|>", with plain or full-width
- * bars. */
+/* The next control token at or after *pos: "<|" or "<｜" and what follows up to ">", if that is near.  One
+ * that the template puts together, '<|' + role + '|>', comes out as something no row has; so does
+ * <｜DSML｜tag>. */
 static bool next_control(hd_span text, size_t *pos, hd_span *token)
 {
-    for (size_t i = *pos; i + 4 <= text.n; i++) {
+    for (size_t i = *pos; i + 3 <= text.n; i++) {
         hd_span rest = {text.p + i, text.n - i};
         if (!hd_span_starts(rest, "<|") && !hd_span_starts(rest, "<｜")) continue;
-        for (size_t k = 2; k < rest.n && k < MAX_CONTROL; k++) {
-            if (rest.p[k] != '>' || !hd_looks_special(rest.p, k + 1)) continue;
-            *token = (hd_span){rest.p, k + 1};
-            *pos = i + k + 1;
-            return true;
-        }
+        const char *end = memchr(rest.p, '>', rest.n < MAX_CONTROL ? rest.n : MAX_CONTROL);
+        if (!end) continue;
+        *token = (hd_span){rest.p, (size_t)(end - rest.p) + 1};
+        *pos = i + token->n;
+        return true;
     }
     return false;
 }
@@ -185,13 +185,16 @@ static bool same_controls(const hd_chat_format *f, hd_span text)
     return true;
 }
 
-/* Phrases that are not as the row wants them.  A system prompt that the template does not hold would put
- * words into the conversation, which is worse than any other difference. */
+/* Phrases that are not as the row wants them.  Thoughts that one side knows and the other does not count
+ * more; most a system prompt that the template does not hold, for that would put words into the conversation.
+ */
 static int n_strange(const hd_chat_format *f, hd_span text)
 {
     int n = f->system && !holds(text, f->system) ? 2 * HD_CHAT_MARKS : 0;
+    if (f->thinks != holds(text, "</think>")) n += 4;
     for (int i = 0; i < HD_CHAT_MARKS && f->has[i]; i++) n += !holds(text, f->has[i]);
     for (int i = 0; i < HD_CHAT_MARKS && f->lacks[i]; i++) n += holds(text, f->lacks[i]);
+    for (int i = 0; f->alien[i]; i++) n += holds(text, f->alien[i]);
     return n;
 }
 
@@ -202,7 +205,9 @@ const hd_chat_format *hd_chat_told(const char *text, size_t n, bool *sure)
     int least = 0;
     for (const hd_chat_format *f = hd_chat_formats; f->name; f++) {
         int strange = n_strange(f, s);
-        if ((best && strange >= least) || !same_controls(f, s)) continue;
+        bool words_only =
+            !hd_looks_special(f->need[0], strlen(f->need[0])); // too little to go by, unless all fits
+        if ((best && strange >= least) || (words_only && strange) || !same_controls(f, s)) continue;
         best = f;
         least = strange;
     }

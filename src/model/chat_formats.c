@@ -309,6 +309,8 @@ static void write_llama3(hd_chat_pen *p, const hd_chat_format *f, const hd_conve
 
 /* ---- The table ---- */
 
+static const char *const alien[] = {"macro ", NULL};
+static const char *const alien_chatml[] = {"macro ", "bos_token", NULL};
 static const char *const stop_deepseek[] = {DS_EOS, "<|EOT|>", NULL};
 static const char *const stop_chatml[] = {"<|im_end|>", "<|endoftext|>", NULL};
 static const char *const stop_llama3[] = {"<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", NULL};
@@ -326,14 +328,14 @@ static const char *const stop_llama3[] = {"<|eot_id|>", "<|end_of_text|>", "<|eo
              "<｜tool▁call▁begin｜>",                                                                        \
              "<｜tool▁call▁end｜>",                                                                          \
              "<｜tool▁sep｜>"},                                                                              \
-    .stop = stop_deepseek, .write = write_deepseek
+    .alien = alien, .stop = stop_deepseek, .write = write_deepseek
 #define NEED_CHATML                                                                                          \
-    .need = {"<|im_start|>", "<|im_end|>"}, .also = {"<|endoftext|>"}, .stop = stop_chatml,                  \
-    .write = write_chatml
+    .need = {"<|im_start|>", "<|im_end|>"}, .also = {"<|endoftext|>"}, .alien = alien_chatml,                \
+    .stop = stop_chatml, .write = write_chatml
 #define NEED_LLAMA3                                                                                          \
     .need = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},                                      \
-    .also = {"<|begin_of_text|>", "<|end_of_text|>", "<|eom_id|>", "<|python_tag|>"}, .stop = stop_llama3,   \
-    .write = write_llama3
+    .also = {"<|begin_of_text|>", "<|end_of_text|>", "<|eom_id|>", "<|python_tag|>"}, .alien = alien,        \
+    .stop = stop_llama3, .write = write_llama3
 
 /* Of rows that fit a template equally badly the first is used. */
 const hd_chat_format hd_chat_formats[] = {
@@ -342,6 +344,7 @@ const hd_chat_format hd_chat_formats[] = {
      .also = {DS_BOS, DS_EOS},
      .has = {"Assistant: ", "eos_token"},
      .lacks = {"tool", "<think>"},
+     .alien = alien,
      .stop = stop_deepseek,
      .write = write_deepseek_v2},
     {.name = "deepseek-v2.5",
@@ -437,7 +440,8 @@ const hd_chat_format hd_chat_formats[] = {
      .system = "You are a helpful assistant."},
     {.name = "qwen3",
      NEED_CHATML,
-     .has = {"tool_response", "last_query_index", "reasoning_content", "enable_thinking is false"},
+     .has = {"tool_response", "last_query_index", "reasoning_content", "</think>",
+             "enable_thinking is false"},
      .lacks = {"You are Qwen"},
      .thinks = true,
      .think_default = true,
@@ -446,7 +450,8 @@ const hd_chat_format hd_chat_formats[] = {
      .flags = RETHINK},
     {.name = "qwen3-thinking",
      NEED_CHATML,
-     .has = {"tool_response", "last_query_index", "reasoning_content", "assistant\\n<think>\\n' }}"},
+     .has = {"tool_response", "last_query_index", "reasoning_content", "</think>",
+             "assistant\\n<think>\\n' }}"},
      .lacks = {"You are Qwen", "enable_thinking"},
      .thinks = true,
      .open_on = "<think>\n",
@@ -454,7 +459,7 @@ const hd_chat_format hd_chat_formats[] = {
      .flags = RETHINK},
     {.name = "qwen3-2507",
      NEED_CHATML,
-     .has = {"tool_response", "last_query_index", "reasoning_content"},
+     .has = {"tool_response", "last_query_index", "reasoning_content", "</think>"},
      .lacks = {"You are Qwen", "enable_thinking", "assistant\\n<think>\\n' }}"},
      .thinks = true,
      .flags = RETHINK},

@@ -49,9 +49,11 @@ typedef struct {
 struct hd_chat_format {
     const char *name;
     /* Telling a template: `need` are its control tokens (and words, of a format without any); `also` those it
-     * may hold beside them; it is this very format when all of `has` and none of `lacks` stand in it. */
+     * may hold beside them; it is this very format when all of `has` and none of `lacks` and `alien` stand in
+     * it. */
     const char *need[HD_CHAT_MARKS], *also[HD_CHAT_MARKS], *has[HD_CHAT_MARKS], *lacks[HD_CHAT_MARKS];
-    const char *const *stop; // up to 8 tokens that end a turn, those the vocabulary has; NULL ends the list
+    const char *const *alien; // of the whole family; NULL ends the list
+    const char *const *stop;  // up to 8 tokens that end a turn, those the vocabulary has; NULL ends the list
     void (*write)(hd_chat_pen *p, const hd_chat_format *f, const hd_conversation *c);
     const char *system; // default system prompt; NULL: none
     /* What stands after the assistant's header, with thinking on and off.  Pieces that spell <think> or

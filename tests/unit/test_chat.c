@@ -271,6 +271,15 @@ static void test_telling(void)
     CHECK(told && strcmp(told->need[0], "<|im_start|>") == 0 && !sure, "an unknown ChatML template");
     CHECK(!hd_chat_told("", 0, &sure) && !hd_chat_told("<|", 2, &sure) &&
           !hd_chat_told("[INST] x", 8, &sure));
+    static const char thinker[] = "<|im_start|> <|im_end|> You are a thinker. {{ x.split('</think>') }}";
+    told = hd_chat_told(thinker, strlen(thinker), &sure);
+    CHECK(told && told->thinks && !told->system && !sure, "an unknown ChatML template with thoughts");
+    sketch(text, sizeof text, format_named("qwen3"), -1);
+    strcat(text, "{% macro x() %}");
+    told = hd_chat_told(text, strlen(text), &sure);
+    CHECK(told == format_named("qwen3") && !sure, "a known template with a macro");
+    static const char words[] = "### User: {{ x }} ### Assistant:";
+    CHECK(!hd_chat_told(words, strlen(words), &sure), "words that many templates have");
     static const char composed[] =
         "<|im_start|><|im_end|>add_generation_prompt{{ '<|' + message.role + '|>' }}";
     CHECK(!hd_chat_told(composed, strlen(composed), &sure), "control tokens put together by the template");
