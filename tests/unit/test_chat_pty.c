@@ -195,6 +195,9 @@ static void test_interrupt(const char *hadal, const char *model)
 
 static void test_full_context(const char *hadal, const char *model)
 {
+    char long_question[1024] = "";
+    for (int i = 0; i < 40; i++) strcat(long_question, "red blue ");
+    strcat(long_question, "\r");
     char *const argv[] = {(char *)(uintptr_t)hadal,
                           "chat",
                           (char *)(uintptr_t)model,
@@ -209,19 +212,16 @@ static void test_full_context(const char *hadal, const char *model)
                           NULL};
     start(argv);
     SEE(PROMPT);
-    type("Count from one to twenty, in words, and then back to one.\r");
+    type(long_question); // 80 ids or more: fits once, not twice
     SEE("of 160 left]");
     SEE(PROMPT);
-    type("Again, please, and this time name also the colours of the rainbow, one after the other, slowly.\r");
-    SEE("of 160 left]");
-    SEE(PROMPT);
-    type("And what are the names of the seven days of a week, in English and in French?\r");
+    type(long_question);
     SEE("The context is full");
     SEE("[y/N]");
     type("n\r");
     SEE("hadal: chat: context: full");
     SEE(PROMPT);
-    type("And what are the names of the seven days of a week, in English and in French?\r");
+    type(long_question);
     SEE("[y/N]");
     type("y\r");
     SEE("(dropped the oldest");
