@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cmd.h"
+#include "cli/hub.h"
 #include "cli/inspect.h"
 #include "cli/opts.h"
 #include "model/chat.h"
@@ -113,10 +114,12 @@ static hd_status run(int argc, char **argv, hd_err *err)
     };
     hd_source *s = NULL;
     hd_facts *f = NULL;
+    char *path = NULL;
     HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], argc, argv, &n, err));
     if (n != 1) return hd_fail(err, HD_USAGE, "inspect: one model is needed: hadal inspect MODEL");
     HD_TRY(hd_alloc(&f, sizeof *f, err));
-    HD_TRY(hd_source_open_list(&s, argv[1], err));
+    HD_TRY(hd_hub_resolve(&path, argv[1], err));
+    HD_TRY(hd_source_open_list(&s, path, err));
     f->source = s;
     count_weights(f);
     HD_TRY(gather_tokenizer(f, err));
@@ -125,6 +128,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     else HD_TRY(hd_inspect_text(f, &o, err));
 fail:
     hd_source_close(s);
+    free(path);
     free(f);
     return st;
 }

@@ -17,6 +17,8 @@ const hd_command *const hd_commands[] = {
     &hd_cmd_generate,
     &hd_cmd_bench,
     &hd_cmd_inspect,
+    &hd_cmd_models,
+    &hd_cmd_pull,
     &hd_cmd_quantize,
     &hd_cmd_score,
     &hd_cmd_tokenize,
