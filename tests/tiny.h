@@ -66,13 +66,14 @@ static inline hd_config tiny_config(const tiny_opts *o)
     return c;
 }
 
-typedef struct {
+typedef struct tiny_writer {
     hd_gguf_writer *w;
     const hd_config *c;
     const hd_arch *a;
     const tiny_opts *o;
     hd_rng rng;
     hd_err *err;
+    hd_status (*rows)(struct tiny_writer *t, const hd_slot *s, hd_type type, int64_t rows, int64_t k);
 } tiny_writer;
 
 /* ---- Keys ---- */
@@ -102,6 +103,10 @@ static inline hd_status tiny_mla_keys(tiny_writer *t)
     HD_TRY(tiny_u32(t, "rope.dimension_count", c->qk_rope_head_dim));
     HD_TRY(tiny_u32(t, split ? "attention.key_length_mla" : "attention.key_length", c->head_dim));
     HD_TRY(tiny_u32(t, split ? "attention.value_length_mla" : "attention.value_length", c->v_head_dim));
+    if (split) { // the sizes of what is cached
+        HD_TRY(tiny_u32(t, "attention.key_length", c->kv_lora_rank + c->qk_rope_head_dim));
+        HD_TRY(tiny_u32(t, "attention.value_length", c->kv_lora_rank));
+    }
     HD_TRY(tiny_u32(t, "leading_dense_block_count", c->first_k_dense));
     HD_TRY(tiny_u32(t, "expert_count", c->n_experts));
     HD_TRY(tiny_u32(t, "expert_shared_count", c->n_shared_experts));
@@ -227,7 +232,7 @@ static inline hd_status tiny_slot(tiny_writer *t, const hd_slot *s, int layer, b
     if (t->o->one_more && !strcmp(name, t->o->one_more)) dim[vector ? 2 : 1]++;
     if (t->o->as_bytes && !strcmp(name, t->o->as_bytes)) type = HD_I8;
     n_rows = dim[0] * dim[1];
-    if (!declare) return tiny_rows(t, s, type, n_rows, dim[2]);
+    if (!declare) return t->rows(t, s, type, n_rows, dim[2]);
     return hd_gguf_put_tensor(t->w, name, type, n_dims, dim + 3 - n_dims, t->err);
 }
 
@@ -245,7 +250,7 @@ static inline hd_status tiny_write(const char *path, const tiny_opts *o, hd_err 
 {
     hd_status st;
     hd_config c = tiny_config(o);
-    tiny_writer t = {.c = &c, .o = o, .err = err};
+    tiny_writer t = {.c = &c, .o = o, .err = err, .rows = tiny_rows};
     hd_rng_seed(&t.rng, o->seed, 1);
     HD_TRY(hd_arch_find(&t.a, &c, err));
     HD_TRY(hd_gguf_writer_open(&t.w, path, err));
