@@ -2,6 +2,7 @@
  * the memory's speed over the bytes; a prompt of many tokens reads them once for all, so its speed is the
  * arithmetic's. */
 #include "cli/bench_cost.h"
+#include "cli/hub.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -45,7 +46,7 @@ hd_status hd_bench_cost_of(hd_bench_cost *c, const char *path, hd_err *err)
     hd_source *s = NULL;
     bool own_head = false;
     *c = (hd_bench_cost){0};
-    HD_TRY(hd_source_open(&s, path, true, err));
+    HD_TRY(hd_hub_open_source(&s, path, true, err));
     c->weight_bytes = hd_source_weight_bytes(s);
     for (int64_t i = 0; i < hd_source_n_tensors(s); i++)
         own_head = own_head || is_head(hd_source_tensor(s, i)->name);

@@ -9,6 +9,7 @@
 #include "base/pool.h"
 #include "base/rng.h"
 #include "cli/bench_cost.h"
+#include "cli/hub.h"
 #include "cli/cmd.h"
 #include "cli/load.h"
 #include "kernels/kernels.h"
@@ -222,7 +223,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
                          .ctx_tok = o.load.ctx > need ? o.load.ctx : need,
                          .n_sessions = (int)o.seqs,
                          .progress = true};
-    HD_TRY(hd_engine_open(&e, argv[1], &eo, err));
+    HD_TRY(hd_hub_open_engine(&e, argv[1], &eo, err));
     r.load_s = hd_now_s() - t0;
     for (; made < o.seqs; made++) HD_TRY(hd_session_open(&s[made], e, err));
     HD_TRY(measure(&r, e, s, &o, t0, err));

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "cli/cmd.h"
+#include "cli/hub.h"
 #include "cli/opts.h"
 #include "infer/compare.h"
 #include "infer/importance.h"
@@ -204,7 +205,7 @@ static hd_status run_all(const options *o, hd_err *err)
     if (!q.mix) return unknown_type(o->type, err);
     HD_TRY(join_rules(&rules, &o->rules, err));
     q.rules = (const char *)rules.data;
-    HD_TRY(hd_source_open(&s, o->in, true, err));
+    HD_TRY(hd_hub_open_source(&s, o->in, true, err));
     if (o->imatrix) {
         HD_TRY(learn_importance(&importance, &r, s, o, err));
         q.importance = importance.v;

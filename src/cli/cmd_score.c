@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "cli/cmd.h"
+#include "cli/hub.h"
 #include "cli/opts.h"
 #include "infer/compare.h"
 #include "infer/score.h"
@@ -201,7 +202,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
         return hd_fail(err, HD_USAGE, "score: --logits goes with one sequence, not with chunks (-c)");
     if (o.kl && (!o.ctx || o.exact)) return hd_fail(err, HD_USAGE, "score: --kl goes with -c and without --exact");
     HD_TRY(cache_type(&type, o.exact ? "f32" : o.cache, err));
-    HD_TRY(hd_source_open(&s, argv[1], true, err));
+    HD_TRY(hd_hub_open_source(&s, argv[1], true, err));
     if (o.tokens) HD_TRY(ids_from_list(&ids, o.tokens, err));
     else HD_TRY(ids_from_text(&ids, &bos, s, &o, err));
     hd_model_opts mo = {.n_threads = (int)o.threads, .exact = o.exact, .pack = o.no_pack ? 0 : -1};

@@ -8,6 +8,7 @@
 
 #include "base/utf8.h"
 #include "cli/cmd.h"
+#include "cli/hub.h"
 #include "cli/opts.h"
 #include "model/chat.h"
 #include "model/json.h"
@@ -211,7 +212,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     if (chat && n > 1) return hd_fail(err, HD_USAGE, "tokenize: --chat takes its text from the file alone");
     if ((name || think) && !chat)
         return hd_fail(err, HD_USAGE, "tokenize: --chat-format and --thinking belong to --chat");
-    HD_TRY(hd_source_open(&s, argv[1], false, err));
+    HD_TRY(hd_hub_open_source(&s, argv[1], false, err));
     HD_TRY(hd_tokenizer_open(&t, s, err));
     if (back) {
         HD_TRY(decode(t, json, err));

@@ -16,6 +16,7 @@
 #define HD_CLI_HUB_H
 
 #include "base/buf.h"
+#include "model/source.h"
 
 enum { HD_HUB_NAME = 128, HD_HUB_PATH = 256 }; // of owner/repo; of a file in a repository
 
@@ -65,6 +66,10 @@ hd_status hd_hub_repo_folder(char **path, const char *repo, hd_err *err);
  * free().  A name that could be pulled and is not there is HD_IO and says how; anything else is returned
  * unchanged, for whoever opens it to complain. */
 hd_status hd_hub_resolve(char **path, const char *name, hd_err *err);
+
+/* Resolve and open: what every command that takes a MODEL calls. */
+hd_status hd_hub_open_source(hd_source **out, const char *name, bool need_weights, hd_err *err);
+hd_status hd_hub_open_engine(hd_engine **out, const char *name, const hd_engine_opts *o, hd_err *err);
 
 typedef struct {
     char *name, *path; // what commands call it; where it is

@@ -186,6 +186,24 @@ fail:
     return st;
 }
 
+hd_status hd_hub_open_source(hd_source **out, const char *name, bool need_weights, hd_err *err)
+{
+    char *path;
+    hd_status st = hd_hub_resolve(&path, name, err);
+    if (st == HD_OK) st = hd_source_open(out, path, need_weights, err);
+    free(path);
+    return st;
+}
+
+hd_status hd_hub_open_engine(hd_engine **out, const char *name, const hd_engine_opts *o, hd_err *err)
+{
+    char *path;
+    hd_status st = hd_hub_resolve(&path, name, err);
+    if (st == HD_OK) st = hd_engine_open(out, path, o, err);
+    free(path);
+    return st;
+}
+
 /* ---- The list ---- */
 
 static hd_status add_model(hd_hub_models *m, const char *name, const char *path, hd_err *err)

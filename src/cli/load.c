@@ -1,5 +1,6 @@
 /* Opening a model for a command. */
 #include "cli/load.h"
+#include "cli/hub.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -94,9 +95,9 @@ hd_status hd_load(hd_loaded *l, const char *model, const hd_load_opts *o, hd_err
         hd_engine_opts so = eo;
         so.chat_format = NULL;
         so.ctx_tok = 0;
-        HD_TRY(hd_engine_open(&l->small, o->draft, &so, err));
+        HD_TRY(hd_hub_open_engine(&l->small, o->draft, &so, err));
     }
-    HD_TRY(hd_engine_open(&l->engine, model, &eo, err));
+    HD_TRY(hd_hub_open_engine(&l->engine, model, &eo, err));
     HD_TRY(hd_load_sampler(l, o, err));
     HD_TRY(hd_load_session(l, o, &l->session, err));
 fail:

@@ -109,7 +109,7 @@ slow=$!
 for _ in $(seq 100); do [ -s "$models/o--slow/.m-q4_k_m.gguf.part" ] && break; sleep 0.05; done
 fails "a second pull" 1 "another pull of it is under way" pull o/slow
 kill -9 $slow
-wait $slow 2>/dev/null
+{ wait $slow; } 2>/dev/null
 leaves_nothing slow
 check "the killed one's part is kept" test -s "$models/o--slow/.m-q4_k_m.gguf.part"
 "$HADAL" pull o/slow >"$tmp/slow.out" 2>&1 &
@@ -149,4 +149,17 @@ cp "$tmp/old" "$models/mine.gguf"
 says "a file put there by hand" "^mine +0.00 GB" "$HADAL" models
 fails "opens by its name" 1 "mine.gguf: this is no GGUF" "$HADAL" inspect mine
 says "and is removed" "^removed mine" "$HADAL" models --remove mine
+
+# A short name is a model everywhere
+if [ -n "${HADAL_TEST_MODEL:-}" ]; then
+    mkdir -p "$models/bartowski--SmolLM2-135M-Instruct-GGUF"
+    ln "$HADAL_TEST_MODEL" "$models/bartowski--SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct-Q8_0.gguf" 2>/dev/null ||
+        cp "$HADAL_TEST_MODEL" "$models/bartowski--SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct-Q8_0.gguf"
+    says "its name in the list" '^smollm2:135m +0.10 GB' "$HADAL" models
+    says "inspect" '30 layers' "$HADAL" inspect smollm2:135m
+    says "tokenize" '19556' bash -c 'printf Hello | "$0" tokenize SmolLM2:135M' "$HADAL"
+    says "generate" '.' "$HADAL" generate smollm2:135m -p Hello -n 2
+    check "score" "$HADAL" score smollm2:135m --text "Hello world"
+    check "quantize" "$HADAL" quantize smollm2:135m "$tmp/q.gguf" --type q4_0
+fi
 finish
