@@ -12,6 +12,9 @@ typedef struct {
     hd_status (*run)(int argc, char **argv, hd_err *err);
 } hd_command;
 
+/* main's table, NULL at its end. */
+extern const hd_command *const hd_commands[];
+
 extern const hd_command hd_cmd_bench, hd_cmd_chat, hd_cmd_completion, hd_cmd_generate, hd_cmd_inspect, hd_cmd_models,
     hd_cmd_pull, hd_cmd_quantize, hd_cmd_score, hd_cmd_tokenize;
 

@@ -2,18 +2,20 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/utf8.h"
 #include "cli/cmd.h"
 #include "cli/load.h"
+#include "cli/terminal.h"
 #include "model/json.h"
 
 enum { MAX_PROMPT = 256 << 20 };
 
 typedef struct {
-    const char *prompt, *file, *system;
+    const char *prompt, *file, *system, *session;
     int64_t n, think;
     bool chat, json, no_bos, stats;
     hd_opt_list stop;
@@ -22,14 +24,15 @@ typedef struct {
 
 typedef struct {
     hd_buf text, thinking;
-    bool print, failed;
+    bool print, tty, failed; // tty: a person's screen, which must not obey the model
 } output;
 
 static void on_text(void *arg, hd_text_kind kind, const char *text, size_t n)
 {
     output *o = arg;
     if (o->print && kind == HD_TEXT_ANSWER) {
-        fwrite(text, 1, n, stdout);
+        if (o->tty) hd_print_shown(stdout, text, n);
+        else fwrite(text, 1, n, stdout);
         fflush(stdout);
     }
     if (!o->print && hd_buf_add(kind == HD_TEXT_ANSWER ? &o->text : &o->thinking, text, n, NULL) != HD_OK)
@@ -44,6 +47,7 @@ static hd_status read_prompt(hd_buf *b, const options *o, hd_err *err)
     hd_status st;
     if (o->prompt) return hd_buf_adds(b, o->prompt, err);
     if (o->file && strcmp(o->file, "-") != 0) return hd_file_read(b, o->file, err);
+    if (isatty(STDIN_FILENO) == 1) fputs("reading the prompt: Ctrl-D ends it\n", stderr);
     while ((n = fread(part, 1, sizeof part, stdin)) > 0) HD_TRY(hd_buf_add(b, part, n, err));
     if (ferror(stdin)) return hd_fail_errno(err, "generate: standard input");
     return HD_OK;
@@ -113,7 +117,7 @@ static void print_stats(const hd_generated *r, int64_t n_prompt, double prompt_s
 static hd_status generate(hd_loaded *l, const options *o, const hd_ids *ids, hd_err *err)
 {
     hd_status st;
-    output out = {.print = !o->json};
+    output out = {.print = !o->json, .tty = isatty(STDOUT_FILENO) == 1};
     hd_generated r;
     hd_watch watch = {.stop = &hd_interrupted};
     hd_generate_opts g = {.max_tok = o->n,
@@ -128,12 +132,14 @@ static hd_status generate(hd_loaded *l, const options *o, const hd_ids *ids, hd_
     hd_buf_init(&out.text, (size_t)1 << 30);
     hd_buf_init(&out.thinking, (size_t)1 << 30);
     double t0 = hd_now_s();
+    if (o->session && hd_is_file(o->session)) HD_TRY(hd_session_restore(l->session, o->session, err));
     HD_TRY(hd_session_sync(l->session, ids->id, ids->n, &watch, err));
     double prompt_s = hd_now_s() - t0;
     hd_sampler_reset(l->sampler, ids->id, ids->n);
     HD_TRY(hd_generate(l->session, l->sampler, &g, &r, err));
     if (o->json) HD_TRY(print_json(l, &out, &r, ids->n, prompt_s, err));
     else putchar('\n');
+    if (o->session) HD_TRY(hd_session_save(l->session, o->session, err));
     if (o->stats) print_stats(&r, ids->n, prompt_s);
     if (r.why == HD_STOP_CONTEXT)
         hd_warn("generate: the context of %lld ids is full: ask for more with --ctx",
@@ -158,6 +164,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
         {"chat-format", 0, HD_OPT_STR, &o.load.chat_format, 0, 0},
         {"system", 0, HD_OPT_STR, &o.system, 0, 0},
         {"think-budget", 0, HD_OPT_INT, &o.think, 0, 1 << 30},
+        {"session", 0, HD_OPT_STR, &o.session, 0, 0},
         {"stop", 0, HD_OPT_LIST, &o.stop, 0, 0},
         {"no-bos", 0, HD_OPT_FLAG, &o.no_bos, 0, 0},
         {"stats", 0, HD_OPT_FLAG, &o.stats, 0, 0},
@@ -190,20 +197,22 @@ fail:
 const hd_command hd_cmd_generate = {
     .verb = "generate",
     .summary = "continue a text",
-    .help = "usage: hadal generate MODEL [-p TEXT | -f FILE] [options]\n\n"
-            "Prints the continuation alone; without -p and -f the prompt is read from standard input.\n\n"
-            "  -p, --prompt TEXT  -f, --file FILE\n"
-            "  -n, --n-predict N        at most N ids (256); 0: until the text or the context ends\n"
-            "      --chat               the prompt is what a user says; --system TEXT goes before it\n"
-            "      --chat-format NAME   instead of the model's own\n"
-            "      --think-budget N     end the thinking after N ids\n"
-            "      --stop TEXT          end before this text (may be repeated)\n"
-            "      --no-bos             do not begin with the model's BOS\n"
-            "      --stats              speed on stderr\n"
-            "      --json               one JSON object: text, ids, finish_reason, counts, "
-            "seconds\n" HD_MODEL_HELP HD_DRAFT_HELP HD_SAMPLE_HELP "\nexamples:\n"
-            "  hadal generate smollm2.gguf -p 'Once upon a time' -n 64 --temp 0\n"
-            "  hadal generate r1.gguf --chat -p 'What is 17 * 23?' --think-budget 500\n"
-            "  hadal generate qwen-1.5b.gguf -f code.py --draft qwen-0.5b.gguf --stats\n",
+    .help =
+        "usage: hadal generate MODEL [-p TEXT | -f FILE] [options]\n\n"
+        "Prints the continuation alone; without -p and -f the prompt is read from standard input.\n\n"
+        "  -p, --prompt TEXT  -f, --file FILE\n"
+        "  -n, --n-predict N        at most N ids (256); 0: until the text or the context ends\n"
+        "      --chat               the prompt is what a user says; --system TEXT goes before it\n"
+        "      --chat-format NAME   instead of the model's own\n"
+        "      --think-budget N     end the thinking after N ids\n"
+        "      --stop TEXT          end before this text (may be repeated)\n"
+        "      --session FILE       keep what was computed, and take it up when a prompt begins the same\n"
+        "      --no-bos             do not begin with the model's BOS\n"
+        "      --stats              speed on stderr\n"
+        "      --json               one JSON object: text, ids, finish_reason, counts, "
+        "seconds\n" HD_MODEL_HELP HD_DRAFT_HELP HD_SAMPLE_HELP "\nexamples:\n"
+        "  hadal generate smollm2.gguf -p 'Once upon a time' -n 64 --temp 0\n"
+        "  hadal generate r1.gguf --chat -p 'What is 17 * 23?' --think-budget 500\n"
+        "  hadal generate qwen-1.5b.gguf -f code.py --draft qwen-0.5b.gguf --stats\n",
     .run = run,
 };
