@@ -29,6 +29,26 @@ static hd_gguf_str str_of(const json_t *s)
     return (hd_gguf_str){json_string_value(s), json_string_length(s)};
 }
 
+/* A model's configuration, and three kinds of end: of a text, of a turn, of a message. */
+static hd_status put_ends(hd_gguf_writer *w, uint32_t n_vocab, hd_err *err)
+{
+    static const struct {
+        const char *key;
+        uint32_t v;
+    } keys[] = {{"qwen2.block_count", 2},          {"qwen2.context_length", 128},
+                {"qwen2.embedding_length", 64},    {"qwen2.feed_forward_length", 128},
+                {"qwen2.attention.head_count", 4}, {"qwen2.attention.head_count_kv", 2}};
+    hd_status st;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        HD_TRY(hd_gguf_put_u32(w, keys[i].key, keys[i].v, err));
+    HD_TRY(hd_gguf_put_f32(w, "qwen2.attention.layer_norm_rms_epsilon", 1e-6f, err));
+    HD_TRY(hd_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", n_vocab + 2, err));
+    HD_TRY(hd_gguf_put_u32(w, "tokenizer.ggml.eot_token_id", n_vocab + 3, err));
+    HD_TRY(hd_gguf_put_u32(w, "tokenizer.ggml.eom_token_id", 7, err));
+fail:
+    return st;
+}
+
 /* The same vocabulary as GGUF; true when `pre` names its words. */
 static bool write_gguf(const char *path, const char *pre)
 {
@@ -57,6 +77,7 @@ static bool write_gguf(const char *path, const char *pre)
     HD_TRY(hd_gguf_put_str(w, "tokenizer.ggml.pre", pre, strlen(pre), &err));
     HD_TRY(hd_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)n_vocab + 2, &err));
     HD_TRY(hd_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", true, &err));
+    HD_TRY(put_ends(w, (uint32_t)n_vocab, &err));
     HD_TRY(hd_gguf_put_arr_str(w, "tokenizer.ggml.tokens", token, n, &err));
     HD_TRY(hd_gguf_put_arr(w, "tokenizer.ggml.token_type", HD_GGUF_I32, type, n, &err));
     HD_TRY(hd_gguf_put_arr_str(w, "tokenizer.ggml.merges", merge, n_merges, &err));
@@ -146,6 +167,9 @@ static void test_golden(void)
         CHECK_OK(hd_source_open(&s, path, false, &err));
         if (s) CHECK_OK(hd_tokenizer_open(&t, s, &err));
         if (t) check_texts(t, config, "GGUF", true);
+        const hd_config *c = s ? hd_source_config(s) : NULL;
+        CHECK(c && c->n_eos == 3 && c->eos[0] == hd_tokenizer_find(t, "<|end|>") &&
+              c->eos[1] == hd_tokenizer_find(t, "<｜User｜>") && c->eos[2] == 7);
         if (t) CHECK(hd_tokenizer_adds_bos(t) && hd_tokenizer_bos(t) == hd_tokenizer_find(t, "<|end|>"));
         hd_tokenizer_close(t);
         hd_source_close(s);
