@@ -8,6 +8,7 @@
 
 #include "model/model.h"
 #include "model/quantize.h"
+#include "old_gguf.h"
 #include "test.h"
 
 enum { MAX_T = 64, MAX_V = 128, COPIES = 4 };
@@ -204,6 +205,21 @@ static bool can_be_gguf(const hd_config *c)
            !(c->rope.mscale_all_dim != 0 && c->rope.mscale != c->rope.mscale_all_dim);
 }
 
+static void test_old_gguf(const char *path, const golden *g, const char *name)
+{
+    char old[512];
+    hd_source *s = NULL;
+    CHECK_OK(hd_source_open(&s, path, true, &err));
+    if (!s) return;
+    snprintf(old, sizeof old, "%s/old-%s.gguf", temp, name);
+    if (hd_source_config(s)->kv_lora_rank > 0) {
+        CHECK_OK(old_gguf_write(old, s, &err));
+        test_file(old, g, name, "old GGUF", true);
+        remove(old);
+    }
+    hd_source_close(s);
+}
+
 static void test_gguf(const char *folder, const golden *g, const char *name)
 {
     char path[512];
@@ -216,7 +232,10 @@ static void test_gguf(const char *folder, const golden *g, const char *name)
     hd_status st = hd_quantize(path, s, &o, &r, &err);
     if (can_be_gguf(hd_source_config(s))) {
         CHECK(st == HD_OK, "%s: %s", name, err.msg);
-        if (st == HD_OK) test_file(path, g, name, "GGUF", true);
+        if (st == HD_OK) {
+            test_file(path, g, name, "GGUF", true);
+            test_old_gguf(path, g, name);
+        }
     } else CHECK(st == HD_UNSUPPORTED, "%s: written as GGUF, which cannot hold it", name);
     hd_source_close(s);
     remove(path);
