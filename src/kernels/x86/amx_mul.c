@@ -60,15 +60,6 @@ INLINE int row_of(int i, int M)
     return (i / 2 + 1) * TILE_ROWS > M ? M - TILE_ROWS : i / 2 * TILE_ROWS;
 }
 
-INLINE void block_sums(int32_t *to, const uint8_t *q, size_t stride, const int8_t *w)
-{
-    _tile_loadd(4, q, stride);
-    _tile_loadd(6, w, 64);
-    _tile_zero(0);
-    _tile_dpbssd(0, 4, 6);
-    _tile_stored(0, to, 64);
-}
-
 INLINE void unpack_simple(hd_panel_id id, bool min, int bytes, work *o, const uint8_t *w, int nb)
 {
     const __m512i offset = _mm512_set1_epi8((char)offset_of(id));
