@@ -166,7 +166,7 @@ INLINE void unpack_k(hd_panel_id id, work *o, const uint8_t *super)
         fetch(ints + 2 * AHEAD, block + 64);
         UNROLL for (int z = 0; z < 2; z++) {
             int8_t *to = o->w[z] + b / 2 * 2048 + b % 2 * 512;
-            __m512i even, odd, shift;
+            __m512i even = _mm512_setzero_si512(), odd = even, shift = even; // set at j == 0
             UNROLL for (int j = 0; j < 4; j++) {
                 if (j == 0 || (six && j == 2)) { // q6_K: a scale per 16
                     __m512i sc = six ? load_i8(scales + j / 2 * 32 + 16 * z) : load_u8(scales + b % 2 * 32 + 16 * z);
