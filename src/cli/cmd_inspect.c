@@ -86,7 +86,7 @@ static hd_status gather_plan(hd_facts *f, hd_err *err)
         hd_fail(&f->plan_err, HD_UNSUPPORTED, "%s", why ? "the model cannot be run" : "there are no weights");
         return HD_OK;
     }
-    hd_status st = hd_model_plan(&f->plan, f->source, HD_CACHE_F16, &f->plan_err);
+    hd_status st = hd_model_plan(&f->plan, f->source, HD_CACHE_BF16, &f->plan_err);
     f->has_plan = st == HD_OK;
     if (st == HD_NOMEM && err) *err = f->plan_err;
     return st == HD_NOMEM ? st : HD_OK;

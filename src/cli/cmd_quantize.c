@@ -112,7 +112,7 @@ static hd_status measure(report *r, const hd_source *s, const options *o, hd_err
     HD_TRY(hd_source_open(&made, o->out, true, err));
     HD_TRY(hd_model_open(&before, s, &mo, err));
     HD_TRY(hd_model_open(&after, made, &mo, err));
-    HD_TRY(hd_compare(&r->diff, before, HD_CACHE_F16, after, HD_CACHE_F16, t.ids.id, t.ids.n, t.ctx, t.bos, o->chunks, err));
+    HD_TRY(hd_compare(&r->diff, before, HD_CACHE_BF16, after, HD_CACHE_BF16, t.ids.id, t.ids.n, t.ctx, t.bos, o->chunks, err));
 fail:
     hd_model_close(after);
     hd_model_close(before);

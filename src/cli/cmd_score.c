@@ -170,7 +170,7 @@ fail:
 static hd_status run(int argc, char **argv, hd_err *err)
 {
     hd_status st;
-    options o = {.cache = "f16"};
+    options o = {.cache = "bf16"};
     int n = 0;
     const hd_opt opts[] = {
         {"tokens", 0, HD_OPT_STR, &o.tokens, 0, 0},
@@ -193,7 +193,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     hd_model *m = NULL;
     hd_ids ids = {0};
     int32_t bos = -1;
-    hd_cache_type type = HD_CACHE_F16;
+    hd_cache_type type = HD_CACHE_BF16;
     HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], argc, argv, &n, err));
     if (n != 1 || !o.tokens + !o.text + !o.text_file != 2)
         return hd_fail(err, HD_USAGE,
@@ -233,7 +233,7 @@ const hd_command hd_cmd_score = {
         "      --logits FILE      write a row of float32 logits for every id, [ids, vocabulary], native byte "
         "order\n"
         "      --exact            f32 activations, sums and cache: slow, for comparing\n"
-        "      --cache TYPE       f16 (default), bf16, q8_0, f32\n"
+        "      --cache TYPE       bf16 (default), f16, q8_0, f32\n"
         "      --slice N          rows of one pass (changes no bit of the result)\n"
         "      --no-bos           the text starts without the begin-of-sequence id\n"
         "      --no-pack          read weights from the file's own pages\n"

@@ -103,7 +103,7 @@ hd_status hd_engine_open(hd_engine **out, const char *path, const hd_engine_opts
     if (o->n_sessions < 0 || n_sessions > MAX_SESSIONS)
         return hd_fail(err, HD_USAGE, "engine: %d sessions: must be 0 to %d", o->n_sessions, MAX_SESSIONS);
     HD_TRY(hd_alloc(&e, sizeof *e, err));
-    HD_TRY(cache_type_named(&e->cache_type, o->cache_type ? o->cache_type : o->exact ? "f32" : "f16", err));
+    HD_TRY(cache_type_named(&e->cache_type, o->cache_type ? o->cache_type : o->exact ? "f32" : "bf16", err));
     HD_TRY(hd_source_open(&e->src, path, true, err));
     HD_TRY(hd_model_open(&e->model, e->src, &mo, err));
     e->n_vocab = hd_model_config(e->model)->n_vocab;

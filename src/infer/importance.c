@@ -183,7 +183,7 @@ hd_status hd_importances_open(hd_importances *out, hd_perplexity *p, hd_model *m
     HD_TRY(watcher_open(&w, s, err));
     d->watch = watch;
     d->watch_arg = &w;
-    st = hd_perplexity_run(p, m, HD_CACHE_F16, id, n, ctx, bos, max_chunks, err);
+    st = hd_perplexity_run(p, m, HD_CACHE_BF16, id, n, ctx, bos, max_chunks, err);
     d->watch = NULL;
     HD_TRY(st);
     HD_TRY(collect(out, &w, &e, err));
