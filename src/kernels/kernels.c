@@ -43,6 +43,13 @@ static unsigned cpu_features(void)
     if (all(d7, 1u << 24 | 1u << 25 | 1u << 22) && all(lo, 3u << 17) && tiles_granted()) have |= F_AMX;
     return have;
 }
+#elif defined __aarch64__
+#include <sys/auxv.h>
+
+enum { F_DOTPROD = 1 };
+
+/* HWCAP_ASIMDDP, bit 20 of the word (Documentation/arch/arm64/elf_hwcaps). */
+static unsigned cpu_features(void) { return getauxval(AT_HWCAP) >> 20 & 1 ? F_DOTPROD : 0; }
 #else
 static unsigned cpu_features(void) { return 0; }
 #endif
@@ -62,7 +69,8 @@ static const struct {
     {"bf16", F_BF16, {hd_fill_attn_bf16}},
     {"amx", F_AMX, {hd_fill_mul_amx, hd_fill_attn_amx}},
 #elif defined __aarch64__
-    {"neon", 0, {hd_fill_rows_neon, hd_fill_attn_neon}},
+    {"neon", 0, {hd_fill_mul_neon, hd_fill_rows_neon, hd_fill_attn_neon}},
+    {"dotprod", F_DOTPROD, {hd_fill_mul_dotprod}},
 #endif
 };
 enum { N_LEVELS = sizeof levels / sizeof *levels };

@@ -5,7 +5,7 @@
  * Compiled with -ffp-contract=off: a fused multiply-add appears only where it is written.
  *
  * Levels: ref (plain C), avx2 (+FMA, F16C), vnni (AVX-512 F/BW/VL/DQ + VNNI), bf16 (vnni + AVX512_BF16), amx (bf16 +
- * AMX-TILE/INT8/BF16), neon.  A level may be forced with HADAL_CPU=name. */
+ * AMX-TILE/INT8/BF16); neon, dotprod (neon + FEAT_DotProd).  A level may be forced with HADAL_CPU=name. */
 #ifndef HD_KERNELS_KERNELS_H
 #define HD_KERNELS_KERNELS_H
 

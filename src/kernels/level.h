@@ -9,6 +9,8 @@ void hd_fill_mul_ref(hd_kernels *k);
 void hd_fill_mul_avx2(hd_kernels *k);
 void hd_fill_mul_vnni(hd_kernels *k);
 void hd_fill_mul_amx(hd_kernels *k);
+void hd_fill_mul_neon(hd_kernels *k);
+void hd_fill_mul_dotprod(hd_kernels *k);
 void hd_fill_rows_ref(hd_kernels *k);
 void hd_fill_rows_avx2(hd_kernels *k);
 void hd_fill_rows_vnni(hd_kernels *k);
