@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/pool.h"
@@ -29,6 +30,8 @@ typedef struct {
 
 typedef struct {
     rate prompt, gen;
+    double prompt_cpu,
+        gen_cpu;            // the same per second of processor time: steady where others share the machine
     double load_s, first_s; // from start to a model in memory; to the first id of the prompt's answer
     hd_bench_cost cost;
     uint64_t rss_bytes, peak_bytes; // resident at the end, and at most
@@ -45,6 +48,13 @@ static rate rate_of(const double *v, int64_t n)
     for (int64_t i = 0; i < n; i++) r.dev += (v[i] - r.mean) * (v[i] - r.mean);
     r.dev = n > 1 ? sqrt(r.dev / (double)(n - 1)) : 0;
     return r;
+}
+
+static double cpu_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static hd_status random_ids(hd_ids *out, int64_t n, int64_t n_vocab, uint64_t seed, hd_err *err)
@@ -108,7 +118,7 @@ static hd_status measure(report *r, const hd_engine *e, hd_session **s, const op
     double prompt[MAX_REPS], gen[MAX_REPS];
     int seqs = (int)o->seqs;
     hd_progress bar;
-    double t = hd_now_s();
+    double t = hd_now_s(), cpu, prompt_cpu = 0, gen_cpu = 0;
     /* The first one warms up, and is what a user waits for. */
     HD_TRY(prompts(e, s, seqs, o->p > 0 ? o->p : 1, 0, err));
     r->first_s = hd_now_s() - t_start;
@@ -118,20 +128,26 @@ static hd_status measure(report *r, const hd_engine *e, hd_session **s, const op
         for (int k = 0; k < seqs; k++) hd_session_rewind(s[k], 0);
         if (o->depth > 0) HD_TRY(prompts(e, s, seqs, o->depth, 100 + (uint64_t)i, err));
         t = hd_now_s();
+        cpu = cpu_now();
         if (o->p > 0) HD_TRY(prompts(e, s, seqs, o->p, 1 + (uint64_t)i, err));
         prompt[i] = (double)(o->p * seqs) / (hd_now_s() - t);
+        prompt_cpu += cpu_now() - cpu;
         /* Generation starts behind `depth`, not behind the prompt: as llama-bench does, so that figures
          * compare. */
         for (int k = 0; k < seqs; k++) hd_session_rewind(s[k], o->depth);
         if (o->depth == 0) HD_TRY(prompts(e, s, seqs, 1, 50, err));
         t = hd_now_s();
+        cpu = cpu_now();
         HD_TRY(generate(e, s, seqs, o->n, err));
         gen[i] = (double)(o->n * seqs) / (hd_now_s() - t);
+        gen_cpu += cpu_now() - cpu;
         hd_progress_add(&bar, 1);
     }
     hd_progress_end(&bar);
     r->prompt = rate_of(prompt, o->p > 0 ? o->reps : 0);
     r->gen = rate_of(gen, o->n > 0 ? o->reps : 0);
+    r->prompt_cpu = o->p > 0 ? (double)(o->p * seqs * o->reps) / prompt_cpu : 0;
+    r->gen_cpu = o->n > 0 ? (double)(o->n * seqs * o->reps) / gen_cpu : 0;
 fail:
     return st;
 }
@@ -159,17 +175,17 @@ static const char *level(void)
 
 static hd_status print_json(const char *model, const report *r, const options *o, int threads, hd_err *err)
 {
-    json_t *j = json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, "
-                          "s:I, s:f, s:f, s:f, s:f}",
-                          "model", model, "level", level(), "threads", threads, "sequences",
-                          (json_int_t)o->seqs, "prompt_tok", (json_int_t)o->p, "gen_tok", (json_int_t)o->n,
-                          "depth_tok", (json_int_t)o->depth, "repetitions", (json_int_t)o->reps,
-                          "prompt_tok_s", r->prompt.mean, "prompt_tok_s_dev", r->prompt.dev, "gen_tok_s",
-                          r->gen.mean, "gen_tok_s_dev", r->gen.dev, "load_s", r->load_s, "first_token_s",
-                          r->first_s, "weight_bytes", (json_int_t)r->cost.weight_bytes, "rss_bytes",
-                          (json_int_t)r->rss_bytes, "peak_rss_bytes", (json_int_t)r->peak_bytes,
-                          "token_bytes", r->cost.token_bytes, "token_weights", r->cost.token_weights,
-                          "read_bytes_s", r->bandwidth, "read_share", o->seqs == 1 ? read_share(r) : 0.0);
+    json_t *j = json_pack(
+        "{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, "
+        "s:I, s:f, s:f, s:f, s:f, s:f, s:f}",
+        "model", model, "level", level(), "threads", threads, "sequences", (json_int_t)o->seqs, "prompt_tok",
+        (json_int_t)o->p, "gen_tok", (json_int_t)o->n, "depth_tok", (json_int_t)o->depth, "repetitions",
+        (json_int_t)o->reps, "prompt_tok_s", r->prompt.mean, "prompt_tok_s_dev", r->prompt.dev, "gen_tok_s",
+        r->gen.mean, "gen_tok_s_dev", r->gen.dev, "load_s", r->load_s, "first_token_s", r->first_s,
+        "weight_bytes", (json_int_t)r->cost.weight_bytes, "rss_bytes", (json_int_t)r->rss_bytes,
+        "peak_rss_bytes", (json_int_t)r->peak_bytes, "token_bytes", r->cost.token_bytes, "token_weights",
+        r->cost.token_weights, "read_bytes_s", r->bandwidth, "read_share", o->seqs == 1 ? read_share(r) : 0.0,
+        "prompt_tok_cpu_s", r->prompt_cpu, "gen_tok_cpu_s", r->gen_cpu);
     return hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6), "bench", err);
 }
 
