@@ -6,6 +6,7 @@
 #include "kernels/kernels.h"
 
 void hd_fill_mul_ref(hd_kernels *k);
+void hd_fill_act_avx2(hd_kernels *k);
 void hd_fill_mul_avx2(hd_kernels *k);
 void hd_fill_mul_vnni(hd_kernels *k);
 void hd_fill_mul_amx(hd_kernels *k);

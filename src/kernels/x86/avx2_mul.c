@@ -188,6 +188,54 @@ INLINE void tile_float(hd_panel_id id, int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
+/* Both elements of a pair of fp8, 8 rows.  e4m3 shifted left by 7 in 16 bits is an f16 of value times 2^-8, subnormals
+ * included; the 2^8 goes into the scale. */
+INLINE void load_f8(const uint8_t *p, __m256 w[2])
+{
+    __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p));
+    v = _mm256_or_si256(_mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x7f)), 7),
+                        _mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x80)), 8));
+    /* even elements to the lower half, odd ones to the upper */
+    v = _mm256_packus_epi32(_mm256_and_si256(v, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(v, 16));
+    v = _mm256_permute4x64_epi64(v, 0xd8);
+    w[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(v));
+    w[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1));
+}
+
+/* One chain of FMAs per 128, then  y += scale * chain. */
+INLINE void tile_f8(int rows, const tile *t)
+{
+    __m256 f[2][4];
+    UNROLL for (int m = 0; m < rows; m++) UNROLL for (int z = 0; z < 4; z++) f[m][z] = _mm256_setzero_ps();
+    for (int64_t i0 = 0; i0 < t->k; i0 += 128) {
+        const uint8_t *p = t->w + i0 / 128 * P_F8;
+        const int64_t n = t->k - i0 < 128 ? t->k - i0 : 128;
+        __m256 g[2][4];
+        float scale;
+        memcpy(&scale, p, 4);
+        UNROLL for (int m = 0; m < rows; m++) UNROLL for (int z = 0; z < 4; z++) g[m][z] = _mm256_setzero_ps();
+        for (int64_t i = 0; i < n; i += 2) { // an odd k has a zero behind it
+            __m256 x[2][2];
+            UNROLL for (int m = 0; m < rows; m++) {
+                uint32_t two;
+                memcpy(&two, AT(t->act + (i0 + i) * 2, m), 4);
+                x[m][0] = _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)(two << 16)));
+                x[m][1] = _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)(two & 0xffff0000)));
+            }
+            UNROLL for (int z = 0; z < 4; z++) {
+                __m256 w[2];
+                load_f8(p + 64 + i * 32 + 16 * z, w);
+                UNROLL for (int m = 0; m < rows; m++)
+                    UNROLL for (int e = 0; e < 2; e++) g[m][z] = _mm256_fmadd_ps(w[e], x[m][e], g[m][z]);
+            }
+        }
+        const __m256 s = _mm256_set1_ps(scale * 256);
+        UNROLL for (int m = 0; m < rows; m++)
+            UNROLL for (int z = 0; z < 4; z++) f[m][z] = _mm256_fmadd_ps(g[m][z], s, f[m][z]);
+    }
+    store_tile(rows, t, f);
+}
+
 #define MUL(name, one, two)                                                                                  \
     static void one_##name(const tile *t) { one; }                                                           \
     static void two_##name(const tile *t) { two; }                                                           \
@@ -208,6 +256,7 @@ INLINE void tile_float(hd_panel_id id, int rows, const tile *t)
 FLOAT(f32, HD_PANEL_F32)
 FLOAT(f16, HD_PANEL_F16)
 FLOAT(bf16, HD_PANEL_BF16)
+MUL(f8, tile_f8(1, t), tile_f8(2, t))
 SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
 SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
 SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
@@ -223,6 +272,7 @@ void hd_fill_mul_avx2(hd_kernels *k)
     k->panel_mul[HD_PANEL_F32] = mul_f32;
     k->panel_mul[HD_PANEL_F16] = mul_f16;
     k->panel_mul[HD_PANEL_BF16] = mul_bf16;
+    k->panel_mul[HD_PANEL_F8] = mul_f8;
     k->panel_mul[HD_PANEL_Q8_0] = mul_q8_0;
     k->panel_mul[HD_PANEL_Q4_0] = mul_q4_0;
     k->panel_mul[HD_PANEL_Q4_1] = mul_q4_1;
