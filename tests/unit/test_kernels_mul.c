@@ -5,6 +5,7 @@
 
 #include "base/num.h"
 #include "base/rng.h"
+#include "kernels/panel.h"
 #include "ops/ops.h"
 #include "test.h"
 
@@ -188,8 +189,33 @@ static void test_act(const hd_kernels *kn)
     }
 }
 
-/* One product of every panel kind against a sum in double over the same numbers.  The level rounds each product
- * and each partial sum once: |error| <= (steps + 4) eps sum |w x|, the steps being the f32 additions of one output. */
+/* What the errors of a product are measured against: the sum of |w x|, scale and minimum apart, for they may cancel. */
+static void product_sizes(double size[32], const hd_panel_kind *kind, const uint8_t *panel, const float *w, const double *x,
+                          int64_t k)
+{
+    hd_panel_block o;
+    for (int r = 0; r < 32; r++) size[r] = 0;
+    for (int64_t e = 0; e < k; e++) {
+        if (kind->act >= HD_ACT_Q8 && e % 32 == 0) hd_panel_block_get(&o, kind->id, panel, e / 32);
+        for (int r = 0; r < 32; r++) {
+            double v = fabs((double)w[e * 32 + r]);
+            if (kind->act >= HD_ACT_Q8)
+                v = fabs((double)o.d[r] * o.sc[e % 32 / 16][r] * o.q[r][e % 32]) + fabs((double)o.dmin[r] * o.min[r]);
+            size[r] += v * fabs(x[e]);
+        }
+    }
+}
+
+/* Roundings that one output can suffer, each at most 2^-24 of its size.  Floats: one for each of k additions, in whatever
+ * order.  Integers are exact: two additions for a block of 32 or a group of 128 (scaled sum, minimum) and a handful within
+ * it (conversion, d * scale, the minimum's own product).  4 more for the weights as they were unpacked, fp8's scale. */
+static double roundings(const hd_panel_kind *kind, int64_t k)
+{
+    if (kind->act < HD_ACT_Q8) return (double)k + 4;
+    return 2 * (double)(kind->act == HD_ACT_Q8 ? k / 32 : k / HD_Q8K_GROUP) + 4 + 4;
+}
+
+/* One product of every panel kind against a sum in double over the same numbers. */
 static void test_product(const hd_kernels *kn)
 {
     enum { M = 3 };
@@ -213,17 +239,13 @@ static void test_product(const hd_kernels *kn)
         for (int r = 0; r < M * 40; r++) y[r] = 12345;
         kn->panel_mul[kind->id](panel, k, act, stride, M, y, 40, scratch);
         for (int m = 0; m < M; m++) {
-            double xd[2048];
+            double xd[2048], size[32];
             int wrong = 0;
             blob_decode(xd, kind->act, act + stride * (size_t)m, k);
+            product_sizes(size, kind, panel, w, xd, k);
             for (int r = 0; r < 32; r++) {
-                double sum = 0, size = 0;
-                for (int64_t e = 0; e < k; e++) {
-                    sum += (double)w[e * 32 + r] * xd[e];
-                    size += fabs((double)w[e * 32 + r] * xd[e]);
-                }
-                /* q4_1 and the like: scale and minimum cancel, so the size of both counts */
-                double tol = ((double)k / 8 + 16) * 0x1p-24 * size * 8 + 1e-6;
+                double sum = 0, tol = roundings(kind, k) * 0x1p-24 * size[r];
+                for (int64_t e = 0; e < k; e++) sum += (double)w[e * 32 + r] * xd[e];
                 wrong += !(fabs(sum - (double)y[m * 40 + r]) <= tol);
             }
             for (int r = 32; r < 40; r++) wrong += y[m * 40 + r] != 12345;
