@@ -163,8 +163,9 @@ static hd_status open_editor(hd_lines *l, hd_err *err)
     el_set(l->el, EL_PROMPT, prompt_of);
     el_set(l->el, EL_HIST, history, l->hist);
     el_set(l->el, EL_GETCFN, get_char);
-    el_set(l->el, EL_ADDFN, "hadal-interrupt", "forget the line", on_interrupt);
-    el_set(l->el, EL_ADDFN, "hadal-paste", "insert a paste", on_paste);
+    el_wset(l->el, EL_ADDFN, L"hadal-interrupt", L"forget the line",
+            on_interrupt); // el_set would leak the names
+    el_wset(l->el, EL_ADDFN, L"hadal-paste", L"insert a paste", on_paste);
     el_set(l->el, EL_BIND, "^C", "hadal-interrupt", NULL);
     el_set(l->el, EL_BIND, "\033[200~", "hadal-paste", NULL);
     el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
