@@ -55,6 +55,24 @@ static uint16_t to_16(hd_cache_type t, float x)
 {
     return t == HD_CACHE_BF16 ? hd_f32_to_bf16(saturate(x, 0x1.fep127f)) : hd_f32_to_f16(saturate(x, 65504));
 }
+/* 32 numbers, those past n zero.  bf16 is done on the bits, so that the compiler makes vectors of it: NaN becomes 0, the
+ * magnitude at most 0x7f7f (the largest finite one), then round to nearest even. */
+static void block_16(hd_cache_type t, uint16_t h[32], const float *x, int n)
+{
+    uint32_t bits[32] = {0};
+    if (n > 32) n = 32;
+    if (t != HD_CACHE_BF16) {
+        for (int i = 0; i < 32; i++) h[i] = i < n ? to_16(t, x[i]) : 0;
+        return;
+    }
+    memcpy(bits, x, (size_t)n * sizeof *x);
+    for (int i = 0; i < 32; i++) {
+        int32_t a = (int32_t)(bits[i] & 0x7fffffff), number = -(a <= 0x7f800000);
+        a = a < 0x7f7f0000 ? a : 0x7f7f0000;
+        uint32_t u = ((bits[i] & 0x80000000) | (uint32_t)a) & (uint32_t)number;
+        h[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+    }
+}
 static float from_16(hd_cache_type t, uint16_t h)
 {
     return t == HD_CACHE_BF16 ? hd_bf16_to_f32(h) : hd_f16_to_f32(h);
@@ -89,9 +107,11 @@ static void put_key(const hd_kv_shape *s, uint8_t *plane, int slot, const float 
             put_q8((uint16_t *)panel + c, (int8_t *)panel + HD_KV_PANEL * 2 + c, HD_KV_PANEL, k + i,
                    dk - i < Q8 ? dk - i : Q8);
     } else {
-        uint16_t *p = (uint16_t *)panel + 2 * c;
-        for (int i = 0; i < up(dk, 32); i++)
-            p[i / 2 * (HD_KV_PANEL * 2) + i % 2] = i < dk ? to_16(s->type, k[i]) : 0;
+        for (int i = 0; i < dk; i += 32) {
+            uint16_t h[32], *p = (uint16_t *)panel + 2 * c + i * HD_KV_PANEL;
+            block_16(s->type, h, k + i, dk - i);
+            for (int j = 0; j < 16; j++) memcpy(p + j * (HD_KV_PANEL * 2), h + 2 * j, 4); // a pair
+        }
     }
 }
 
@@ -114,14 +134,16 @@ static void get_key(const hd_kv_shape *s, const uint8_t *plane, int slot, float 
 static void put_value(const hd_kv_shape *s, uint8_t *plane, int slot, const float *v)
 {
     int dv = s->dv, pad = up(dv, HD_KV_PANEL);
-    for (int i = 0; i < pad; i += HD_KV_PANEL) {
-        if (s->type == HD_CACHE_F32) {
-            float *p = (float *)plane + (size_t)i * HD_PAGE_TOK + slot * HD_KV_PANEL;
-            for (int c = 0; c < HD_KV_PANEL; c++) p[c] = i + c < dv ? saturate(v[i + c], FLT_MAX) : 0;
-        } else if (s->type != HD_CACHE_Q8_0) {
-            uint16_t *p = (uint16_t *)plane + (size_t)i * HD_PAGE_TOK + slot / 2 * (HD_KV_PANEL * 2) + slot % 2;
-            for (int c = 0; c < HD_KV_PANEL; c++) p[c * 2] = i + c < dv ? to_16(s->type, v[i + c]) : 0;
-        }
+    for (int i = 0; i < pad && s->type == HD_CACHE_F32; i += HD_KV_PANEL) {
+        float *p = (float *)plane + (size_t)i * HD_PAGE_TOK + slot * HD_KV_PANEL;
+        for (int c = 0; c < HD_KV_PANEL; c++) p[c] = i + c < dv ? saturate(v[i + c], FLT_MAX) : 0;
+    }
+    for (int i = 0; i < pad && s->type != HD_CACHE_F32 && s->type != HD_CACHE_Q8_0; i += 32) {
+        uint16_t h[32];
+        block_16(s->type, h, v + i, dv - i);
+        for (int j = 0; j < 32 && i + j < pad; j++)
+            ((uint16_t *)plane)[(size_t)((i + j) / HD_KV_PANEL) * HD_PAGE_TOK * HD_KV_PANEL +
+                                (size_t)(slot / 2 * HD_KV_PANEL + j % HD_KV_PANEL) * 2 + (size_t)slot % 2] = h[j];
     }
     if (s->type != HD_CACHE_Q8_0) return;
     for (int i = 0; i < dv; i += Q8, plane += HD_PAGE_TOK * (2 + Q8)) {
