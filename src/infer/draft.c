@@ -8,11 +8,11 @@
  *   model     a smaller model of the same vocabulary goes on greedily, as long as it is sure
  *   MTP       the model's own extra layer (arXiv:2412.19437, 2.2), which reads the states of the pass before
  *
- * Guessing must pay.  A row more in a pass costs ROW_COST of a pass, making a guess costs `step`; a guess that was right
- * saves a pass.  The balance of late decides: below zero guessing rests, for twice as long each time in a row.  How
- * many: a pass that accepts all doubles the number, another takes it half-way to one more than it accepted.  (Of the
- * rules tried on an edit of code, in ids a pass: back at once to what was accepted 3.9, half-way 5.5; with the longest
- * common stretch of up to 8 ids instead of 4, 5.9.) */
+ * Guessing must pay.  A row more in a pass costs ROW_COST of a pass, making a guess costs `step`; a guess
+ * that was right saves a pass.  The balance of late decides: below zero guessing rests, for twice as long
+ * each time in a row.  How many: a pass that accepts all doubles the number, another takes it half-way to one
+ * more than it accepted.  (Of the rules tried on an edit of code, in ids a pass: back at once to what was
+ * accepted 3.9, half-way 5.5; with the longest common stretch of up to 8 ids instead of 4, 5.9.) */
 #include "infer/session.h"
 
 #include <string.h>
@@ -23,7 +23,7 @@ enum { NGRAM_MAX = 8, NGRAM_MIN = 2, FIRST = 8, REST_MIN = 4, REST_MAX = 128 };
 #define ROW_COST    0.12f // measured: 0.15 with one thread, less with two
 #define BALANCE_MAX 4.0f  // past gains that may be lost again before guessing rests
 #define BALANCE_MIN -0.5f // what a new try may cost
-#define SURE 0.5f // a smaller model's guess below this probability is right too seldom to pay for its pass
+#define SURE        0.5f // a smaller model's guess below this probability is right too seldom to pay for its pass
 
 static int first_guesses(int max) { return max < FIRST ? max : FIRST; }
 
@@ -32,8 +32,7 @@ static int default_max(hd_draft_kind kind)
     return kind == HD_DRAFT_LOOKUP ? HD_MAX_GUESS : kind == HD_DRAFT_MODEL ? 6 : 2;
 }
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Opening ---- */
 
 /* The same words under the same ids, as far as both can say them. */
 static bool same_vocabulary(const hd_engine *a, const hd_engine *b)
@@ -84,7 +83,8 @@ hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *small, 
     hd_status st;
     hd_draft d = {.kind = kind};
     const hd_config *c = hd_model_config(s->e->model);
-    if ((unsigned)kind > HD_DRAFT_MTP) return hd_fail(err, HD_USAGE, "draft: kind %d: there is none such", (int)kind);
+    if ((unsigned)kind > HD_DRAFT_MTP)
+        return hd_fail(err, HD_USAGE, "draft: kind %d: there is none such", (int)kind);
     if (max == 0) max = default_max(kind);
     if (max < 1 || max > HD_MAX_GUESS)
         return hd_fail(err, HD_USAGE, "draft: %d guesses a pass: must be 1 to %d", max, HD_MAX_GUESS);
@@ -182,11 +182,10 @@ void hd_draft_learn(hd_draft *d, int n, int accepted)
     account(d, (float)accepted - (float)n * (ROW_COST + d->step));
 }
 
-/* ---- Look-up
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Look-up ---- */
 
-/* The place whose ids before it agree with the timeline's last ones for longest (NGRAM_MAX is long enough), the latest of
- * those; -1: nowhere for NGRAM_MIN ids. */
+/* The place whose ids before it agree with the timeline's last ones for longest (NGRAM_MAX is long enough),
+ * the latest of those; -1: nowhere for NGRAM_MIN ids. */
 static int64_t seen_before(const hd_ids *v)
 {
     const int32_t *id = v->id, last = id[v->n - 1];
@@ -207,12 +206,12 @@ static int guess_lookup(hd_session *s, int room)
     int64_t from = seen_before(v);
     if (from < 0) return 0;
     /* The copied stretch may run into what it has itself just guessed: a repetition goes on. */
-    for (int k = 0; k < room; k++) s->guess[k] = from + k < v->n ? v->id[from + k] : s->guess[from + k - v->n];
+    for (int k = 0; k < room; k++)
+        s->guess[k] = from + k < v->n ? v->id[from + k] : s->guess[from + k - v->n];
     return room;
 }
 
-/* ---- A smaller model
- * ---------------------------------------------------------------------------------------------- */
+/* ---- A smaller model ---- */
 
 static int guess_model(hd_session *s, int room)
 {
@@ -234,20 +233,21 @@ static int guess_model(hd_session *s, int room)
     return k;
 }
 
-/* ---- The model's own extra layer
- * ---------------------------------------------------------------------------------- */
+/* ---- The model's own extra layer ---- */
 
-/* Bring the extra layer up to state n-2 and id n-1, as far as states are at hand.  `answer`: the last row's logits and
- * state are wanted; false when there are none. */
+/* Bring the extra layer up to state n-2 and id n-1, as far as states are at hand.  `answer`: the last row's
+ * logits and state are wanted; false when there are none. */
 static bool mtp_catch_up(hd_session *s, bool answer)
 {
     hd_draft *d = &s->draft;
-    int64_t D = hd_model_config(s->e->model)->d_model, at = d->mtp_from + hd_seq_len(d->mtp), end = s->ids.n - 1;
+    int64_t D = hd_model_config(s->e->model)->d_model, at = d->mtp_from + hd_seq_len(d->mtp),
+            end = s->ids.n - 1;
     /* States past the cache belong to guesses that were wrong. */
     int64_t known = d->hidden_at + d->n_hidden, done = hd_seq_len(s->seq);
     if (known > done) known = done;
     if (end > known) end = known;
-    if (at < d->hidden_at) { // states before are gone: the layer begins anew; positions matter relative to each other
+    if (at < d->hidden_at) { // states before are gone: the layer begins anew; positions matter relative to
+                             // each other
         hd_seq_trim(d->mtp, 0);
         d->mtp_from = at = d->hidden_at;
     }

@@ -10,8 +10,7 @@
 
 const char *hd_version(void) { return HADAL_VERSION; }
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Opening ---- */
 
 static hd_status cache_type_named(hd_cache_type *out, const char *name, hd_err *err)
 {
@@ -31,14 +30,15 @@ static hd_status choose_context(hd_engine *e, int64_t wish, int n_sessions, hd_e
     uint64_t tok_bytes = hd_cache_tok_bytes(c, e->cache_type) * (uint64_t)n_sessions * (c->n_mtp > 0 ? 2 : 1);
     uint64_t room = hd_mem_available() / 10 * 9 / (tok_bytes ? tok_bytes : 1);
     int64_t fits = room > INT32_MAX / 2 ? INT32_MAX / 2 : (int64_t)room;
-    if (wish < 0) return hd_fail(err, HD_USAGE, "context: %lld positions: must be 1 or more", (long long)wish);
+    if (wish < 0)
+        return hd_fail(err, HD_USAGE, "context: %lld positions: must be 1 or more", (long long)wish);
     if (wish > 0) {
         if (wish > c->max_pos)
             return hd_fail(err, HD_USAGE, "context: %lld positions: the model was made for at most %lld",
                            (long long)wish, (long long)c->max_pos);
         if (wish > INT32_MAX / 2 / n_sessions)
-            return hd_fail(err, HD_USAGE, "context: %lld positions for %d sessions: too many", (long long)wish,
-                           n_sessions);
+            return hd_fail(err, HD_USAGE, "context: %lld positions for %d sessions: too many",
+                           (long long)wish, n_sessions);
         if (wish > fits)
             return hd_fail(err, HD_LIMIT,
                            "context: %lld positions need %.1f GB, room for %lld is left: ask for fewer, or "
@@ -134,7 +134,8 @@ hd_status hd_engine_buffer(hd_rows_buffer *b, int64_t n, int64_t width, float **
 {
     size_t bytes;
     if (!hd_mul(&bytes, (size_t)n * sizeof(float), (size_t)width))
-        return hd_fail(err, HD_NOMEM, "engine: %lld rows of %lld: size wraps", (long long)n, (long long)width);
+        return hd_fail(err, HD_NOMEM, "engine: %lld rows of %lld: size wraps", (long long)n,
+                       (long long)width);
     if (bytes > b->bytes) {
         hd_status st = hd_realloc(&b->row, bytes, err);
         if (st != HD_OK) return st;
@@ -144,8 +145,7 @@ hd_status hd_engine_buffer(hd_rows_buffer *b, int64_t n, int64_t width, float **
     return HD_OK;
 }
 
-/* ---- Questions
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Questions ---- */
 
 const hd_tokenizer *hd_engine_tokenizer(const hd_engine *e, hd_err *err)
 {
@@ -211,20 +211,17 @@ static uint64_t system_seed(void)
     return (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec;
 }
 
-/* What the makers of a family recommend, by the beginning of its chat format's name; the first row that fits. */
+/* What the makers of a family recommend, by the beginning of its chat format's name; the first row that fits.
+ */
 static const struct {
     const char *format;
     float temperature, top_p;
     int top_k;
 } families[] = {
-    {"deepseek-r1", 0.6f, 0.95f, 0},
-    {"deepseek-v3.1", 0.6f, 0.95f, 0},
-    {"deepseek", 0.3f, 0.95f, 0},
-    {"qwen3", 0.6f, 0.95f, 20},
-    {"qwen", 0.7f, 0.8f, 20},
-    {"llama", 0.6f, 0.9f, 0},
-    {"smollm", 0.6f, 0.95f, 0},
-    {"", 0.7f, 0.95f, 0},
+    {"deepseek-r1", 0.6f, 0.95f, 0}, {"deepseek-v3.1", 0.6f, 0.95f, 0},
+    {"deepseek", 0.3f, 0.95f, 0},    {"qwen3", 0.6f, 0.95f, 20},
+    {"qwen", 0.7f, 0.8f, 20},        {"llama", 0.6f, 0.9f, 0},
+    {"smollm", 0.6f, 0.95f, 0},      {"", 0.7f, 0.95f, 0},
 };
 
 void hd_engine_sampling(const hd_engine *e, hd_sample_opts *o)
@@ -245,8 +242,7 @@ void hd_engine_sampling(const hd_engine *e, hd_sample_opts *o)
     if (c->sampling.repetition_penalty > 0) o->repetition_penalty = c->sampling.repetition_penalty;
 }
 
-/* ---- Text of ids, for users of the library
- * ------------------------------------------------------------------------ */
+/* ---- Text of ids, for users of the library ---- */
 
 hd_status hd_tokenizer_text(const hd_tokenizer *t, const int32_t *id, int64_t n, bool special, char **text,
                             size_t *n_bytes, hd_err *err)

@@ -5,9 +5,9 @@
 #include "infer/session.h"
 #include "infer/stream.h"
 
-/* Does the timeline end inside a thought?  Where the last text ended, that is known.  After a new prompt its last ids
- * tell: formats open a thought with the mark alone, or with the mark and line ends.  Marks further ahead may be the
- * user's own words. */
+/* Does the timeline end inside a thought?  Where the last text ended, that is known.  After a new prompt its
+ * last ids tell: formats open a thought with the mark alone, or with the mark and line ends.  Marks further
+ * ahead may be the user's own words. */
 static bool inside_thought(const hd_session *s, int32_t begin)
 {
     int64_t n = s->ids.n;
@@ -83,9 +83,15 @@ hd_status hd_generate(hd_session *s, hd_sampler *p, const hd_generate_opts *o, h
     if (!o) o = &plain;
     if (!r) r = &mine;
     *r = (hd_generated){0};
-    hd_stream text = {.text = o->text, .arg = o->arg, .stop = o->stop, .n_stop = o->n_stop, .tok = s->e->tok,
-                      .think_begin = -1, .think_end = -1};
-    if (s->ids.n == 0) return hd_fail(err, HD_USAGE, "generate: the session is empty: there is nothing to continue");
+    hd_stream text = {.text = o->text,
+                      .arg = o->arg,
+                      .stop = o->stop,
+                      .n_stop = o->n_stop,
+                      .tok = s->e->tok,
+                      .think_begin = -1,
+                      .think_end = -1};
+    if (s->ids.n == 0)
+        return hd_fail(err, HD_USAGE, "generate: the session is empty: there is nothing to continue");
     if (!s->e->tok && (o->text || o->n_stop > 0)) // ids alone need no tokenizer
         return hd_fail(err, s->e->tok_err.code, "%s", s->e->tok_err.msg);
     if (o->chat && s->e->chat) {

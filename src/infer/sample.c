@@ -5,12 +5,13 @@
  *   w = e^((x - max x) / temperature)                      weights; probabilities up to a factor
  *   top-k, top-p, min-p shorten the list; one random number chooses from what is left in proportion to w
  *
- * A vocabulary has 150 000 ids and a token of a small model takes a few milliseconds, so nothing here sorts it.  The row
- * is seen as blocks of 64 and each block's maximum is noted.  The k-th largest of these maxima is a bound that at least
- * k logits reach; only blocks whose maximum reaches it are looked into, and only what is found there is sorted.
+ * A vocabulary has 150 000 ids and a token of a small model takes a few milliseconds, so nothing here sorts
+ * it.  The row is seen as blocks of 64 and each block's maximum is noted.  The k-th largest of these maxima
+ * is a bound that at least k logits reach; only blocks whose maximum reaches it are looked into, and only
+ * what is found there is sorted.
  *
- * One pick with temperature takes exactly one random number.  Speculation relies on that: it picks the same ids in the
- * same order, only from rows that were computed earlier. */
+ * One pick with temperature takes exactly one random number.  Speculation relies on that: it picks the same
+ * ids in the same order, only from rows that were computed earlier. */
 #include "infer/sample.h"
 
 #include <math.h>
@@ -35,11 +36,11 @@ struct hd_sampler {
     uint8_t *seen;    // [n_vocab] is it listed in `touched`?
     int32_t *touched; // ids of prompt and text, each once
     int64_t n_touched;
-    float *x;         // [n_vocab] the changed logits
-    float *max;       // [n_blocks] a block's largest
-    float *order;     // [n_vocab] scratch of the selection
-    double *sum;      // [n_blocks] a block's weights together
-    candidate *cand;  // [n_vocab]
+    float *x;        // [n_vocab] the changed logits
+    float *max;      // [n_blocks] a block's largest
+    float *order;    // [n_vocab] scratch of the selection
+    double *sum;     // [n_blocks] a block's weights together
+    candidate *cand; // [n_vocab]
 };
 
 /* ---- Leaf loops, written in lanes so that compilers make vectors of them ---- */
@@ -60,7 +61,8 @@ static float max_of(const float *x, int64_t n)
     return m[0];
 }
 
-/* e^d for d <= 0 within 3e-7 of itself; below -87, and for NaN, 0.   e^d = 2^n e^f, |f| <= ln(2)/2, by Taylor's series */
+/* e^d for d <= 0 within 3e-7 of itself; below -87, and for NaN, 0.   e^d = 2^n e^f, |f| <= ln(2)/2, by
+ * Taylor's series */
 static inline float exp_neg(float d)
 {
     const float round = 12582912.0f; // 1.5 * 2^23: adding it leaves no fraction
@@ -81,8 +83,8 @@ static inline float exp_neg(float d)
     return d > -87.0f ? p * scale.f : 0.0f;
 }
 
-/* exp_neg of four numbers at once, the same operations.  Compilers do not find this by themselves: the loop over lanes
- * cost 4 ns a number, this one 1.7. */
+/* exp_neg of four numbers at once, the same operations.  Compilers do not find this by themselves: the loop
+ * over lanes cost 4 ns a number, this one 1.7. */
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t four_int __attribute__((vector_size(16)));
 
@@ -173,7 +175,8 @@ static hd_status check(const hd_sample_opts *o, int64_t n_vocab, hd_err *err)
             return hd_fail(err, HD_USAGE, "sampler: %s: %g: must be %s", rule[i].name, (double)rule[i].value,
                            rule[i].range);
     if (n_vocab < 1 || n_vocab > INT32_MAX)
-        return hd_fail(err, HD_USAGE, "sampler: %lld logits a row: must be 1 to 2^31 - 1", (long long)n_vocab);
+        return hd_fail(err, HD_USAGE, "sampler: %lld logits a row: must be 1 to 2^31 - 1",
+                       (long long)n_vocab);
     if (o->n_bias < 0 || (o->n_bias > 0 && !o->bias))
         return hd_fail(err, HD_USAGE, "sampler: bias: %d entries without a list", o->n_bias);
     for (int i = 0; i < o->n_bias; i++) {
@@ -282,7 +285,8 @@ static const float *changed(hd_sampler *s, const float *logits)
 
 /* ---- Selection ---- */
 
-/* The k-th largest of v[0..n), 1 <= k <= n, no NaN; v is reordered.  Hoare's FIND with the middle one of three. */
+/* The k-th largest of v[0..n), 1 <= k <= n, no NaN; v is reordered.  Hoare's FIND with the middle one of
+ * three. */
 static float kth_largest(float *v, int64_t n, int64_t k)
 {
     int64_t lo = 0, hi = n - 1;

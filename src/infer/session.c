@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Opening ---- */
 
 hd_status hd_session_open(hd_session **out, hd_engine *e, hd_err *err)
 {
@@ -56,8 +55,7 @@ fail:
     return st;
 }
 
-/* ---- The timeline
- * ------------------------------------------------------------------------------------------------- */
+/* ---- The timeline ---- */
 
 void hd_session_settle(hd_session *s)
 {
@@ -131,35 +129,36 @@ hd_status hd_session_push(hd_session *s, int32_t id, hd_err *err)
     return HD_OK;
 }
 
-/* ---- Passes
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Passes ---- */
 
+/* The rows of one pass: those of each session in turn. */
 typedef struct {
-    int32_t *tok;
-    bool *want;
-    int *n_of;
-    hd_seq **seq;
-    int *rows_of; // index of the session's first wanted row, -1: none
-} pass_lists;
+    int32_t *tok;     // [room]
+    bool *want;       // [room]
+    int *n_of;        // [n]
+    hd_seq **seq;     // [n]
+    hd_session **who; // [n]
+    int room, n_rows, n_who, n_wanted;
+} pass_rows;
 
-static void lists_free(pass_lists *l)
+static void rows_close(pass_rows *r)
 {
-    free(l->tok);
-    free(l->want);
-    free(l->n_of);
-    free(l->seq);
-    free(l->rows_of);
+    free(r->tok);
+    free(r->want);
+    free(r->n_of);
+    free(r->seq);
+    free(r->who);
 }
 
-static hd_status lists_open(pass_lists *l, int rows, int n, hd_err *err)
+static hd_status rows_open(pass_rows *r, int room, int n, hd_err *err)
 {
     hd_status st;
-    *l = (pass_lists){0};
-    HD_TRY(hd_alloc_n(&l->tok, (size_t)rows, sizeof *l->tok, err));
-    HD_TRY(hd_alloc_n(&l->want, (size_t)rows, sizeof *l->want, err));
-    HD_TRY(hd_alloc_n(&l->n_of, (size_t)n, sizeof *l->n_of, err));
-    HD_TRY(hd_alloc_n(&l->seq, (size_t)n, sizeof *l->seq, err));
-    HD_TRY(hd_alloc_n(&l->rows_of, (size_t)n, sizeof *l->rows_of, err));
+    *r = (pass_rows){.room = room};
+    HD_TRY(hd_alloc_n(&r->tok, (size_t)room, sizeof *r->tok, err));
+    HD_TRY(hd_alloc_n(&r->want, (size_t)room, sizeof *r->want, err));
+    HD_TRY(hd_alloc_n(&r->n_of, (size_t)n, sizeof *r->n_of, err));
+    HD_TRY(hd_alloc_n(&r->seq, (size_t)n, sizeof *r->seq, err));
+    HD_TRY(hd_alloc_n(&r->who, (size_t)n, sizeof *r->who, err));
 fail:
     return st;
 }
@@ -174,89 +173,95 @@ static int64_t pending(hd_session *s)
     return s->ids.n - hd_seq_len(s->seq);
 }
 
-/* One session's share: rows of the batch, guesses behind the last id. */
-static int add_rows(hd_session *s, pass_lists *l, int row, int room)
+/* One session's share of at most `room` rows: what is pending, guesses behind the last id. */
+static void add_rows(pass_rows *r, hd_session *s, int room)
 {
     int64_t todo = pending(s), done = hd_seq_len(s->seq);
     int n = todo < room ? (int)todo : room, guesses = 0;
-    for (int i = 0; i < n; i++) l->tok[row + i] = s->ids.id[done + i];
+    int32_t *tok = r->tok + r->n_rows;
+    memcpy(tok, s->ids.id + done, (size_t)n * sizeof *tok);
     if (n == todo) {
         int64_t left = s->e->ctx_tok - s->ids.n;
         guesses = hd_draft_guess(s, (int)(left < room - n ? left : room - n));
-        for (int i = 0; i < guesses; i++) l->tok[row + n + i] = s->guess[i];
-        for (int i = 0; i <= guesses; i++) l->want[row + n - 1 + i] = true;
+        memcpy(tok + n, s->guess, (size_t)guesses * sizeof *tok);
+        for (int i = 0; i <= guesses; i++) r->want[r->n_rows + n - 1 + i] = true;
+        r->n_wanted += guesses + 1;
     }
     s->n_guess = guesses;
     s->at = 0;
-    return n + guesses;
+    r->who[r->n_who] = s;
+    r->seq[r->n_who] = s->seq;
+    r->n_of[r->n_who++] = n + guesses;
+    r->n_rows += n + guesses;
 }
 
-/* What the pass has found goes to its session. */
-static void take_rows(hd_session *s, const float *logits, int first)
+static bool listed(const pass_rows *r, const hd_session *s)
 {
-    s->n_passes++;
-    s->n_drafted += s->n_guess;
-    if (first < 0) return; // a slice in the middle of a prompt
-    if (logits)
-        memcpy(s->rows, logits + first * s->e->n_vocab,
-               (size_t)(s->n_guess + 1) * (size_t)s->e->n_vocab * sizeof *s->rows);
-    s->ready = true;
+    for (int i = 0; i < r->n_who; i++)
+        if (r->who[i] == s) return true;
+    return false;
+}
+
+/* Those that generate first, a row each, so that a long prompt delays nobody; then slices of the prompts. */
+static void share_out(pass_rows *r, hd_session *const *s, int n, int waiting)
+{
+    for (int prompts = 0; prompts < 2; prompts++)
+        for (int i = 0; i < n && r->n_rows < r->room; i++) {
+            if (!due(s[i]) || listed(r, s[i]) || (pending(s[i]) > 1) != prompts) continue;
+            int others = prompts ? 0 : waiting - r->n_who - 1, share = r->room - r->n_rows - others;
+            add_rows(r, s[i], share > 1 ? share : 1);
+        }
+}
+
+/* What the pass has found goes to the sessions.  logits: NULL when they stand in the one session's rows
+ * already. */
+static void hand_out(const pass_rows *r, const float *logits, const float *hidden, int64_t D)
+{
+    for (int i = 0, row = 0; i < r->n_who; row += r->n_of[i++]) {
+        hd_session *s = r->who[i];
+        s->n_passes++;
+        s->n_drafted += s->n_guess;
+        if (r->want[row + r->n_of[i] - 1]) { // else a slice in the middle of a prompt
+            size_t n = (size_t)(s->n_guess + 1) * (size_t)s->e->n_vocab;
+            if (logits) {
+                memcpy(s->rows, logits, n * sizeof *logits);
+                logits += n;
+            }
+            s->ready = true;
+        }
+        if (hidden) hd_draft_follow(s, hidden + row * D, r->n_of[i], hd_seq_len(s->seq) - r->n_of[i]);
+    }
 }
 
 hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
 {
     hd_status st = HD_OK;
-    int rows = 0, in = 0, wanted = 0, waiting = 0;
+    int waiting = 0;
     bool mtp = false;
     float *logits = NULL, *hidden = NULL;
-    hd_session *alone = NULL;
-    pass_lists l = {0};
+    pass_rows r = {0};
     for (int i = 0; i < n; i++) {
         if (s[i]->e != s[0]->e)
             return hd_fail(err, HD_USAGE, "pass: session %d: belongs to another engine than the first", i);
-        if (due(s[i])) waiting++, alone = s[i], mtp = mtp || s[i]->draft.kind == HD_DRAFT_MTP;
+        waiting += due(s[i]);
+        mtp = mtp || (due(s[i]) && s[i]->draft.kind == HD_DRAFT_MTP);
     }
     if (waiting == 0) return HD_OK;
-    hd_engine *e = alone->e;
+    hd_engine *e = s[0]->e;
     int64_t D = hd_model_config(e->model)->d_model;
-    int room = hd_model_max_rows(e->model);
-    HD_TRY(lists_open(&l, room, n, err));
-    if (mtp) HD_TRY(hd_engine_buffer(&e->hidden, room, D, &hidden, err));
+    HD_TRY(rows_open(&r, hd_model_max_rows(e->model), n, err));
+    share_out(&r, s, n, waiting);
+    if (r.n_who == 1) logits = r.who[0]->rows;
+    else if (r.n_wanted > 0) HD_TRY(hd_engine_buffer(&e->logits, r.n_wanted, e->n_vocab, &logits, err));
+    if (mtp) HD_TRY(hd_engine_buffer(&e->hidden, r.n_rows, D, &hidden, err));
 
-    /* Those that generate first, a row each, so that a long prompt delays nobody; then slices of the prompts.
-     */
-    for (int i = 0; i < n; i++) l.rows_of[i] = -1;
-    for (int turn = 0; turn < 2; turn++)
-        for (int i = 0; i < n && rows < room; i++) {
-            if (!due(s[i]) || (pending(s[i]) == 1) != (turn == 0)) continue;
-            bool listed = false;
-            for (int k = 0; k < i; k++) listed = listed || s[k] == s[i];
-            if (listed) continue;
-            int left = waiting - in - 1, share = room - rows - (turn == 0 && left > 0 ? left : 0);
-            int got = add_rows(s[i], &l, rows, share > 1 ? share : 1);
-            l.n_of[in] = got;
-            l.seq[in] = s[i]->seq;
-            if (l.want[rows + got - 1]) l.rows_of[i] = wanted, wanted += s[i]->n_guess + 1;
-            rows += got;
-            in++;
-        }
-    if (waiting == 1) logits = alone->rows;
-    else if (wanted > 0) HD_TRY(hd_engine_buffer(&e->logits, wanted, e->n_vocab, &logits, err));
-
-    hd_batch b = {.n_rows = rows, .tok = l.tok, .want = l.want, .n_seqs = in, .n_of = l.n_of, .seq = l.seq};
+    hd_batch b = {
+        .n_rows = r.n_rows, .tok = r.tok, .want = r.want, .n_seqs = r.n_who, .n_of = r.n_of, .seq = r.seq};
     HD_TRY(hd_forward(e->model, &b, logits, hidden, err));
-    for (int j = 0, row = 0; j < in; row += l.n_of[j++])
-        for (int i = 0; i < n; i++) {
-            if (s[i]->seq != l.seq[j]) continue;
-            take_rows(s[i], waiting == 1 ? NULL : logits, l.rows_of[i]);
-            if (hidden) hd_draft_follow(s[i], hidden + row * D, l.n_of[j], hd_seq_len(s[i]->seq) - l.n_of[j]);
-            break;
-        }
+    hand_out(&r, r.n_who == 1 ? NULL : logits, hidden, D);
 fail:
-    if (st != HD_OK)
-        for (int i = 0; i < n; i++)
-            if (!s[i]->ready) s[i]->n_guess = s[i]->at = 0;
-    lists_free(&l);
+    for (int i = 0; st != HD_OK && i < r.n_who; i++) r.who[i]->n_guess = r.who[i]->at = 0;
+    rows_close(&r);
     return st;
 }
 

@@ -41,7 +41,7 @@ struct hd_session {
     int n_guess, at; // rows[at] is the current one
     hd_draft draft;
     int64_t n_passes, n_drafted, n_accepted;
-    int64_t told; // hd_generate ended at this length ...
+    int64_t told;       // hd_generate ended at this length ...
     bool told_thinking; // ... inside a thought
 };
 

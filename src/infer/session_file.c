@@ -1,17 +1,14 @@
 /* A session on disk: its ids and what the model remembers of them.
  *
  *   "HDSESS\n" 1               8 bytes, the last is the version
- *   fingerprint                32 bytes: BLAKE2b of what the model's answers depend on: its rotary rule, and every
- *                              tensor's name, format, shape and first bytes
- *   layers, cache type         u32, u32
- *   bytes of one layer's part of a page, ids, computed positions       u64 each
- *   ids                        i32 each
- *   pages                      for each page, for each layer, its bytes
- *   checksum                   32 bytes: BLAKE2b of all that stands before
+ *   fingerprint                32 bytes: BLAKE2b of what the model's answers depend on: its rotary rule, and
+ * every tensor's name, format, shape and first bytes layers, cache type         u32, u32 bytes of one layer's
+ * part of a page, ids, computed positions       u64 each ids                        i32 each pages for each
+ * page, for each layer, its bytes checksum                   32 bytes: BLAKE2b of all that stands before
  *
- * Numbers are little-endian, as on every machine that hadal runs on.  The size follows from the head and is compared with
- * the file's before anything is allocated.  Slots behind the last position are written as zeros: a page may have served
- * another conversation before, which is nobody's business. */
+ * Numbers are little-endian, as on every machine that hadal runs on.  The size follows from the head and is
+ * compared with the file's before anything is allocated.  Slots behind the last position are written as
+ * zeros: a page may have served another conversation before, which is nobody's business. */
 #include <sodium.h>
 #include <string.h>
 
@@ -34,10 +31,21 @@ static void fingerprint(const hd_engine *e, uint8_t out[HASH])
 {
     crypto_generichash_state h;
     const hd_config *c = hd_model_config(e->model);
-    const double rule[] = {c->rope.kind,   c->rope.theta,  c->rope.factor,         c->rope.low_freq_factor,
-                           c->rope.high_freq_factor, c->rope.beta_fast, c->rope.beta_slow, c->rope.mscale,
-                           c->rope.mscale_all_dim, c->rope.attn_factor, (double)c->rope.original_max_pos,
-                           (double)c->norm_eps, (double)c->routed_scaling, c->n_heads, c->n_experts_per_tok};
+    const double rule[] = {c->rope.kind,
+                           c->rope.theta,
+                           c->rope.factor,
+                           c->rope.low_freq_factor,
+                           c->rope.high_freq_factor,
+                           c->rope.beta_fast,
+                           c->rope.beta_slow,
+                           c->rope.mscale,
+                           c->rope.mscale_all_dim,
+                           c->rope.attn_factor,
+                           (double)c->rope.original_max_pos,
+                           (double)c->norm_eps,
+                           (double)c->routed_scaling,
+                           c->n_heads,
+                           c->n_experts_per_tok};
     crypto_generichash_init(&h, NULL, 0, HASH);
     crypto_generichash_update(&h, (const uint8_t *)rule, sizeof rule);
     for (int64_t i = 0; i < hd_source_n_tensors(e->src); i++) {
@@ -71,10 +79,10 @@ static hd_status put(hd_newfile *f, crypto_generichash_state *sum, const void *p
     return hd_newfile_write(f, p, n, err);
 }
 
-/* Page `page` of every layer; slots from `used` on as zeros.  copy: a layer's bytes; zeros: as many as a key or a value
- * has. */
-static hd_status put_page(hd_newfile *f, crypto_generichash_state *sum, hd_session *s, const head *h, int64_t page,
-                          int used, uint8_t *copy, const float *zeros, hd_err *err)
+/* Page `page` of every layer; slots from `used` on as zeros.  copy: a layer's bytes; zeros: as many as a key
+ * or a value has. */
+static hd_status put_page(hd_newfile *f, crypto_generichash_state *sum, hd_session *s, const head *h,
+                          int64_t page, int used, uint8_t *copy, const float *zeros, hd_err *err)
 {
     hd_status st = HD_OK;
     for (uint32_t l = 0; l < h->n_layers; l++) {
@@ -111,7 +119,8 @@ hd_status hd_session_save(hd_session *s, const char *path, hd_err *err)
     if (s->ids.n > 0) HD_TRY(put(&f, &sum, s->ids.id, (size_t)s->ids.n * sizeof *s->ids.id, err));
     for (int64_t page = 0; page < pages_of(h.n_done); page++) {
         int64_t used = (int64_t)h.n_done - page * HD_PAGE_TOK;
-        HD_TRY(put_page(&f, &sum, s, &h, page, used < HD_PAGE_TOK ? (int)used : HD_PAGE_TOK, copy, zeros, err));
+        HD_TRY(
+            put_page(&f, &sum, s, &h, page, used < HD_PAGE_TOK ? (int)used : HD_PAGE_TOK, copy, zeros, err));
     }
     crypto_generichash_final(&sum, hash, HASH);
     HD_TRY(hd_newfile_write(&f, hash, HASH, err));

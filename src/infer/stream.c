@@ -1,12 +1,14 @@
 /* Text in pieces.  Bytes pass two gates:
  *
- *   token --> raw --[whole characters; wrong ones are U+FFFD]--> ready --[could it be a stop string?]--> text()
+ *   token --> raw --[whole characters; wrong ones are U+FFFD]--> ready --[could it be a stop string?]-->
+ * text()
  *
- * The second gate also holds back line ends that may stand before the mark which ends a thought: they belong to the
- * format, as those behind it do.
+ * The second gate also holds back line ends that may stand before the mark which ends a thought: they belong
+ * to the format, as those behind it do.
  *
- * A stop string counts from the byte that completes it, and of two the one that is complete first ends the text (the
- * longer one if both end there).  So what is told does not depend on where the borders of the tokens are. */
+ * A stop string counts from the byte that completes it, and of two the one that is complete first ends the
+ * text (the longer one if both end there).  So what is told does not depend on where the borders of the
+ * tokens are. */
 #include "infer/stream.h"
 
 #include <string.h>

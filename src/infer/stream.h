@@ -7,7 +7,8 @@
 
 typedef struct {
     /* Set by the caller before hd_stream_open; all borrowed. */
-    void (*text)(void *arg, hd_text_kind kind, const char *text, size_t n); // NULL: the stop strings alone count
+    void (*text)(void *arg, hd_text_kind kind, const char *text,
+                 size_t n); // NULL: the stop strings alone count
     void *arg;
     const char *const *stop; // end the answer; a thought may spell them
     int n_stop;

@@ -1,6 +1,6 @@
-/* Session files.  The first byte of an input says how much of it is believable: without bit 0 the rest is the file as it
- * is; with it the rest is a head and what follows, of the right model, filled with zeros to the length that the head
- * asks for, and the checksum is right: so that the fuzzer need not find a hash. */
+/* Session files.  The first byte of an input says how much of it is believable: without bit 0 the rest is the
+ * file as it is; with it the rest is a head and what follows, of the right model, filled with zeros to the
+ * length that the head asks for, and the checksum is right: so that the fuzzer need not find a hash. */
 #include <sodium.h>
 #include <sys/mman.h>
 
@@ -50,8 +50,8 @@ static size_t wanted(const uint8_t *head)
     memcpy(&bytes, head + 48, 8);
     memcpy(&ids, head + 56, 8);
     memcpy(&done, head + 64, 8);
-    if (done > MOST || !hd_mul(&n, ids, 4) || !hd_mul(&pages, (done + 63) / 64, bytes) || !hd_mul(&pages, pages, layers) ||
-        !hd_add(&n, n, pages) || !hd_add(&n, n, HEAD))
+    if (done > MOST || !hd_mul(&n, ids, 4) || !hd_mul(&pages, (done + 63) / 64, bytes) ||
+        !hd_mul(&pages, pages, layers) || !hd_add(&n, n, pages) || !hd_add(&n, n, HEAD))
         return 0;
     return n > MOST ? 0 : n;
 }

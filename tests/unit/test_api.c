@@ -27,7 +27,8 @@ static void test_open(void)
     CHECK(hd_engine_open(&e, path, &o, &err) == HD_USAGE && strstr(err.msg, "deepseek-r1"), "%s", err.msg);
 
     CHECK_OK(hd_engine_open(&e, path, NULL, &err));
-    CHECK(hd_engine_ctx_tok(e) == 4096, "by default what the model was made for: %lld", (long long)hd_engine_ctx_tok(e));
+    CHECK(hd_engine_ctx_tok(e) == 4096, "by default what the model was made for: %lld",
+          (long long)hd_engine_ctx_tok(e));
     CHECK(hd_engine_n_vocab(e) == TINY_VOCAB && hd_engine_chat_name(e) == NULL);
     CHECK(hd_engine_is_stop(e, TINY_EOS) && !hd_engine_is_stop(e, 5) && !hd_engine_is_stop(e, -1));
     CHECK(strcmp(hd_version(), HADAL_VERSION) == 0);
@@ -132,8 +133,8 @@ static void test_generate(void)
 
     hd_generate_opts o = {.max_tok = 5, .text = hear, .arg = &t};
     CHECK_OK(hd_generate(s, a, &o, &r, &err));
-    CHECK(r.why == HD_STOP_LENGTH && r.n_tok == 5 && r.n_thinking == 0 && r.n_passes == 4 && r.seconds >= 0, "%d %lld %lld",
-          (int)r.why, (long long)r.n_tok, (long long)r.n_passes);
+    CHECK(r.why == HD_STOP_LENGTH && r.n_tok == 5 && r.n_thinking == 0 && r.n_passes == 4 && r.seconds >= 0,
+          "%d %lld %lld", (int)r.why, (long long)r.n_tok, (long long)r.n_passes);
     CHECK(strcmp(t.answer, "aaaaa") == 0 && t.calls == 5 && hd_session_len(s) == 8, "'%s'", t.answer);
 
     t = (told){.stop_after = 3};
@@ -153,7 +154,8 @@ static void test_generate(void)
     CHECK(hd_generate(s, a, &o, &r, &err) == HD_USAGE);
 
     CHECK_OK(hd_generate(s, eos, NULL, NULL, &err));
-    CHECK(hd_session_ids(s)[hd_session_len(s) - 1] == TINY_EOS, "the id that ends a turn is part of the timeline");
+    CHECK(hd_session_ids(s)[hd_session_len(s) - 1] == TINY_EOS,
+          "the id that ends a turn is part of the timeline");
     o = (hd_generate_opts){.max_tok = 4, .ignore_stop_ids = true};
     CHECK_OK(hd_generate(s, eos, &o, &r, &err));
     CHECK(r.why == HD_STOP_LENGTH && r.n_tok == 4);
@@ -176,8 +178,10 @@ static void test_bytes(void)
     static const struct {
         int32_t id;
         const char *text;
-    } c[] = {{0xe2, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, {0xff, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
-             {TINY_EOS + 4, ""}, {TINY_TOKENS + 1, ""}}; // a special token; a row of the matrix without a token
+    } c[] = {{0xe2, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+             {0xff, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+             {TINY_EOS + 4, ""},
+             {TINY_TOKENS + 1, ""}}; // a special token; a row of the matrix without a token
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
         told t = {0};
         hd_generate_opts o = {.max_tok = 3, .text = hear, .arg = &t};
@@ -213,7 +217,8 @@ static void test_thinking(void)
     CHECK(strcmp(hd_engine_chat_name(e), "deepseek-r1") == 0);
     hd_message m[] = {{"system", "Be brief.", NULL}, {"user", "What is <think>?", NULL}};
     CHECK_OK(hd_engine_render(e, m, 2, -1, &ids, &err));
-    CHECK(ids.n > 20 && hd_engine_is_stop(e, hd_tokenizer_find(hd_engine_tokenizer(e, &err), "<｜end▁of▁sentence｜>")));
+    CHECK(ids.n > 20 &&
+          hd_engine_is_stop(e, hd_tokenizer_find(hd_engine_tokenizer(e, &err), "<｜end▁of▁sentence｜>")));
     m[0].role = "robot";
     int64_t n = ids.n;
     CHECK(hd_engine_render(e, m, 2, -1, &ids, &err) == HD_USAGE && strstr(err.msg, "robot") && ids.n == n);
@@ -222,15 +227,16 @@ static void test_thinking(void)
     CHECK(hd_engine_render(e, m, 0, -1, &ids, &err) == HD_USAGE);
 
     hd_session *s = open_session(e);
-    hd_sampler *a = only((int32_t[]){'a'}, 1), *begin = only((int32_t[]){TINY_THINK}, 1), *nl = only((int32_t[]){'\n'}, 1),
-               *end = only((int32_t[]){TINY_END_THINK}, 1);
+    hd_sampler *a = only((int32_t[]){'a'}, 1), *begin = only((int32_t[]){TINY_THINK}, 1),
+               *nl = only((int32_t[]){'\n'}, 1), *end = only((int32_t[]){TINY_END_THINK}, 1);
     /* The prompt ends inside a thought, or not. */
     ids.n = 0;
     for (const char *c = "ab"; *c; c++) CHECK_OK(hd_ids_add(&ids, *c, &err));
     CHECK_OK(hd_ids_add(&ids, TINY_THINK, &err));
     CHECK_OK(hd_session_sync(s, ids.id, 3, NULL, &err));
     think(s, a, (hd_generate_opts){.max_tok = 4}, &t, &r);
-    CHECK(strcmp(t.thought, "aaaa") == 0 && !t.answer[0] && r.n_thinking == 4, "'%s' '%s'", t.thought, t.answer);
+    CHECK(strcmp(t.thought, "aaaa") == 0 && !t.answer[0] && r.n_thinking == 4, "'%s' '%s'", t.thought,
+          t.answer);
     think(s, a, (hd_generate_opts){.max_tok = 2}, &t, &r); // goes on where it was
     CHECK(strcmp(t.thought, "aa") == 0, "'%s' '%s'", t.thought, t.answer);
     think(s, end, (hd_generate_opts){.max_tok = 1}, &t, &r);
@@ -254,8 +260,8 @@ static void test_thinking(void)
     for (int budget = 0; budget < 4; budget++) {
         CHECK_OK(hd_session_sync(s, ids.id, 3, NULL, &err));
         think(s, a, (hd_generate_opts){.max_tok = 8, .limit_thinking = true, .think_tok = budget}, &t, &r);
-        CHECK((int)strlen(t.thought) == budget && (int)strlen(t.answer) == 7 - budget && r.n_thinking == budget &&
-                  r.n_tok == 8 && hd_session_ids(s)[3 + budget] == TINY_END_THINK,
+        CHECK((int)strlen(t.thought) == budget && (int)strlen(t.answer) == 7 - budget &&
+                  r.n_thinking == budget && r.n_tok == 8 && hd_session_ids(s)[3 + budget] == TINY_END_THINK,
               "budget %d: '%s' '%s'", budget, t.thought, t.answer);
     }
     hd_sampler_close(a);

@@ -1,5 +1,5 @@
-/* Speculation: with each kind of guess, greedily and with sampling, the text is the one without; guesses that pay are
- * made, guesses that do not are given up. */
+/* Speculation: with each kind of guess, greedily and with sampling, the text is the one without; guesses that
+ * pay are made, guesses that do not are given up. */
 #include "sessions.h"
 
 enum { TEXT = 100 };
@@ -73,7 +73,10 @@ static void generate(hd_session *s, const hd_sample_opts *o, const int32_t *id, 
     hd_sampler_close(p);
 }
 
-static bool same(const int32_t *a, const int32_t *b, int n) { return memcmp(a, b, (size_t)n * sizeof *a) == 0; }
+static bool same(const int32_t *a, const int32_t *b, int n)
+{
+    return memcmp(a, b, (size_t)n * sizeof *a) == 0;
+}
 
 /* ---- The same text ---- */
 
@@ -88,8 +91,8 @@ static void test_same(const way *w)
             generate(s, &samplings[i], id, n, want);
             generate(d, &samplings[i], id, n, got);
             CHECK(same(want, got, TEXT), "%s, sampling %d, prompt of %d", w->name, i, n);
-            CHECK(d->n_accepted <= d->n_drafted && d->n_passes <= s->n_passes, "%s: passes %lld, without %lld", w->name,
-                  (long long)d->n_passes, (long long)s->n_passes);
+            CHECK(d->n_accepted <= d->n_drafted && d->n_passes <= s->n_passes,
+                  "%s: passes %lld, without %lld", w->name, (long long)d->n_passes, (long long)s->n_passes);
             CHECK(as_fresh(d), "%s, sampling %d: the last logits", w->name, i);
             hd_session_close(s);
             hd_session_close(d);
@@ -163,7 +166,8 @@ static void test_company(const way *w)
     for (int round = 0; round < 2 * TEXT; round++) {
         CHECK_OK(hd_session_pass(s, S, &err));
         for (int i = 0; i < S; i++)
-            while (hd_session_ready(s[i]) && n[i] < TEXT) CHECK_OK(hd_session_next(s[i], p[i], &got[i][n[i]++], &err));
+            while (hd_session_ready(s[i]) && n[i] < TEXT)
+                CHECK_OK(hd_session_next(s[i], p[i], &got[i][n[i]++], &err));
     }
     for (int i = 0; i < S; i++) {
         CHECK(n[i] == TEXT && same(want[i], got[i], TEXT), "%s, session %d of several", w->name, i);
@@ -179,7 +183,8 @@ static void test_gain(void)
 {
     int32_t id[64], text[TEXT];
     prompt_ids(id, 64);
-    const way itself = {"itself", TINY_LLAMA, HD_DRAFT_MODEL, 1}, other = {"another", TINY_LLAMA, HD_DRAFT_MODEL, 2},
+    const way itself = {"itself", TINY_LLAMA, HD_DRAFT_MODEL, 1},
+              other = {"another", TINY_LLAMA, HD_DRAFT_MODEL, 2},
               look = {"look-up", TINY_LLAMA, HD_DRAFT_LOOKUP, 0};
 
     /* What goes round in circles is foreseen by look-up: forbid all ids but one. */
@@ -194,13 +199,15 @@ static void test_gain(void)
     hd_session_close(s);
 
     /* Random words are not: guesses become few. */
-    o = (hd_sample_opts){.temperature = 100, .top_p = 1, .repetition_penalty = 1, .bias = few, .n_bias = 0, .seed = 2};
+    o = (hd_sample_opts){
+        .temperature = 100, .top_p = 1, .repetition_penalty = 1, .bias = few, .n_bias = 0, .seed = 2};
     for (int i = 0; i < 8; i++) few[i] = (hd_bias){i, 0};
     for (int i = 8; i < TINY_VOCAB; i++) few[i] = (hd_bias){i, -INFINITY};
     o.n_bias = TINY_VOCAB;
     s = drafting(&look, g, 0);
     generate(s, &o, id, 64, text);
-    CHECK(s->n_drafted > 0 && s->n_drafted < TEXT, "look-up of random words: %lld guesses", (long long)s->n_drafted);
+    CHECK(s->n_drafted > 0 && s->n_drafted < TEXT, "look-up of random words: %lld guesses",
+          (long long)s->n_drafted);
     hd_session_close(s);
     close_engines(g);
 
@@ -217,7 +224,8 @@ static void test_gain(void)
     g = open_engines(&other, 2);
     s = drafting(&other, g, 8);
     generate(s, &o, id, 64, text);
-    CHECK(s->n_drafted < TEXT / 4, "a useless model is not asked for long: %lld guesses", (long long)s->n_drafted);
+    CHECK(s->n_drafted < TEXT / 4, "a useless model is not asked for long: %lld guesses",
+          (long long)s->n_drafted);
     CHECK(s->draft.small->n_passes < TEXT / 2, "nor run: %lld passes", (long long)s->draft.small->n_passes);
     hd_session_close(s);
     close_engines(g);
@@ -250,7 +258,8 @@ static void test_refusals(void)
     CHECK(hd_session_draft(s, HD_DRAFT_LOOKUP, NULL, -1, &err) == HD_USAGE);
     CHECK(hd_session_draft(s, HD_DRAFT_LOOKUP, NULL, HD_MAX_GUESS + 1, &err) == HD_USAGE);
     CHECK(hd_session_draft(s, (hd_draft_kind)9, NULL, 0, &err) == HD_USAGE);
-    CHECK(hd_session_draft(s, HD_DRAFT_MODEL, llama, 0, &err) == HD_USAGE, "an engine cannot guess for itself");
+    CHECK(hd_session_draft(s, HD_DRAFT_MODEL, llama, 0, &err) == HD_USAGE,
+          "an engine cannot guess for itself");
     CHECK_OK(hd_session_draft(s, HD_DRAFT_MODEL, v3, 0, &err)); // of another kind, with the same vocabulary
     CHECK_OK(hd_session_draft(s, HD_DRAFT_LOOKUP, NULL, 3, &err)); // another choice
     CHECK_OK(hd_session_draft(s, HD_DRAFT_NONE, NULL, 0, &err));

@@ -1,5 +1,5 @@
-/* The sampler against a plain one: probabilities computed in double over a whole sort, for each option and for mixtures;
- * then seeds, penalties, and rows that no model should give. */
+/* The sampler against a plain one: probabilities computed in double over a whole sort, for each option and
+ * for mixtures; then seeds, penalties, and rows that no model should give. */
 #include <float.h>
 #include <math.h>
 
@@ -24,8 +24,8 @@ static int falling(const void *pa, const void *pb)
 }
 
 /* p[n]: the probability of each id.  history: the prompt's ids, then n_gen generated ones. */
-static void plain(double *p, const float *logits, int n, const hd_sample_opts *o, const int32_t *history, int n_hist,
-                  int n_gen)
+static void plain(double *p, const float *logits, int n, const hd_sample_opts *o, const int32_t *history,
+                  int n_hist, int n_gen)
 {
     entry *e = calloc((size_t)n, sizeof *e);
     for (int i = 0; i < n; i++) {
@@ -64,9 +64,10 @@ static void random_row(float *x, int n, uint64_t seed)
     for (int i = 0; i < n; i++) x[i] = 2.5f * hd_rng_normal(&r);
 }
 
-/* Draw many times and compare how often each id came.  The seeds are fixed, so the outcome is too; 5 standard deviations
- * are what a right sampler would exceed once in a million ids. */
-static void compare(const char *what, hd_sample_opts o, int n, int draws, const int32_t *history, int n_hist, int n_gen)
+/* Draw many times and compare how often each id came.  The seeds are fixed, so the outcome is too; 5 standard
+ * deviations are what a right sampler would exceed once in a million ids. */
+static void compare(const char *what, hd_sample_opts o, int n, int draws, const int32_t *history, int n_hist,
+                    int n_gen)
 {
     float *x = calloc((size_t)n, sizeof *x);
     double *p = calloc((size_t)n, sizeof *p);
@@ -154,7 +155,8 @@ static void test_large(void)
     const struct {
         int k;
         float top_p, min_p, t;
-    } c[] = {{20, 0.8f, 0, 0.7f}, {0, 0.95f, 0, 0.6f}, {0, 1, 0.1f, 1}, {5000, 1, 0, 1}, {0, 0.5f, 0, 2}, {1, 1, 0, 1}};
+    } c[] = {{20, 0.8f, 0, 0.7f}, {0, 0.95f, 0, 0.6f}, {0, 1, 0.1f, 1},
+             {5000, 1, 0, 1},     {0, 0.5f, 0, 2},     {1, 1, 0, 1}};
     random_row(x, N, 5);
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
         hd_sampler *s;
@@ -198,7 +200,8 @@ static void test_seed(void)
     enum { N = 500, PICKS = 64 };
     float x[N];
     int32_t first[PICKS], other = 0;
-    hd_sample_opts o = {.temperature = 1, .top_p = 0.98f, .repetition_penalty = 1, .frequency_penalty = 0.5f, .seed = 77};
+    hd_sample_opts o = {
+        .temperature = 1, .top_p = 0.98f, .repetition_penalty = 1, .frequency_penalty = 0.5f, .seed = 77};
     hd_sampler *s;
     random_row(x, N, 3);
     CHECK_OK(hd_sampler_open(&s, &o, N, &err));

@@ -1,5 +1,5 @@
-/* Sessions on tiny random models: however ids come in, alone or in company, the logits have the same bits; what is
- * known already is not computed again; limits change nothing. */
+/* Sessions on tiny random models: however ids come in, alone or in company, the logits have the same bits;
+ * what is known already is not computed again; limits change nothing. */
 #include "sessions.h"
 
 enum { N = 1100 }; // more than two slices
@@ -51,7 +51,8 @@ static void test_keep(tiny_kind kind)
     CHECK_OK(hd_session_sync(s, other, 250, NULL, &err));
     CHECK(hd_session_len(s) == 250 && as_fresh(s), "a shorter timeline");
     CHECK_OK(hd_session_queue(s, other, 280, &err));
-    CHECK(hd_seq_len(s->seq) >= 249, "a longer one goes on from what is kept: %lld", (long long)hd_seq_len(s->seq));
+    CHECK(hd_seq_len(s->seq) >= 249, "a longer one goes on from what is kept: %lld",
+          (long long)hd_seq_len(s->seq));
     CHECK(as_fresh(s));
 
     hd_session_rewind(s, 1000);
@@ -150,7 +151,8 @@ static void test_limits(void)
     CHECK(hd_session_len(s) == 0);
 
     CHECK_OK(hd_session_sync(s, id, 90, NULL, &err));
-    CHECK(hd_session_sync(s, id, 101, NULL, &err) == HD_LIMIT && hd_session_len(s) == 90 && hd_session_ready(s),
+    CHECK(hd_session_sync(s, id, 101, NULL, &err) == HD_LIMIT && hd_session_len(s) == 90 &&
+              hd_session_ready(s),
           "too long a timeline changes nothing");
     for (int i = 0; i < 10; i++) CHECK_OK(hd_session_push(s, id[i], &err));
     CHECK(hd_session_push(s, 1, &err) == HD_LIMIT && hd_session_len(s) == 100, "%s", err.msg);
@@ -200,8 +202,8 @@ static void test_watch(void)
     CHECK(hd_seq_len(s->seq) == w.last && !hd_session_ready(s), "what was computed is kept");
     w = (watched){.stop_at = -1};
     CHECK_OK(hd_session_sync(s, id, N, &h, &err));
-    CHECK(w.last == w.total && w.total == N - hd_model_max_rows(e->model), "the rest: %lld of %lld", (long long)w.last,
-          (long long)w.total);
+    CHECK(w.last == w.total && w.total == N - hd_model_max_rows(e->model), "the rest: %lld of %lld",
+          (long long)w.last, (long long)w.total);
     CHECK(as_fresh(s));
     w = (watched){.stop = 1};
     CHECK_OK(hd_session_sync(s, id, N, &h, &err)); // nothing to do, nothing to stop

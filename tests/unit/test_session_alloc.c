@@ -1,4 +1,5 @@
-/* Each allocation of a session's life fails in turn: the call says HD_NOMEM, and what there was before stays usable. */
+/* Each allocation of a session's life fails in turn: the call says HD_NOMEM, and what there was before stays
+ * usable. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else

@@ -1,5 +1,5 @@
-/* Sessions on disk: what comes back is what went, to the bit; every altered byte and every cut is an error that leaves
- * the session empty; a killed writer leaves a whole file. */
+/* Sessions on disk: what comes back is what went, to the bit; every altered byte and every cut is an error
+ * that leaves the session empty; a killed writer leaves a whole file. */
 #include <signal.h>
 #include <sodium.h>
 #include <sys/resource.h>
@@ -78,8 +78,10 @@ static int fd;
 static void refused(size_t at, const char *what)
 {
     hd_status st = hd_session_restore(victim, file, &err);
-    CHECK(st == HD_FORMAT || st == HD_LIMIT || st == HD_UNSUPPORTED, "%s at %zu: status %d", what, at, (int)st);
-    CHECK(hd_session_len(victim) == 0 && !hd_session_ready(victim) && strstr(err.msg, "session: "), "%s", err.msg);
+    CHECK(st == HD_FORMAT || st == HD_LIMIT || st == HD_UNSUPPORTED, "%s at %zu: status %d", what, at,
+          (int)st);
+    CHECK(hd_session_len(victim) == 0 && !hd_session_ready(victim) && strstr(err.msg, "session: "), "%s",
+          err.msg);
 }
 
 static void flip(size_t at, uint8_t with)
@@ -125,7 +127,8 @@ static void test_damage(void)
 /* Heads that lie, with a right checksum: the checksum is no secret. */
 static void test_lies(void)
 {
-    static const uint64_t lie[] = {0, 1, 21, 255, 1 << 20, 0xffffffff, 1ull << 32, 1ull << 61, 1ull << 62, ~0ull >> 1, ~0ull};
+    static const uint64_t lie[] = {0,          1,          21,         255,        1 << 20, 0xffffffff,
+                                   1ull << 32, 1ull << 61, 1ull << 62, ~0ull >> 1, ~0ull};
     hd_session *s = open_session(e);
     const char *good = keep_path("good.session");
     CHECK_OK(hd_session_sync(s, id, 20, NULL, &err));
@@ -137,7 +140,8 @@ static void test_lies(void)
     file = keep_path("lie.session");
     static const struct {
         size_t at, width;
-    } field[] = {{40, 4}, {44, 4}, {48, 8}, {56, 8}, {64, 8}, {72, 4}}; // layers, type, bytes, ids, positions, first id
+    } field[] = {{40, 4}, {44, 4}, {48, 8},
+                 {56, 8}, {64, 8}, {72, 4}}; // layers, type, bytes, ids, positions, first id
     for (size_t f = 0; f < 6; f++)
         for (size_t i = 0; i < sizeof lie / sizeof lie[0]; i++) {
             memcpy(copy, m.data, m.size);

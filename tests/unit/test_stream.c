@@ -31,8 +31,8 @@ static void take(void *arg, hd_text_kind kind, const char *text, size_t n)
     put(k, text, n);
 }
 
-static void run(sink *k, const char *bytes, size_t n, const char *const *stop, int n_stop, size_t step, hd_rng *r,
-                bool *stopped)
+static void run(sink *k, const char *bytes, size_t n, const char *const *stop, int n_stop, size_t step,
+                hd_rng *r, bool *stopped)
 {
     hd_stream s = {.text = take, .arg = k, .stop = stop, .n_stop = n_stop};
     memset(k, 0, sizeof *k);
@@ -53,7 +53,7 @@ static void run(sink *k, const char *bytes, size_t n, const char *const *stop, i
 static void test_borders(void)
 {
     static const char *const one[] = {"stop"}, *const two[] = {"abcd", "bc"}, *const tail[] = {"aab"},
-                            *const wide[] = {"\xe2\x82\xac!"}, *const same[] = {"cd", "abcd"};
+                             *const wide[] = {"\xe2\x82\xac!"}, *const same[] = {"cd", "abcd"};
     static const struct {
         const char *in, *out;
         const char *const *stop;
@@ -61,7 +61,8 @@ static void test_borders(void)
         bool stops;
     } c[] = {
         {"plain", "plain", NULL, 0, false},
-        {"caf\xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x98\x80.", "caf\xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x98\x80.", NULL, 0, false},
+        {"caf\xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x98\x80.",
+         "caf\xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x98\x80.", NULL, 0, false},
         {"bad \xff, cut \xe4\xbd", "bad \xef\xbf\xbd, cut \xef\xbf\xbd", NULL, 0, false},
         {"\xe4\xbd\x41\x80", "\xef\xbf\xbd\x41\xef\xbf\xbd", NULL, 0, false},
         {"before stop after", "before ", one, 1, true},
@@ -81,9 +82,10 @@ static void test_borders(void)
     hd_rng_seed(&r, 1, 1);
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++)
         for (int way = 0; way < 20; way++) {
-            run(&k, c[i].in, strlen(c[i].in), c[i].stop, c[i].n_stop, way == 0 ? 1000 : (size_t)way, way > 4 ? &r : NULL,
-                &stopped);
-            CHECK(strcmp(k.text, c[i].out) == 0 && stopped == c[i].stops, "case %zu: '%s', not '%s'", i, k.text, c[i].out);
+            run(&k, c[i].in, strlen(c[i].in), c[i].stop, c[i].n_stop, way == 0 ? 1000 : (size_t)way,
+                way > 4 ? &r : NULL, &stopped);
+            CHECK(strcmp(k.text, c[i].out) == 0 && stopped == c[i].stops, "case %zu: '%s', not '%s'", i,
+                  k.text, c[i].out);
         }
 }
 
@@ -103,12 +105,14 @@ static void test_random(void)
         for (int s = 0; s < 2; s++) {
             static const char *const letter[] = {"a", "b", "\xc3\xa9", "\xe2\x82\xac"};
             stop[s][0] = 0;
-            for (int len = 1 + (int)(hd_rng_u32(&r) % 2); len > 0; len--) strcat(stop[s], letter[hd_rng_u32(&r) % 4]);
+            for (int len = 1 + (int)(hd_rng_u32(&r) % 2); len > 0; len--)
+                strcat(stop[s], letter[hd_rng_u32(&r) % 4]);
         }
         run(&whole, text, n, stops, 2, 1000, NULL, &end);
         for (int way = 0; way < 3; way++) {
             run(&k, text, n, stops, 2, 1, way ? &r : NULL, &end2);
-            CHECK(strcmp(k.text, whole.text) == 0 && end == end2, "round %d: '%s', not '%s'", round, k.text, whole.text);
+            CHECK(strcmp(k.text, whole.text) == 0 && end == end2, "round %d: '%s', not '%s'", round, k.text,
+                  whole.text);
         }
     }
 }
