@@ -5,8 +5,9 @@
  * with any sampling, and acceptance is a matter of speed alone.
  *
  *   look-up   the last words stood earlier in the timeline: guess that they go on as they did then
- *   model     a smaller model of the same vocabulary goes on greedily, as long as it is sure
- *   MTP       the model's own extra layer (arXiv:2412.19437, 2.2), which reads the states of the pass before
+ *   model     a smaller model of the same vocabulary goes on greedily, as long as it is sure; where NGRAM_MAX
+ * ids are repeated, look-up does its work MTP       the model's own extra layer (arXiv:2412.19437, 2.2),
+ * which reads the states of the pass before
  *
  * Guessing must pay.  A row more in a pass costs ROW_COST of a pass, making a guess costs `step`; a guess
  * that was right saves a pass.  The balance of late decides: below zero guessing rests, for twice as long
@@ -29,7 +30,7 @@ static int first_guesses(int max) { return max < FIRST ? max : FIRST; }
 
 static int default_max(hd_draft_kind kind)
 {
-    return kind == HD_DRAFT_LOOKUP ? HD_MAX_GUESS : kind == HD_DRAFT_MODEL ? 6 : 2;
+    return kind == HD_DRAFT_LOOKUP ? HD_MAX_GUESS : kind == HD_DRAFT_MODEL ? 8 : 2;
 }
 
 /* ---- Opening ---- */
@@ -179,18 +180,18 @@ void hd_draft_learn(hd_draft *d, int n, int accepted)
 {
     int now = accepted == n ? d->now * 2 : (d->now + accepted + 1) / 2;
     d->now = now < d->max ? now : d->max;
-    account(d, (float)accepted - (float)n * (ROW_COST + d->step));
+    account(d, (float)accepted - (float)n * ROW_COST - (float)d->steps * d->step);
 }
 
 /* ---- Look-up ---- */
 
 /* The place whose ids before it agree with the timeline's last ones for longest (NGRAM_MAX is long enough),
- * the latest of those; -1: nowhere for NGRAM_MIN ids. */
-static int64_t seen_before(const hd_ids *v)
+ * the latest of those; -1: nowhere for `least` ids. */
+static int64_t seen_before(const hd_ids *v, int least)
 {
     const int32_t *id = v->id, last = id[v->n - 1];
     int64_t best = -1;
-    int most = NGRAM_MIN - 1;
+    int most = least - 1;
     for (int64_t i = v->n - 1; i > 0 && most < NGRAM_MAX; i--) {
         if (id[i - 1] != last) continue;
         int n = 1;
@@ -200,10 +201,10 @@ static int64_t seen_before(const hd_ids *v)
     return best;
 }
 
-static int guess_lookup(hd_session *s, int room)
+static int guess_lookup(hd_session *s, int room, int least)
 {
     const hd_ids *v = &s->ids;
-    int64_t from = seen_before(v);
+    int64_t from = seen_before(v, least);
     if (from < 0) return 0;
     /* The copied stretch may run into what it has itself just guessed: a repetition goes on. */
     for (int k = 0; k < room; k++)
@@ -217,8 +218,9 @@ static int guess_model(hd_session *s, int room)
 {
     hd_session *q = s->draft.small;
     int64_t n_vocab = s->e->n_vocab < q->e->n_vocab ? s->e->n_vocab : q->e->n_vocab;
-    int k = 0;
+    int k = guess_lookup(s, room, NGRAM_MAX); // a long repetition needs no model
     float p;
+    if (k > 0) return k;
     /* A guess that cannot be made (its context is shorter, its cache full) is no error: the pass goes on
      * without. */
     if (s->ids.n > q->e->ctx_tok || hd_session_sync(q, s->ids.id, s->ids.n, NULL, NULL) != HD_OK) return 0;
@@ -226,6 +228,7 @@ static int guess_model(hd_session *s, int room)
         const float *logits;
         if (hd_session_logits(q, &logits, NULL) != HD_OK) break;
         s->guess[k] = hd_likeliest(logits, n_vocab, &p);
+        s->draft.steps++;
         if (p < SURE) break;
         if (++k == room || hd_session_push(q, s->guess[k - 1], NULL) != HD_OK) break;
     }
@@ -282,6 +285,7 @@ static int guess_mtp(hd_session *s, int room)
     int64_t sure = hd_seq_len(d->mtp);
     for (;;) {
         s->guess[k] = hd_likeliest(d->logits, s->e->n_vocab, &p);
+        d->steps++;
         if (p < SURE || ++k == room) break;
         hd_batch b = {.n_rows = 1, .tok = &s->guess[k - 1], .n_seqs = 1, .n_of = &one, .seq = &d->mtp};
         if (hd_forward_mtp(s->e->model, &b, d->state, d->logits, d->state + D, NULL) != HD_OK) break;
@@ -303,8 +307,9 @@ int hd_draft_guess(hd_session *s, int room)
         if (d->mtp) mtp_catch_up(s, false); // its states will not come again
         return 0;
     }
+    d->steps = 0;
     switch (d->kind) {
-    case HD_DRAFT_LOOKUP: return guess_lookup(s, room);
+    case HD_DRAFT_LOOKUP: return guess_lookup(s, room, NGRAM_MIN);
     case HD_DRAFT_MODEL: return guess_model(s, room);
     case HD_DRAFT_MTP: return guess_mtp(s, room);
     case HD_DRAFT_NONE: break;

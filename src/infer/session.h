@@ -20,6 +20,7 @@ typedef struct {
     hd_draft_kind kind;
     int max, now;      // guesses a pass: at most, and at present
     float step;        // what making one guess costs, in passes of the model
+    int steps;         // guesses made that way for the coming pass
     float balance;     // passes saved less what guessing cost, of late
     int rest, idle;    // passes to go without guessing, and how long the last such rest was
     hd_session *small; // HD_DRAFT_MODEL: the same timeline in the smaller engine, owned
