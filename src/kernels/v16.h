@@ -312,7 +312,8 @@ V16 float v_hmax(v16 a) // largest lane; lanes are no NaN
 }
 
 /* 2^x.  x = n + f, |f| <= 1/2, and 2^f by a minimax polynomial of degree 6: relative error 2e-9 of the polynomial, below
- * 1.5 ulp in all (tested).  Below -126 exactly 0, above 128 infinite; NaN stays. */
+ * 1.5 ulp in all (tested).  Below -126 exactly 0, above 128 infinite, from 127.5 on already so where a scale of 2^128 has no
+ * form (all but AVX-512); NaN stays. */
 V16 v16 v_exp2(v16 x)
 {
     v16 c = v_min(v_set1(128.5f), v_max(v_set1(-127), x)); // keeps a NaN: the second operand
@@ -340,7 +341,7 @@ V16 v16 v_exp2_rough(v16 x)
 }
 
 /* e^x.  x = n ln 2 + f with ln 2 in two parts (Cody and Waite 1980), so that f keeps its bits; below 2 ulp (tested).
- * Below -87.3 exactly 0, above 89 infinite; NaN stays. */
+ * Below -87.3 exactly 0, above 89 infinite, from 88.37 (127.5 ln 2) on already outside AVX-512; NaN stays. */
 V16 v16 v_exp(v16 x)
 {
     v16 c = v_min(v_set1(89), v_max(v_set1(-88), x));
