@@ -13,6 +13,7 @@ static void visit_keys(const hd_gguf *g)
         size_t pos = 0;
         hd_gguf_str s;
         volatile char sink = 0;
+        (void)sink; // as in fuzz_visit
         double f;
         int64_t i;
         while (hd_gguf_arr_str(kv, &pos, &s))
