@@ -306,7 +306,8 @@ hd_status hd_gguf_open(hd_gguf **out, const hd_map *map, const char *where, hd_e
 {
     hd_status st;
     hd_gguf *g = NULL;
-    cursor c = {map->data, 0, map->size < MAX_HEAD_BYTES ? map->size : MAX_HEAD_BYTES, where, err};
+    const uint8_t *base = map->data ? map->data : (const uint8_t *)""; // of an empty file
+    cursor c = {base, 0, map->size < MAX_HEAD_BYTES ? map->size : MAX_HEAD_BYTES, where, err};
     uint64_t n_tensors, n_kv;
     size_t align = 0, name_bytes = 0;
     HD_TRY(hd_alloc(&g, sizeof *g, err));
