@@ -7,8 +7,7 @@ static void show(void *arg, hd_text_kind kind, const char *text, size_t n)
 {
     size_t *used = arg;
     if (kind == HD_TEXT_THINKING) return;
-    fwrite(text, 1, n, stdout);
-    fflush(stdout);
+    fwrite(text, 1, n, stdout), fflush(stdout);
     char *answer = (char *)(used + 1);
     if (*used + n < 65536) memcpy(answer + *used, text, n), answer[*used += n] = 0;
 }
@@ -19,10 +18,7 @@ int main(int argc, char **argv)
     static char line[32][4096];
     hd_message msg[64];
     hd_err err = {0};
-    hd_engine *e = NULL;
-    hd_session *s = NULL;
-    hd_sampler *p = NULL;
-    hd_sample_opts sampling;
+    hd_engine *e = NULL; hd_session *s = NULL; hd_sampler *p = NULL; hd_sample_opts sampling;
     if (argc != 2) return fprintf(stderr, "usage: chat MODEL\n"), 2;
     if (hd_engine_open(&e, argv[1], NULL, &err) || hd_session_open(&s, e, &err)) goto end;
     hd_engine_sampling(e, &sampling);
@@ -33,8 +29,7 @@ int main(int argc, char **argv)
         msg[2 * i] = (hd_message){"user", line[i], NULL};
         msg[2 * i + 1] = (hd_message){"assistant", answer[i].text, NULL};
         if (hd_engine_render(e, msg, 2 * i + 1, -1, &ids, &err) || hd_session_sync(s, ids.id, ids.n, NULL, &err)) goto end;
-        hd_sampler_reset(p, ids.id, ids.n);
-        hd_ids_free(&ids);
+        hd_sampler_reset(p, ids.id, ids.n), hd_ids_free(&ids);
         if (hd_generate(s, p, &o, NULL, &err)) goto end;
         puts("");
     }

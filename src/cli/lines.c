@@ -9,6 +9,9 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -52,12 +55,31 @@ static bool take_char(hd_lines *l, wchar_t *c)
     return true;
 }
 
+/* One byte more.  A signal that comes between two reads must not be slept through: signals are let in only while waiting
+ * (ppoll), so that one is either seen before or interrupts the wait.  -1 with EINTR: there was one. */
+static ssize_t read_byte(uint8_t *b)
+{
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t block, old;
+    sigemptyset(&block);
+    sigaddset(&block, SIGINT);
+    sigaddset(&block, SIGTERM);
+    sigaddset(&block, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &block, &old);
+    int ready = hd_interrupted ? -1 : ppoll(&p, 1, NULL, &old);
+    int why = hd_interrupted ? EINTR : errno;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (ready > 0) return read(STDIN_FILENO, b, 1);
+    errno = why;
+    return -1;
+}
+
 static int get_char(EditLine *el, wchar_t *c)
 {
     hd_lines *l = NULL;
     el_get(el, EL_CLIENTDATA, &l);
     while (!take_char(l, c)) {
-        ssize_t n = read(STDIN_FILENO, &l->held[l->n_held], 1);
+        ssize_t n = read_byte(&l->held[l->n_held]);
         if (n == 1) l->n_held++;
         else if (n < 0 && errno == EINTR && hd_interrupted == SIGINT) {
             hd_interrupted = 0;
