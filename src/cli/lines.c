@@ -32,6 +32,7 @@ struct hd_lines {
     char *history; // file
     hd_buf plain;  // the last line from a pipe
     bool interrupted, ended, too_long;
+    bool ask_paste; // the terminal is to mark pastes, once it is in libedit's hands
     uint8_t held[4]; // bytes of a character that is not whole yet
     size_t n_held;
 };
@@ -78,6 +79,11 @@ static int get_char(EditLine *el, wchar_t *c)
 {
     hd_lines *l = NULL;
     el_get(el, EL_CLIENTDATA, &l);
+    if (l->ask_paste) { // not before the prompt: until here the terminal edits lines itself
+        fputs("\033[?2004h", stdout);
+        fflush(stdout);
+        l->ask_paste = false;
+    }
     while (!take_char(l, c)) {
         ssize_t n = read_byte(&l->held[l->n_held]);
         if (n == 1) l->n_held++;
@@ -250,7 +256,7 @@ static const char *read_line(hd_lines *l, const char *prompt, size_t *n)
     bool paste = hd_terminal_can_style(stdout);
     l->prompt = prompt;
     el_resize(l->el);
-    if (paste) fputs("\033[?2004h", stdout);
+    l->ask_paste = paste;
     fflush(stdout);
     const char *s = el_gets(l->el, &got);
     if (paste) fputs("\033[?2004l", stdout);

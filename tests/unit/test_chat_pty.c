@@ -69,7 +69,7 @@ static bool expect(const char *what)
 }
 
 #define SEE(what) CHECK(expect(what), "\"%s\" is not in: %.600s", what, seen.data ? seen.data : "")
-#define PROMPT    "\033[?2004h> "
+#define PROMPT    "> \033[?2004h" // the second part comes when libedit reads
 
 /* The exit status, once all is read. */
 static int leave(void)
