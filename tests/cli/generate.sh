@@ -53,8 +53,15 @@ fails "a prompt that is a folder" 1 "$tmp" g -f "$tmp"
 fails "a prompt longer than the context" 1 "context" g -p "$(printf 'red blue %.0s' {1..60})" -c 32
 
 # Ctrl-C: what was generated stands, the status says that it is not all.
-timeout --signal=INT --preserve-status 3 "$HADAL" generate "$model" -p "$prompt" --temp 0 -n 0 --logit-bias 2=-inf \
-    --logit-bias 0=-inf >"$tmp/out" 2>"$tmp/err"
+# One signal, once there is an answer (timeout(1) would send it twice, which means "at once").
+"$HADAL" generate "$model" -p "$prompt" --temp 0 -n 0 --logit-bias 2=-inf --logit-bias 0=-inf >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+for ((i = 0; i < 600; i++)); do
+    grep -q Paris "$tmp/out" && break
+    sleep 0.1
+done
+kill -INT $pid
+wait $pid
 same "interrupted: status" $? 1
 if grep -q "hadal: .*interrupted" "$tmp/err" && grep -q Paris "$tmp/out"; then pass; else fail "interrupted: message"; fi
 
