@@ -10,15 +10,15 @@
  * The last tile of a batch that is no multiple of 16 ends at its last row: the rows done already are not stored again. */
 #include "kernels/x86/amx_tile.h"
 
-enum { SEG = 512 }; // k unpacked at a time by the simple formats
+enum { SEG = 256 }; // k unpacked at a time by the simple formats
 
 typedef struct {
-    int8_t w[2][SEG * 16];    // per half z of the panel; simple: a tile a block; K: 256 of k, hi and lo a pair of blocks
-    int32_t sum[2][4][256];   // sums out of tiles: this step's and the next one's
-    float d[SEG / 32][32];    // simple: per block
-    float c[SEG / 32][32];    // simple: minima
-    int16_t mins[2][4][32];   // K: per half and pair of blocks, [row][block]
-    float y[MOST_ROWS * 32];  // outputs: dense, where the caller's lie a page apart
+    int8_t w[2][2 * 256 * 16]; // per half z of the panel; simple: a tile a block; K: 256 of k, hi and lo a pair of blocks
+    int32_t sum[2][4][256];    // sums out of tiles: this step's and the next one's
+    float d[SEG / 32][32];     // simple: per block
+    float c[SEG / 32][32];     // simple: minima
+    int16_t mins[2][4][32];    // K: per half and pair of blocks, [row][block]
+    float y[MOST_ROWS * 32];   // outputs: dense, where the caller's lie a page apart
 } __attribute__((aligned(64))) work;
 
 /* What a pass over rows needs; M >= 16. */
@@ -60,11 +60,28 @@ INLINE int row_of(int i, int M)
     return (i / 2 + 1) * TILE_ROWS > M ? M - TILE_ROWS : i / 2 * TILE_ROWS;
 }
 
+/* The weights to come, fetched in even portions while these are multiplied: asked for all at once they would wait for
+ * one another with the tiles idle. */
+typedef struct {
+    const uint8_t *at, *end;
+    int step;
+} stream;
+
+INLINE stream stream_open(const uint8_t *w, int64_t bytes, int64_t times)
+{
+    return (stream){w, w + bytes, (int)((bytes + times * 64 - 1) / (times * 64) * 64)};
+}
+
+INLINE void stream_on(stream *s)
+{
+    const uint8_t *to = s->at + s->step < s->end ? s->at + s->step : s->end;
+    for (; s->at < to; s->at += 64) _mm_prefetch((const char *)s->at, _MM_HINT_T1);
+}
+
 INLINE void unpack_simple(hd_panel_id id, bool min, int bytes, work *o, const uint8_t *w, int nb)
 {
     const __m512i offset = _mm512_set1_epi8((char)offset_of(id));
     for (int b = 0; b < nb; b++, w += bytes) {
-        fetch(w + 2 * AHEAD, bytes);
         UNROLL for (int z = 0; z < 2; z++) {
             _mm512_store_ps(o->d[b] + 16 * z, load_f16(w + 32 * z));
             if (min) _mm512_store_ps(o->c[b] + 16 * z, load_f16(w + P_F16 + 32 * z));
@@ -115,6 +132,7 @@ INLINE void mul_simple(hd_panel_id id, int bytes, const pass *p, work *o)
         const bool last = b0 + nb == p->k / 32;
         int32_t *now = o->sum[0][0], *next = o->sum[0][2], *swap;
         unpack_simple(id, min, bytes, o, p->w + b0 * bytes, nb);
+        stream next_w = stream_open(p->w + (b0 + nb) * bytes, nb * bytes, (int64_t)n * nb);
         ahead a = {p, {o->w[0], o->w[1]}, p->act + b0 * 32, b0, nb, n, 0, 0};
         ahead_issue(&a, NULL);
         ahead_issue(&a, now);
@@ -127,6 +145,7 @@ INLINE void mul_simple(hd_panel_id id, int bytes, const pass *p, work *o)
             load_rows(f, y, b0 == 0);
             for (int b = 0; b < nb; b++, scale++) {
                 if (b + 1 < nb || i + 1 < n) ahead_issue(&a, next);
+                stream_on(&next_w);
                 __m512 d = _mm512_load_ps(o->d[b] + 16 * z), c = d;
                 if (min) c = _mm512_load_ps(o->c[b] + 16 * z);
                 UNROLL for (int r = 0; r < TILE_ROWS; r++) {
@@ -163,7 +182,6 @@ INLINE void unpack_k(hd_panel_id id, work *o, const uint8_t *super)
     for (int b = 0; b < 8; b++) {
         const uint8_t *scales = super + head + (six ? b * block : b / 2 * pair);
         const uint8_t *ints = six ? scales + 64 : scales + 128 + b % 2 * block;
-        fetch(ints + 2 * AHEAD, block + 64);
         UNROLL for (int z = 0; z < 2; z++) {
             int8_t *to = o->w[z] + b / 2 * 2048 + b % 2 * 512;
             __m512i even = _mm512_setzero_si512(), odd = even, shift = even; // set at j == 0
@@ -223,6 +241,7 @@ INLINE void mul_k(hd_panel_id id, int bytes, const pass *p, work *o)
         int32_t(*now)[256] = o->sum[0], (*next)[256] = o->sum[1], (*swap)[256];
         const bool last = s + 1 == p->k / 256;
         unpack_k(id, o, w);
+        stream next_w = stream_open(w + bytes, bytes, (int64_t)n * 8);
         super_sums(now, p->act + s * 256, stride, o->w[0]);
         for (int i = 0; i < n; i++) {
             const int at = row_of(i, M), z = i % 2;
@@ -249,6 +268,7 @@ INLINE void mul_k(hd_panel_id id, int bytes, const pass *p, work *o)
                     }
                     f[r] = _mm512_fmadd_ps(u, _mm512_set1_ps(*(const float *)AT(scale, r)), f[r]);
                     PIN(f[r]);
+                    if (r % 4 == 3) stream_on(&next_w);
                 }
             }
             store_rows(f, end, last ? p->ldy : 32, i / 2 * TILE_ROWS - at);
