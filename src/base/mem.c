@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #define LARGE ((size_t)2 << 20) // a huge page on x86-64 and on most arm64 kernels
+#define PAGE  ((size_t)64 << 10) // no system here has larger ones
 
 hd_status hd_alloc(void *out, size_t n_bytes, hd_err *err)
 {
@@ -38,8 +39,8 @@ hd_status hd_realloc(void *inout, size_t n_bytes, hd_err *err)
 /* What hd_free_aligned must be able to recompute from n alone: whether mmap served it, and the mapping's length. */
 static bool large_bytes(size_t *r, size_t n_bytes)
 {
-    if (n_bytes < LARGE || !hd_add(r, n_bytes, LARGE - 1)) return false;
-    *r &= ~(LARGE - 1);
+    if (n_bytes < LARGE || !hd_add(r, n_bytes, PAGE - 1)) return false;
+    *r &= ~(PAGE - 1);
     return true;
 }
 
@@ -53,7 +54,8 @@ static void *map_large(size_t bytes)
     size_t head = -(uintptr_t)p & (LARGE - 1);
     if (head) munmap(p, head);
     munmap(p + head + bytes, LARGE - head);
-    madvise(p + head, bytes, MADV_HUGEPAGE); // advice only: without huge pages everything still works
+    /* Advice only: without huge pages everything still works.  The end stays small, so that no unused megabyte is held. */
+    if (bytes >= HD_HUGE_FROM) madvise(p + head, bytes & ~(LARGE - 1), MADV_HUGEPAGE);
     return p + head;
 }
 

@@ -28,7 +28,9 @@ hd_status hd_alloc(void *out, size_t n_bytes, hd_err *err);
 hd_status hd_alloc_n(void *out, size_t n, size_t size, hd_err *err);
 /* Grow or shrink *inout; on failure it is left as it was.  New bytes are not zeroed. */
 hd_status hd_realloc(void *inout, size_t n_bytes, hd_err *err);
-/* 64-byte aligned, zeroed; 2 MiB aligned with huge pages advised when large.  Pair with hd_free_aligned(p, n). */
+#define HD_HUGE_FROM ((size_t)32 << 20) // below, huge pages would waste more memory than they save time
+
+/* 64-byte aligned, zeroed; 2 MiB aligned, and from HD_HUGE_FROM on in huge pages, when large.  Pair with hd_free_aligned(p, n). */
 hd_status hd_alloc_aligned(void *out, size_t n_bytes, hd_err *err);
 void hd_free_aligned(void *p, size_t n_bytes);
 hd_status hd_strdup(char **out, const char *s, hd_err *err);

@@ -13,6 +13,7 @@
 #include "cli/hub.h"
 #include "cli/cmd.h"
 #include "cli/load.h"
+#include "infer/engine.h"
 #include "kernels/kernels.h"
 #include "model/json.h"
 
@@ -35,6 +36,7 @@ typedef struct {
     double load_s, first_s; // from start to a model in memory; to the first id of the prompt's answer
     hd_bench_cost cost;
     uint64_t rss_bytes, peak_bytes; // resident at the end, and at most
+    uint64_t cache_bytes;           // of the positions that were filled
     double bandwidth;               // bytes a second this machine reads
 } report;
 
@@ -177,13 +179,13 @@ static hd_status print_json(const char *model, const report *r, const options *o
 {
     json_t *j = json_pack(
         "{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, "
-        "s:I, s:f, s:f, s:f, s:f, s:f, s:f}",
+        "s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}",
         "model", model, "level", level(), "threads", threads, "sequences", (json_int_t)o->seqs, "prompt_tok",
         (json_int_t)o->p, "gen_tok", (json_int_t)o->n, "depth_tok", (json_int_t)o->depth, "repetitions",
         (json_int_t)o->reps, "prompt_tok_s", r->prompt.mean, "prompt_tok_s_dev", r->prompt.dev, "gen_tok_s",
         r->gen.mean, "gen_tok_s_dev", r->gen.dev, "load_s", r->load_s, "first_token_s", r->first_s,
         "weight_bytes", (json_int_t)r->cost.weight_bytes, "rss_bytes", (json_int_t)r->rss_bytes,
-        "peak_rss_bytes", (json_int_t)r->peak_bytes, "token_bytes", r->cost.token_bytes, "token_weights",
+        "peak_rss_bytes", (json_int_t)r->peak_bytes, "cache_bytes", (json_int_t)r->cache_bytes, "token_bytes", r->cost.token_bytes, "token_weights",
         r->cost.token_weights, "read_bytes_s", r->bandwidth, "read_share", o->seqs == 1 ? read_share(r) : 0.0,
         "prompt_tok_cpu_s", r->prompt_cpu, "gen_tok_cpu_s", r->gen_cpu);
     return hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6), "bench", err);
@@ -204,10 +206,9 @@ static void print_text(const char *model, const report *r, const options *o, int
                1e-9 * r->gen.mean * c->token_bytes, 100 * read_share(r), 1e-9 * r->bandwidth);
     if (o->n > 0) putchar('\n');
     printf("  start to model     %9.2f s, to the first id %.2f s\n", r->load_s, r->first_s);
-    printf("  memory             %9.2f GB, %.2f at most: %.2f and %.2f of the weights' %.2f GB\n",
-           1e-9 * (double)r->rss_bytes, 1e-9 * (double)r->peak_bytes,
-           (double)r->rss_bytes / (double)c->weight_bytes, (double)r->peak_bytes / (double)c->weight_bytes,
-           1e-9 * (double)c->weight_bytes);
+    printf("  memory             %9.3f GB at most, %.3f of it cache; the rest is %.2f x the weights' %.3f GB\n",
+           1e-9 * (double)r->peak_bytes, 1e-9 * (double)r->cache_bytes,
+           (double)(r->peak_bytes - r->cache_bytes) / (double)c->weight_bytes, 1e-9 * (double)c->weight_bytes);
 }
 
 static hd_status run(int argc, char **argv, hd_err *err)
@@ -245,6 +246,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     HD_TRY(measure(&r, e, s, &o, t0, err));
     r.rss_bytes = memory_bytes("VmRSS");
     r.peak_bytes = memory_bytes("VmHWM");
+    r.cache_bytes = hd_cache_tok_bytes(hd_model_config(e->model), e->cache_type) * (uint64_t)(need * o.seqs);
     HD_TRY(hd_bench_cost_of(&r.cost, argv[1], err));
     HD_TRY(hd_bench_bandwidth(&r.bandwidth, (int)o.load.threads, err));
     int threads = eo.n_threads > 0 ? eo.n_threads : hd_cpu_threads();

@@ -21,17 +21,6 @@ typedef struct {
     bool exact, no_pack, json, no_bos, kl;
 } options;
 
-static hd_status cache_type(hd_cache_type *t, const char *name, hd_err *err)
-{
-    static const char *const names[HD_N_CACHE_TYPE] = {"f32", "f16", "bf16", "q8_0"};
-    for (int i = 0; i < HD_N_CACHE_TYPE; i++)
-        if (!strcmp(name, names[i])) {
-            *t = (hd_cache_type)i;
-            return HD_OK;
-        }
-    return hd_fail(err, HD_USAGE, "--cache %.20s: f16, bf16, q8_0 or f32", name);
-}
-
 /* ---- Ids ---- */
 
 static hd_status ids_from_list(hd_ids *out, const char *s, hd_err *err)
@@ -201,7 +190,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     if (o.logits && o.ctx)
         return hd_fail(err, HD_USAGE, "score: --logits goes with one sequence, not with chunks (-c)");
     if (o.kl && (!o.ctx || o.exact)) return hd_fail(err, HD_USAGE, "score: --kl goes with -c and without --exact");
-    HD_TRY(cache_type(&type, o.exact ? "f32" : o.cache, err));
+    HD_TRY(hd_cache_type_named(&type, o.exact ? "f32" : o.cache, err));
     HD_TRY(hd_hub_open_source(&s, argv[1], true, err));
     if (o.tokens) HD_TRY(ids_from_list(&ids, o.tokens, err));
     else HD_TRY(ids_from_text(&ids, &bos, s, &o, err));

@@ -3,16 +3,18 @@
  * Redirections are followed here and not by libcurl, so that two rules are plain to see: the token is added
  * for the endpoint's own scheme, host and port only, and nothing goes from https to http.  Certificates,
  * proxies and HTTP versions are libcurl's business. */
-#include <curl/curl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "cli/hub.h"
+#include "cli/hub_curl.h"
 #include "cli/load.h"
 
 enum { MAX_HOPS = 8, CONNECT_S = 20, STALL_S = 60 };
+
+static const hd_curl *lib; // set by hd_http_open, before anything else
 
 struct hd_http {
     CURL *curl;
@@ -98,8 +100,8 @@ static bool head_done(hd_http *h)
     if (h->headed) return !h->stopped;
     curl_off_t length = -1;
     h->headed = true;
-    curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &h->r->status);
-    curl_easy_getinfo(h->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    lib->curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &h->r->status);
+    lib->curl_easy_getinfo(h->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
     h->r->length = length;
     h->redirect = is_redirect(h->r->status);
     if (!h->redirect && h->q->head && !h->q->head(h->q->arg, h->r)) h->stopped = true;
@@ -130,18 +132,18 @@ static int on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl
 /* scheme://host:port of a URL; false for what is neither http nor https. */
 static bool origin(char out[300], const char *url)
 {
-    CURLU *u = curl_url();
+    CURLU *u = lib->curl_url();
     char *scheme = NULL, *host = NULL, *port = NULL;
-    bool ok = u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-              curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-              curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-              curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+    bool ok = u && lib->curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+              lib->curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+              lib->curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+              lib->curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
               (strcmp(scheme, "https") == 0 || strcmp(scheme, "http") == 0) &&
               snprintf(out, 300, "%s://%s:%s", scheme, host, port) < 300;
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
-    curl_url_cleanup(u);
+    lib->curl_free(scheme);
+    lib->curl_free(host);
+    lib->curl_free(port);
+    lib->curl_url_cleanup(u);
     return ok;
 }
 
@@ -151,7 +153,7 @@ static hd_status one_hop(hd_http *h, const char *url, hd_err *err)
     CURL *c = h->curl;
     struct curl_slist *head = NULL, *more;
     char here[300], home[300], line[640];
-    curl_easy_reset(c);
+    lib->curl_easy_reset(c);
     if (!origin(here, url) || !origin(home, h->endpoint))
         return hd_fail(err, HD_IO, "hub: %.200s: no http or https address", url);
     if (strncmp(home, "https", 5) == 0 && strncmp(here, "https", 5) != 0)
@@ -159,50 +161,50 @@ static hd_status one_hop(hd_http *h, const char *url, hd_err *err)
                        url);
     if (h->token && strcmp(here, home) == 0) {
         snprintf(line, sizeof line, "Authorization: Bearer %.500s", h->token);
-        if (!(more = curl_slist_append(head, line))) goto no_memory;
+        if (!(more = lib->curl_slist_append(head, line))) goto no_memory;
         head = more;
     }
     if (h->q->from) {
         snprintf(line, sizeof line, "Range: bytes=%" PRIu64 "-", h->q->from);
-        if (!(more = curl_slist_append(head, line))) goto no_memory;
+        if (!(more = lib->curl_slist_append(head, line))) goto no_memory;
         head = more;
         if (h->q->if_range && h->q->if_range[0] == '"') { // strong ones only (RFC 9110, 13.1.5)
             snprintf(line, sizeof line, "If-Range: %.300s", h->q->if_range);
-            if (!(more = curl_slist_append(head, line))) goto no_memory;
+            if (!(more = lib->curl_slist_append(head, line))) goto no_memory;
             head = more;
         }
     }
     char why[CURL_ERROR_SIZE] = "";
     h->headed = h->stopped = h->redirect = false;
     *h->r = (hd_reply){.length = -1, .from = -1, .total = -1};
-    if (curl_easy_setopt(c, CURLOPT_URL, url) != CURLE_OK) goto no_memory;
-    curl_easy_setopt(c, CURLOPT_HTTPHEADER, head);
-    curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(c, CURLOPT_USERAGENT, "hadal/" HADAL_VERSION);
-    curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L); // a stalled connection is broken
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
-    curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
-    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(c, CURLOPT_HEADERDATA, h);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(c, CURLOPT_WRITEDATA, h);
-    curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
-    curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
-    CURLcode code = curl_easy_perform(c);
+    if (lib->curl_easy_setopt(c, CURLOPT_URL, url) != CURLE_OK) goto no_memory;
+    lib->curl_easy_setopt(c, CURLOPT_HTTPHEADER, head);
+    lib->curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+    lib->curl_easy_setopt(c, CURLOPT_USERAGENT, "hadal/" HADAL_VERSION);
+    lib->curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+    lib->curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
+    lib->curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L); // a stalled connection is broken
+    lib->curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
+    lib->curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
+    lib->curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
+    lib->curl_easy_setopt(c, CURLOPT_HEADERDATA, h);
+    lib->curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
+    lib->curl_easy_setopt(c, CURLOPT_WRITEDATA, h);
+    lib->curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
+    lib->curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
+    CURLcode code = lib->curl_easy_perform(c);
     curl_off_t wait = 0;
-    curl_easy_getinfo(c, CURLINFO_RETRY_AFTER, &wait);
+    lib->curl_easy_getinfo(c, CURLINFO_RETRY_AFTER, &wait);
     h->r->retry_after = wait < 120 ? (double)wait : 120;
     if (code == CURLE_OK) head_done(h); // without a body
     if (h->stopped || code == CURLE_ABORTED_BY_CALLBACK) st = hd_fail(err, HD_CANCELLED, "hub: stopped");
     else if (code == CURLE_OUT_OF_MEMORY) goto no_memory;
     else if (code != CURLE_OK)
-        st = hd_fail(err, HD_IO, "hub: %.200s: %s", url, why[0] ? why : curl_easy_strerror(code));
-    curl_slist_free_all(head);
+        st = hd_fail(err, HD_IO, "hub: %.200s: %s", url, why[0] ? why : lib->curl_easy_strerror(code));
+    lib->curl_slist_free_all(head);
     return st;
 no_memory:
-    curl_slist_free_all(head);
+    lib->curl_slist_free_all(head);
     return hd_fail(err, HD_NOMEM, "hub: request: out of memory");
 }
 
@@ -217,7 +219,7 @@ hd_status hd_http_get(hd_http *h, const char *url, const hd_request *q, hd_reply
         HD_TRY(one_hop(h, at, err));
         if (!h->redirect) break;
         next = NULL;
-        curl_easy_getinfo(h->curl, CURLINFO_REDIRECT_URL, &next); // made absolute by libcurl
+        lib->curl_easy_getinfo(h->curl, CURLINFO_REDIRECT_URL, &next); // made absolute by libcurl
         if (!next) HD_TRY(hd_fail(err, HD_IO, "hub: %.200s: redirected to nowhere", at));
         if (hop == MAX_HOPS)
             HD_TRY(hd_fail(err, HD_IO, "hub: %.200s: redirected more than %d times", url, MAX_HOPS));
@@ -239,6 +241,7 @@ hd_status hd_http_open(hd_http **out, hd_err *err)
     hd_http *h = NULL;
     const char *endpoint = getenv("HF_ENDPOINT"), *token = getenv("HF_TOKEN");
     char where[300];
+    if (!(lib = hd_curl_open(err))) return HD_IO;
     HD_TRY(hd_alloc(&h, sizeof *h, err));
     HD_TRY(hd_strdup(&h->endpoint, endpoint && *endpoint ? endpoint : "https://huggingface.co", err));
     size_t n = strlen(h->endpoint);
@@ -247,7 +250,7 @@ hd_status hd_http_open(hd_http **out, hd_err *err)
         if (*p < 0x21 || *p > 0x7e || p - token > 500)
             HD_TRY(hd_fail(err, HD_USAGE, "HF_TOKEN: it holds spaces or other characters that no token has"));
     h->token = token && *token ? token : NULL;
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(h->curl = curl_easy_init()))
+    if (lib->curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(h->curl = lib->curl_easy_init()))
         HD_TRY(hd_fail(err, HD_NOMEM, "hub: libcurl does not start"));
     if (!origin(where, h->endpoint))
         HD_TRY(hd_fail(err, HD_USAGE, "HF_ENDPOINT: '%.200s': no http or https address", h->endpoint));
@@ -261,8 +264,8 @@ fail:
 void hd_http_close(hd_http *h)
 {
     if (!h) return;
-    if (h->curl) curl_easy_cleanup(h->curl);
-    curl_global_cleanup();
+    if (h->curl) lib->curl_easy_cleanup(h->curl);
+    lib->curl_global_cleanup();
     free(h->endpoint);
     free(h);
 }

@@ -2,7 +2,6 @@
 #include "infer/engine.h"
 
 #include <string.h>
-#include <strings.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -11,17 +10,6 @@
 const char *hd_version(void) { return HADAL_VERSION; }
 
 /* ---- Opening ---- */
-
-static hd_status cache_type_named(hd_cache_type *out, const char *name, hd_err *err)
-{
-    static const char *const names[HD_N_CACHE_TYPE] = {"f32", "f16", "bf16", "q8_0"};
-    for (int i = 0; i < HD_N_CACHE_TYPE; i++)
-        if (strcasecmp(name, names[i]) == 0) {
-            *out = (hd_cache_type)i;
-            return HD_OK;
-        }
-    return hd_fail(err, HD_USAGE, "cache type %.20s: not known: f16, bf16, q8_0 and f32 are", name);
-}
 
 /* A session's positions.  The default leaves a tenth of what is free for everything else. */
 static hd_status choose_context(hd_engine *e, int64_t wish, int n_sessions, hd_err *err)
@@ -103,11 +91,12 @@ hd_status hd_engine_open(hd_engine **out, const char *path, const hd_engine_opts
     if (o->n_sessions < 0 || n_sessions > MAX_SESSIONS)
         return hd_fail(err, HD_USAGE, "engine: %d sessions: must be 0 to %d", o->n_sessions, MAX_SESSIONS);
     HD_TRY(hd_alloc(&e, sizeof *e, err));
-    HD_TRY(cache_type_named(&e->cache_type, o->cache_type ? o->cache_type : o->exact ? "f32" : "bf16", err));
+    HD_TRY(hd_cache_type_named(&e->cache_type, o->cache_type ? o->cache_type : o->exact ? "f32" : "bf16", err));
     HD_TRY(hd_source_open(&e->src, path, true, err));
     HD_TRY(hd_model_open(&e->model, e->src, &mo, err));
     e->n_vocab = hd_model_config(e->model)->n_vocab;
     HD_TRY(open_text(e, o->chat_format, err));
+    if (!o->no_pack) hd_source_release_all(e->src); // the vocabulary was copied
     HD_TRY(choose_context(e, o->ctx_tok, n_sessions, err));
     HD_TRY(hd_cache_open(&e->cache, hd_model_config(e->model), e->cache_type, cache_positions(e, n_sessions),
                          err));

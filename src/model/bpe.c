@@ -6,6 +6,7 @@
  * a megabyte without a space costs n log n and not n squared. */
 #include "model/bpe.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum {
@@ -20,26 +21,33 @@ hd_status hd_bpe_open(hd_bpe *b, int64_t n, hd_err *err)
     if (n < 0 || n > INT32_MAX / 4) return hd_fail(err, HD_FORMAT, "tokenizer: merges: %lld of them", (long long)n);
     size_t slots = 64;
     while (slots < (size_t)n * 2) slots *= 2;
-    hd_status st = hd_alloc_n(&b->slot, slots, sizeof *b->slot, err);
-    if (st != HD_OK) return st;
+    b->n_merges = n;
     b->mask = slots - 1;
-    for (size_t i = 0; i < slots; i++) b->slot[i].id = -1;
-    return HD_OK;
+    hd_status st = hd_alloc_n(&b->slot, slots, sizeof *b->slot, err);
+    return st == HD_OK ? hd_alloc_n(&b->merge, (size_t)n, sizeof *b->merge, err) : st;
 }
 
 void hd_bpe_close(hd_bpe *b)
 {
     free(b->slot);
+    free(b->merge);
     *b = (hd_bpe){0};
 }
 
-static hd_merge *slot_of(const hd_bpe *b, uint32_t x, uint32_t y)
+/* The slot of a pair, or the free one where it belongs. */
+static uint32_t *slot_of(const hd_bpe *b, int32_t x, int32_t y)
 {
-    uint64_t key = (uint64_t)x << 32 | y;
+    uint64_t key = (uint64_t)(uint32_t)x << 32 | (uint32_t)y;
     size_t i = hd_fold(key ^ b->seed, 0x9e3779b97f4a7c15u) & b->mask;
-    while (b->slot[i].id >= 0 && (b->slot[i].a != x || b->slot[i].b != y)) i = (i + 1) & b->mask;
+    for (; b->slot[i]; i = (i + 1) & b->mask) {
+        const hd_merge *m = &b->merge[b->slot[i] - 1];
+        if (m->a == x && m->b == y) break;
+    }
     return &b->slot[i];
 }
+
+/* NO_RANK: they do not join. */
+static uint32_t rank_of(const hd_bpe *b, int32_t x, int32_t y) { return *slot_of(b, x, y) - 1; }
 
 hd_status hd_bpe_add(hd_bpe *b, const hd_vocab *v, int64_t rank, const char *a, size_t na, const char *c, size_t nc,
                      hd_err *err)
@@ -55,8 +63,11 @@ hd_status hd_bpe_add(hd_bpe *b, const hd_vocab *v, int64_t rank, const char *a, 
         return hd_fail(err, HD_FORMAT, "tokenizer: merge %lld: %s is not in the vocabulary", (long long)rank,
                        x < 0 ? "its first part" : y < 0 ? "its second part" : "what it makes");
     if (v->kind[z] == HD_TOKEN_SPECIAL) return HD_OK;
-    hd_merge *m = slot_of(b, (uint32_t)x, (uint32_t)y);
-    if (m->id < 0) *m = (hd_merge){(uint32_t)x, (uint32_t)y, (uint32_t)rank, z};
+    assert(rank >= 0 && rank < b->n_merges);
+    uint32_t *slot = slot_of(b, x, y);
+    if (*slot) return HD_OK;
+    *slot = (uint32_t)rank + 1;
+    b->merge[rank] = (hd_merge){x, y, z};
     return HD_OK;
 }
 
@@ -122,25 +133,19 @@ static int64_t merge_short(const hd_bpe *b, hd_bpe_work *w, int64_t n)
 {
     int32_t *id = w->id;
     uint32_t *rank = w->rank;
-    for (int64_t i = 0; i + 1 < n; i++) {
-        const hd_merge *m = slot_of(b, (uint32_t)id[i], (uint32_t)id[i + 1]);
-        rank[i] = m->id < 0 ? NO_RANK : m->rank;
-    }
+    for (int64_t i = 0; i + 1 < n; i++) rank[i] = rank_of(b, id[i], id[i + 1]);
     while (n > 1) {
         int64_t best = 0;
         for (int64_t i = 1; i + 1 < n; i++)
             if (rank[i] < rank[best]) best = i;
         if (rank[best] == NO_RANK) break;
 
-        id[best] = slot_of(b, (uint32_t)id[best], (uint32_t)id[best + 1])->id;
+        id[best] = b->merge[rank[best]].id;
         n--;
         size_t tail = (size_t)(n - best - 1);
         memmove(id + best + 1, id + best + 2, tail * sizeof *id);
         memmove(rank + best, rank + best + 1, (tail + 1) * sizeof *rank); // the last moved rank is never read
-        for (int64_t i = best ? best - 1 : 0; i <= best && i + 1 < n; i++) {
-            const hd_merge *m = slot_of(b, (uint32_t)id[i], (uint32_t)id[i + 1]);
-            rank[i] = m->id < 0 ? NO_RANK : m->rank;
-        }
+        for (int64_t i = best ? best - 1 : 0; i <= best && i + 1 < n; i++) rank[i] = rank_of(b, id[i], id[i + 1]);
     }
     return n;
 }
@@ -175,8 +180,7 @@ static hd_status merge_long(const hd_bpe *b, hd_bpe_work *w, int64_t *n_io, hd_e
     for (int64_t i = 0; i < n; i++) {
         prev[i] = (int32_t)i - 1;
         next[i] = i + 1 < n ? (int32_t)i + 1 : -1;
-        const hd_merge *m = i + 1 < n ? slot_of(b, (uint32_t)id[i], (uint32_t)id[i + 1]) : NULL;
-        w->rank[i] = m && m->id >= 0 ? m->rank : NO_RANK;
+        w->rank[i] = i + 1 < n ? rank_of(b, id[i], id[i + 1]) : NO_RANK;
         if (w->rank[i] != NO_RANK) w->heap[h++] = (uint64_t)w->rank[i] << 32 | (uint64_t)i;
     }
     for (size_t i = h / 2; i-- > 0;) heap_sift(w->heap, h, i);
@@ -189,13 +193,12 @@ static hd_status merge_long(const hd_bpe *b, hd_bpe_work *w, int64_t *n_io, hd_e
         if (w->rank[i] != (uint32_t)(top >> 32)) continue;
 
         int32_t gone = next[i];
-        id[i] = slot_of(b, (uint32_t)id[i], (uint32_t)id[gone])->id;
+        id[i] = b->merge[w->rank[i]].id;
         next[i] = next[gone];
         if (next[i] >= 0) prev[next[i]] = i;
         w->rank[gone] = NO_RANK;
         for (int32_t k = 0, p = i; k < 2 && p >= 0; k++, p = prev[i]) { // this pair, then the one before it
-            const hd_merge *m = next[p] >= 0 ? slot_of(b, (uint32_t)id[p], (uint32_t)id[next[p]]) : NULL;
-            w->rank[p] = m && m->id >= 0 ? m->rank : NO_RANK;
+            w->rank[p] = next[p] >= 0 ? rank_of(b, id[p], id[next[p]]) : NO_RANK;
             if (w->rank[p] != NO_RANK) heap_push(w->heap, &h, (uint64_t)w->rank[p] << 32 | (uint32_t)p);
         }
     }

@@ -7,13 +7,14 @@
 #include "model/vocab.h"
 
 typedef struct {
-    uint32_t a, b; // ids of the pair
-    uint32_t rank; // its line in the list of merges; lower joins first
-    int32_t id;    // what it becomes; -1: free slot
+    int32_t a, b; // ids of the pair
+    int32_t id;   // what it becomes
 } hd_merge;
 
 typedef struct {
-    hd_merge *slot; // open addressing
+    hd_merge *merge; // [n_merges] by rank, their line in the list: lower joins first
+    int64_t n_merges;
+    uint32_t *slot;  // rank + 1, or 0 for a free slot, by hash of the pair; open addressing
     size_t mask;
     uint64_t seed;
     int32_t byte_id[256]; // -1: the vocabulary lacks this byte

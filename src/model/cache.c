@@ -14,6 +14,7 @@
 #include <assert.h>
 #include <limits.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 
 #include "base/mem.h"
@@ -46,6 +47,17 @@ hd_kv_shape hd_cache_shape(const hd_config *c, hd_cache_type type)
         s.v_in_k = true;
     }
     return s;
+}
+
+hd_status hd_cache_type_named(hd_cache_type *out, const char *name, hd_err *err)
+{
+    static const char *const names[HD_N_CACHE_TYPE] = {"f32", "f16", "bf16", "q8_0"};
+    for (int i = 0; i < HD_N_CACHE_TYPE; i++)
+        if (strcasecmp(name, names[i]) == 0) {
+            *out = (hd_cache_type)i;
+            return HD_OK;
+        }
+    return hd_fail(err, HD_USAGE, "cache type %.20s: not known: f16, bf16, q8_0 and f32 are", name);
 }
 
 size_t hd_cache_tok_bytes(const hd_config *c, hd_cache_type type)
@@ -99,7 +111,7 @@ hd_status hd_cache_open(hd_cache **out, const hd_config *config, hd_cache_type t
                            (double)c->map_bytes * 1e-9, (long long)max_tok);
         goto fail;
     }
-    (void)madvise(c->base, c->map_bytes, MADV_HUGEPAGE); // a wish, not a need
+    if (c->map_bytes >= HD_HUGE_FROM) (void)madvise(c->base, c->map_bytes, MADV_HUGEPAGE); // a wish, not a need
     *out = c;
     return HD_OK;
 fail:

@@ -9,6 +9,9 @@
 typedef struct hd_cache hd_cache;
 typedef struct hd_seq hd_seq;
 
+/* A type by the name that people give it. */
+hd_status hd_cache_type_named(hd_cache_type *out, const char *name, hd_err *err);
+
 /* The layers' shapes under a configuration: n_layers + n_mtp of them. */
 hd_kv_shape hd_cache_shape(const hd_config *c, hd_cache_type type);
 size_t hd_cache_tok_bytes(const hd_config *c, hd_cache_type type); // bytes a position, all layers

@@ -7,7 +7,7 @@ fails "no model" 1 'nowhere.gguf' "$HADAL" score "$tmp/nowhere.gguf" --text a
 if [ -n "$model" ]; then
     fails "an id past the vocabulary" 2 'token 49152: the vocabulary has 0..49151' "$HADAL" score "$model" --tokens 1,49152
     fails "ids that are none" 2 "'x,3': ids are numbers" "$HADAL" score "$model" --tokens 1,x,3
-    fails "an unknown cache" 2 '--cache q1' "$HADAL" score "$model" --tokens 1,2 --cache q1
+    fails "an unknown cache" 2 'cache type q1' "$HADAL" score "$model" --tokens 1,2 --cache q1
     fails "a short text" 2 'at least two chunks of 512' "$HADAL" score "$model" --text hello -c 512
     fails "a folder that is not there" 1 'No such file' "$HADAL" score "$model" --tokens 1,2 --logits "$tmp/no/logits"
     fails "a full disk" 1 'No space left' "$HADAL" score "$model" --tokens 1,2,3 --logits /dev/full
