@@ -62,8 +62,7 @@ fail:
     return st;
 }
 
-/* ---- Read bandwidth
- * ---------------------------------------------------------------------------------------- */
+/* ---- Read bandwidth ---- */
 
 enum { CHUNK = 1 << 18, SWEEPS = 8 };
 #define TOTAL ((size_t)256 << 20)

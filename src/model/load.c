@@ -17,8 +17,7 @@
 #include "base/num.h"
 #include "model/load.h"
 
-/* ---- The walk
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- The walk ---- */
 
 static hd_status wrong_shape(const hd_source *s, const hd_tensor_info *t, int64_t e, int64_t r, int64_t c,
                              hd_err *err)
@@ -152,8 +151,7 @@ void hd_config_drop_mtp(hd_config *c, const hd_source *s)
     if (!hd_source_find(s, name)) c->n_mtp = 0;
 }
 
-/* ---- Heads of kv_b
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Heads of kv_b ---- */
 
 /* The format in which a decoded matrix is kept. */
 static hd_type decoded_type(hd_type from, bool exact)
@@ -190,8 +188,7 @@ static void decode_part(hd_rows *part, void *out, hd_type t, const hd_rows *src,
     part->row_bytes = (size_t)part->k * decoded_bytes(t);
 }
 
-/* ---- Counting
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- Counting ---- */
 
 typedef struct {
     const hd_config *c;
@@ -258,8 +255,7 @@ hd_status hd_weights_bytes(uint64_t *bytes, const hd_source *s, const hd_config 
     return HD_OK;
 }
 
-/* ---- Bringing in
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Bringing in ---- */
 
 typedef struct {
     hd_model *m;

@@ -1,8 +1,8 @@
 /* The one forward pass: rows of any number of sequences through embedding, layers and head.
  *
  *   x = embed(tok)
- *   per layer:  x += attention(norm(x));  x += ffn(norm(x))             (pre-norm residual stream,
- * arXiv:2002.04745) logits = head(norm(x)), for the rows that are wanted
+ *   per layer:  x += attention(norm(x));  x += ffn(norm(x))   (pre-norm residual stream, arXiv:2002.04745)
+ *   logits = head(norm(x)), for the rows that are wanted
  *
  * A block leaves its output in y; the addition to x, the next norm and the packing of activations for the
  * next products are one walk over the rows (hd_pass_norm), so that a row stays in the core's own cache
@@ -15,8 +15,7 @@
 
 #include "model/block.h"
 
-/* ---- Rows and blobs
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Rows and blobs ---- */
 
 void hd_rows_decode(const hd_rows *r, int64_t row, float *y)
 {
@@ -71,8 +70,7 @@ hd_mm hd_blobs_job(const hd_blobs *b, hd_pass *p, const hd_linear *w, int m0, in
     return (hd_mm){w, a, m0, M, y, ldy};
 }
 
-/* ---- Residual stream
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Residual stream ---- */
 
 float *hd_pass_take(hd_pass *p, int64_t n)
 {
@@ -106,8 +104,7 @@ void hd_pass_norm(hd_pass *p, const float *g, hd_blobs *blobs, float *out)
     p->pending = false;
 }
 
-/* ---- A pass
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- A pass ---- */
 
 static int n_wanted(const hd_batch *b)
 {
@@ -320,8 +317,7 @@ hd_status hd_forward(hd_model *m, const hd_batch *b, float *logits, float *hidde
     return HD_OK;
 }
 
-/* ---- Multi-token prediction
- * --------------------------------------------------------------------------------------- */
+/* ---- Multi-token prediction ---- */
 
 typedef struct {
     hd_pass *p;
