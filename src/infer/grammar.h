@@ -1,0 +1,34 @@
+/* Grammars: which ids may follow, so that a text keeps to a format.
+ *
+ * A grammar is compiled once (from GBNF text or from a JSON schema) and shared; a state follows one text.  Before each
+ * pick the state forbids the ids whose bytes would leave the grammar, by adding -INFINITY to their logits. */
+#ifndef HD_INFER_GRAMMAR_H
+#define HD_INFER_GRAMMAR_H
+
+#include <jansson.h>
+
+#include "model/tokenizer.h"
+
+typedef struct hd_grammar hd_grammar;
+typedef struct hd_grammar_state hd_grammar_state;
+
+/* GBNF as llama.cpp's users write it: rules `name ::= ...`, start at `root`; literals, classes, groups, | * + ? {m,n}, `.`,
+ * comments.  HD_FORMAT: syntax, an unknown rule, left recursion; HD_LIMIT: over a cap (bytes, rules, depth, repetition). */
+hd_status hd_grammar_open(hd_grammar **out, const char *text, size_t n, hd_err *err);
+/* A JSON value that the schema accepts (subset: see schema.c), compact or with single spaces.  HD_UNSUPPORTED names a
+ * keyword that cannot be enforced; HD_LIMIT: caps on depth and size.  schema NULL: any JSON object. */
+hd_status hd_grammar_open_schema(hd_grammar **out, const json_t *schema, hd_err *err);
+hd_grammar *hd_grammar_ref(hd_grammar *g);
+void hd_grammar_close(hd_grammar *g);
+
+/* The tokenizer is borrowed as long as the state; what is learnt about its vocabulary is kept in the grammar. */
+hd_status hd_grammar_state_open(hd_grammar_state **out, hd_grammar *g, const hd_tokenizer *t, hd_err *err);
+void hd_grammar_state_close(hd_grammar_state *s);
+/* Forbid in logits [n_vocab] what cannot follow; `stop` ids (ends of turn) are forbidden until the text may end. */
+hd_status hd_grammar_mask(hd_grammar_state *s, float *logits, int64_t n_vocab, const int32_t *stop, int n_stop, hd_err *err);
+/* An id that was picked; HD_FORMAT when it leaves the grammar. */
+hd_status hd_grammar_accept(hd_grammar_state *s, int32_t id, hd_err *err);
+bool hd_grammar_may_end(const hd_grammar_state *s);
+bool hd_grammar_must_end(const hd_grammar_state *s); // nothing can follow
+
+#endif

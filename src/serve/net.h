@@ -1,0 +1,93 @@
+/* The network side of the server: one thread, libevent's loop, strict HTTP/1.1 (http.h) over its bufferevents.
+ *
+ *   socket --> conn.c: deadlines, caps --> http.c: bytes to a request --> route.c: table, rights --> a handler
+ *   handler --> hd_reply (whole), or hd_reply_begin / write / end (a stream) --> conn.c: write queue --> socket
+ *
+ * Handlers run on the network thread and never block: what takes long is a job of the scheduler (sched.h), whose events
+ * also arrive on this thread.  A request lives from the call of its handler until its reply is finished or its client is
+ * gone; every call on a request whose client is gone does nothing. */
+#ifndef HD_SERVE_NET_H
+#define HD_SERVE_NET_H
+
+#include "base/buf.h"
+
+typedef struct hd_net hd_net;
+typedef struct hd_req hd_req;
+
+/* What a request carries; borrowed, valid as long as the request. */
+const char *hd_req_method(const hd_req *r); // "GET"
+const char *hd_req_path(const hd_req *r);   // decoded, without the query; the route's "{id}" part: hd_req_param
+const char *hd_req_param(const hd_req *r);  // what stood for "{...}" in the route's path, or NULL
+const char *hd_req_query(const hd_req *r, const char *name); // first value of a query parameter, decoded, or NULL
+const char *hd_req_header(const hd_req *r, const char *name); // value of a header field, or NULL
+const char *hd_req_body(const hd_req *r, size_t *n);           // NUL-terminated
+const char *hd_req_id(const hd_req *r);                        // "req-..." of the log and of the X-Request-Id header
+uint64_t hd_req_user(const hd_req *r); // whose share of the engine it takes: by key, session or address; never 0
+void *hd_req_app(const hd_req *r);     // what hd_net_opts.app was: the server (server.h)
+
+/* Add a field to the reply's head, before it begins. */
+void hd_reply_header(hd_req *r, const char *name, const char *value);
+/* A whole reply.  The request is over. */
+void hd_reply(hd_req *r, int status, const char *type, const void *body, size_t n);
+/* A reply in pieces (chunked).  hd_reply_write copies.  A client that reads too slowly has hd_reply_backlog grow: past the
+ * cap its request counts as gone. */
+void hd_reply_begin(hd_req *r, int status, const char *type);
+void hd_reply_write(hd_req *r, const void *p, size_t n);
+void hd_reply_end(hd_req *r);
+size_t hd_reply_backlog(const hd_req *r);
+/* fn(arg) is called once when the client hangs up before the reply is finished (also while it waits in a queue); the
+ * request is not to be used after that.  NULL takes the wish back. */
+void hd_req_on_gone(hd_req *r, void (*fn)(void *arg), void *arg);
+
+/* fn(arg) on the network thread, soon.  From any thread. */
+hd_status hd_net_post(hd_net *n, void (*fn)(void *arg), void *arg, hd_err *err);
+/* fn(arg) on the network thread after so many milliseconds; returns a handle for hd_net_cancel, NULL without memory.
+ * Network thread only. */
+typedef struct hd_timer hd_timer;
+hd_timer *hd_net_after(hd_net *n, int ms, void (*fn)(void *arg), void *arg);
+void hd_net_cancel(hd_timer *t); // not after it fired
+hd_net *hd_req_net(const hd_req *r);
+
+/* ---- Routes ---- */
+
+typedef enum {
+    HD_RIGHT_ANYONE,   // health, the login page, static files
+    HD_RIGHT_API,      // a valid API key (when keys are configured), or the page's own session
+    HD_RIGHT_PAGE,     // the page's own session, same origin
+    HD_RIGHT_OPERATOR, // metrics and administration: the loopback listener only
+} hd_right;
+
+/* One row of the table in route.c.  path: "/v1/models/{id}"; one {part} at most, which is never empty. */
+typedef struct {
+    const char *method, *path;
+    hd_right right;
+    size_t max_body; // bytes; 0: no body allowed
+    void (*handle)(hd_req *r);
+    /* Writes an error in this API's own shape and finishes the reply; also used by the layers below (401, 413, 503 ...).
+     * NULL: OpenAI's. */
+    void (*fail)(hd_req *r, int status, const char *code, const char *message);
+} hd_route;
+extern const hd_route *const hd_routes[]; // NULL at its end
+
+/* ---- The listener ---- */
+
+typedef struct {
+    const char *address; // "127.0.0.1", "::1", "0.0.0.0"
+    int port;            // 0: any free one
+    const char *cert_file, *key_file; // TLS when both are given
+    const char *const *allowed_hosts; // beside the address itself and localhost (DNS rebinding); NULL-terminated
+    const char *const *allowed_origins; // CORS; NULL-terminated
+    const char *const *api_key_hashes;  // hex SHA-256 of each valid key; none: no key is asked for
+    const char *const *trusted_proxies; // addresses whose X-Forwarded-For is believed
+    int max_conns, max_conns_per_ip;
+    void *app;
+} hd_net_opts;
+
+hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err);
+int hd_net_port(const hd_net *n);
+/* Until hd_net_stop; returns when streams have finished or `grace_ms` after the stop. */
+hd_status hd_net_run(hd_net *n, int grace_ms, hd_err *err);
+void hd_net_stop(hd_net *n); // from any thread or a signal handler
+void hd_net_close(hd_net *n);
+
+#endif

@@ -1,0 +1,33 @@
+/* The server as its handlers see it: what hd_req_app returns. */
+#ifndef HD_SERVE_SERVER_H
+#define HD_SERVE_SERVER_H
+
+#include "serve/net.h"
+#include "serve/sched.h"
+
+typedef struct hd_store hd_store;
+
+/* A name that clients ask for. */
+typedef struct {
+    char name[128];
+    int thinking; // 1 on, 0 off, -1 the format's default
+} hd_alias;
+
+typedef struct hd_server {
+    hd_engine *engine;           // for render, tokenize, names: only functions that read it (it belongs to the scheduler)
+    const hd_tokenizer *tok;
+    const char *model_name;      // how it calls itself in /v1/models
+    int64_t created;             // Unix seconds
+    const hd_alias *alias;
+    int n_alias;
+    bool any_model;              // an unknown model name means the one there is, instead of 404
+    bool send_reasoning_too;     // `reasoning` beside `reasoning_content`
+    int64_t default_max_tok;     // 0: until the context ends
+    hd_sched *sched;
+    hd_net *net;
+    hd_store *store;             // conversations of the page; NULL: none kept
+} hd_server;
+
+static inline hd_server *hd_server_of(const hd_req *r) { return hd_req_app(r); }
+
+#endif
