@@ -109,10 +109,17 @@ HD_API int64_t hd_engine_n_vocab(const hd_engine *e);  // length of a row of log
 HD_API bool hd_engine_is_stop(const hd_engine *e, int32_t id); // ends a turn
 HD_API const char *hd_engine_chat_name(const hd_engine *e); // of its chat format, NULL: none known
 
+/* A call of a tool by the assistant: the tool's name, and its arguments as JSON text. */
+typedef struct {
+    const char *name, *arguments;
+} hd_call;
+
 /* One message of a conversation.  role: "system", "user", "assistant", "tool".  thinking: an assistant's reasoning, or
- * NULL; formats that drop the thinking of earlier turns drop it. */
+ * NULL; formats that drop the thinking of earlier turns drop it.  call: the tools it called after its text. */
 typedef struct {
     const char *role, *text, *thinking;
+    const hd_call *call;
+    int n_call;
 } hd_message;
 
 /* Append the ids of the whole conversation, ending where the assistant is to speak.  thinking: 1 on, 0 off, -1 the

@@ -129,8 +129,11 @@ static hd_status read_message(hd_msg *m, const json_t *o, size_t i, const char *
         return hd_fail(err, HD_FORMAT, "chat: %.100s: message %zu: content is no string", path, i);
     if (thinking && !json_is_string(thinking) && !json_is_null(thinking))
         return hd_fail(err, HD_FORMAT, "chat: %.100s: message %zu: reasoning_content is no string", path, i);
-    *m = (hd_msg){(hd_role)k, json_string_value(text), json_string_length(text), json_string_value(thinking),
-                  json_string_length(thinking)};
+    *m = (hd_msg){.role = (hd_role)k,
+                  .text = json_string_value(text),
+                  .n = json_string_length(text),
+                  .thinking = json_string_value(thinking),
+                  .n_thinking = json_string_length(thinking)};
     return HD_OK;
 }
 

@@ -182,6 +182,8 @@ hd_status hd_engine_render(const hd_engine *e, const hd_message *msg, int n_msg,
         m[i].n = strlen(m[i].text);
         m[i].thinking = from->thinking;
         m[i].n_thinking = from->thinking ? strlen(from->thinking) : 0;
+        m[i].call = from->call;
+        m[i].n_call = from->n_call;
     }
     HD_TRY(hd_chat_render(e->chat, e->tok, m, n_msg, &o, out, err));
 fail:

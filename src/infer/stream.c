@@ -155,11 +155,18 @@ fail:
     return st;
 }
 
+static bool is_silent(const hd_stream *s, int32_t id)
+{
+    for (int i = 0; i < s->n_spell; i++)
+        if (s->spell[i] == id) return false;
+    return hd_tokenizer_is_special(s->tok, id);
+}
+
 hd_status hd_stream_id(hd_stream *s, int32_t id, hd_err *err)
 {
     size_t n = 0;
     if (id >= 0 && id == s->think_begin) return hd_stream_turn(s, HD_TEXT_THINKING, err);
     if (id >= 0 && id == s->think_end) return hd_stream_turn(s, HD_TEXT_ANSWER, err);
-    const char *bytes = hd_tokenizer_is_special(s->tok, id) ? NULL : hd_tokenizer_bytes(s->tok, id, &n);
+    const char *bytes = is_silent(s, id) ? NULL : hd_tokenizer_bytes(s->tok, id, &n);
     return bytes ? hd_stream_add(s, bytes, n, err) : HD_OK;
 }

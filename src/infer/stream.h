@@ -14,6 +14,8 @@ typedef struct {
     int n_stop;
     const hd_tokenizer *tok;        // for hd_stream_id
     int32_t think_begin, think_end; // marks of a thought, -1: none
+    const int32_t *spell;           // special ids that are part of the text, spelled (marks of tool calls)
+    int n_spell;
 
     hd_text_kind kind;
     bool stopped;  // a stop string is complete: nothing follows

@@ -314,6 +314,12 @@ const hd_chat_format *hd_chat_at(int i)
     return i < 0 ? NULL : &hd_chat_formats[i];
 }
 
+const char *hd_chat_default_system(const char *name)
+{
+    const hd_chat_format *f = named(name);
+    return f ? f->system : NULL;
+}
+
 hd_status hd_chat_render(const hd_chat_format *f, const hd_tokenizer *t, const hd_msg *msg, int n_msg,
                          const hd_chat_opts *o, hd_ids *out, hd_err *err)
 {

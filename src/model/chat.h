@@ -12,6 +12,8 @@ typedef struct {
     size_t n;
     const char *thinking; // assistant: reasoning_content, or NULL
     size_t n_thinking;
+    const hd_call *call; // assistant: tools it called, after its text
+    int n_call;
 } hd_msg;
 
 typedef struct hd_chat_format hd_chat_format;
@@ -23,6 +25,8 @@ hd_status hd_chat_pick(const hd_chat_format **out, const hd_source *s, const hd_
                        const char *name, hd_err *err);
 const char *hd_chat_name(const hd_chat_format *f);
 const hd_chat_format *hd_chat_at(int i); // walk the table
+/* The system prompt that the format called `name` puts first when a conversation has none; NULL: none. */
+const char *hd_chat_default_system(const char *name);
 /* The format of a template's text, NULL if unknown; *sure false: only its control tokens match. */
 const hd_chat_format *hd_chat_told(const char *text, size_t n, bool *sure);
 

@@ -22,6 +22,11 @@
 #define DS_OUTPUT_END  "<｜tool▁output▁end｜>"
 #define DS_OUTPUTS     "<｜tool▁outputs▁begin｜>"
 #define DS_OUTPUTS_END "<｜tool▁outputs▁end｜>"
+#define DS_CALLS       "<｜tool▁calls▁begin｜>"
+#define DS_CALLS_END   "<｜tool▁calls▁end｜>"
+#define DS_CALL        "<｜tool▁call▁begin｜>"
+#define DS_CALL_END    "<｜tool▁call▁end｜>"
+#define DS_SEP         "<｜tool▁sep｜>"
 
 static hd_span content(const hd_msg *m) { return (hd_span){m->text, m->n}; }
 
@@ -56,6 +61,21 @@ static void put_opening(hd_chat_pen *p, const hd_chat_format *f, const hd_conver
     if (s) put_marked(p, s);
 }
 
+/* Calls as most models write them: JSON between <tool_call> and </tool_call>, a line each. */
+static void put_tagged_calls(hd_chat_pen *p, const hd_msg *m)
+{
+    for (int i = 0; i < m->n_call; i++) {
+        if (i > 0 || m->n > 0) hd_chat_text(p, "\n");
+        hd_chat_control(p, "<tool_call>");
+        hd_chat_text(p, "\n{\"name\": ");
+        hd_chat_json_string(p, hd_span_of(m->call[i].name));
+        hd_chat_text(p, ", \"arguments\": ");
+        hd_chat_text(p, m->call[i].arguments);
+        hd_chat_text(p, "}\n");
+        hd_chat_control(p, "</tool_call>");
+    }
+}
+
 /* ---- DeepSeek V2 ---- */
 
 static void write_deepseek_v2(hd_chat_pen *p, const hd_chat_format *f, const hd_conversation *c)
@@ -67,6 +87,7 @@ static void write_deepseek_v2(hd_chat_pen *p, const hd_chat_format *f, const hd_
         if (m->role == HD_ROLE_USER) hd_chat_text(p, "User: ");
         if (m->role == HD_ROLE_ASSISTANT) hd_chat_text(p, "Assistant: ");
         hd_chat_span(p, content(m));
+        put_tagged_calls(p, m);
         if (m->role == HD_ROLE_ASSISTANT) hd_chat_control(p, DS_EOS);
         else hd_chat_text(p, "\n\n");
     }
@@ -117,6 +138,27 @@ static void put_output(hd_chat_pen *p, const hd_chat_format *f, const hd_msg *m,
     hd_chat_control(p, DS_OUTPUT_END);
 }
 
+/* V3 and R1 name the kind of tool and fence the arguments; V3.1 writes name and arguments alone. */
+static void put_deepseek_calls(hd_chat_pen *p, const hd_msg *m, bool v31)
+{
+    hd_chat_control(p, DS_CALLS);
+    for (int i = 0; i < m->n_call; i++) {
+        if (i > 0 && !v31) hd_chat_text(p, "\n");
+        hd_chat_control(p, DS_CALL);
+        if (!v31) {
+            hd_chat_text(p, "function");
+            hd_chat_control(p, DS_SEP);
+        }
+        hd_chat_text(p, m->call[i].name);
+        if (v31) hd_chat_control(p, DS_SEP);
+        else hd_chat_text(p, "\n```json\n");
+        hd_chat_text(p, m->call[i].arguments);
+        if (!v31) hd_chat_text(p, "\n```");
+        hd_chat_control(p, DS_CALL_END);
+    }
+    hd_chat_control(p, DS_CALLS_END);
+}
+
 static void write_deepseek(hd_chat_pen *p, const hd_chat_format *f, const hd_conversation *c)
 {
     bool v31 = f->flags & V31, tool = false, first_output = true, after_user = false;
@@ -140,6 +182,10 @@ static void write_deepseek(hd_chat_pen *p, const hd_chat_format *f, const hd_con
             if (!v31 && tool) hd_chat_control(p, DS_OUTPUTS_END);
             if (!v31 && !tool && !(f->flags & WITH_USER)) hd_chat_control(p, DS_ASSISTANT);
             hd_chat_span(p, tool && !(f->flags & WITH_USER) ? content(m) : answer(f, m));
+            if (m->n_call > 0) {
+                put_deepseek_calls(p, m, v31);
+                first_output = true;
+            }
             hd_chat_control(p, DS_EOS);
             tool = false;
             break;
@@ -247,6 +293,7 @@ static void write_chatml(hd_chat_pen *p, const hd_chat_format *f, const hd_conve
         put_header(p, role_name(m->role));
         if (m->role == HD_ROLE_ASSISTANT && f->flags & RETHINK) put_rethought(p, c, i, query);
         else hd_chat_span(p, content(m));
+        put_tagged_calls(p, m);
         put_end(p);
     }
     if (!c->o->add_generation_prompt) return;
@@ -284,6 +331,19 @@ static void put_llama_header(hd_chat_pen *p, const char *role)
     hd_chat_text(p, "\n\n");
 }
 
+/* JSON alone; the templates know one call a message, several are set apart as the models do it. */
+static void put_llama_calls(hd_chat_pen *p, const hd_msg *m)
+{
+    if (m->n_call > 0 && m->n > 0) hd_chat_text(p, "\n");
+    for (int i = 0; i < m->n_call; i++) {
+        hd_chat_text(p, i > 0 ? "; {\"name\": " : "{\"name\": ");
+        hd_chat_json_string(p, hd_span_of(m->call[i].name));
+        hd_chat_text(p, ", \"parameters\": ");
+        hd_chat_text(p, m->call[i].arguments);
+        hd_chat_text(p, "}");
+    }
+}
+
 static void write_llama3(hd_chat_pen *p, const hd_chat_format *f, const hd_conversation *c)
 {
     int i = 0;
@@ -302,6 +362,7 @@ static void write_llama3(hd_chat_pen *p, const hd_chat_format *f, const hd_conve
         put_llama_header(p, quoted ? "ipython" : role_name(m->role));
         if (quoted) hd_chat_json_string(p, content(m));
         else hd_chat_span(p, hd_span_trim(content(m)));
+        put_llama_calls(p, m);
         hd_chat_control(p, "<|eot_id|>");
     }
     if (c->o->add_generation_prompt) put_llama_header(p, "assistant");
@@ -323,11 +384,11 @@ static const char *const stop_llama3[] = {"<|eot_id|>", "<|end_of_text|>", "<|eo
              DS_OUTPUT_END,                                                                                  \
              DS_OUTPUTS,                                                                                     \
              DS_OUTPUTS_END,                                                                                 \
-             "<｜tool▁calls▁begin｜>",                                                                       \
-             "<｜tool▁calls▁end｜>",                                                                         \
-             "<｜tool▁call▁begin｜>",                                                                        \
-             "<｜tool▁call▁end｜>",                                                                          \
-             "<｜tool▁sep｜>"},                                                                              \
+             DS_CALLS,                                                                                       \
+             DS_CALLS_END,                                                                                   \
+             DS_CALL,                                                                                        \
+             DS_CALL_END,                                                                                    \
+             DS_SEP},                                                                                        \
     .alien = alien, .stop = stop_deepseek, .write = write_deepseek
 #define NEED_CHATML                                                                                          \
     .need = {"<|im_start|>", "<|im_end|>"}, .also = {"<|endoftext|>"}, .alien = alien_chatml,                \

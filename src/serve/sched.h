@@ -59,6 +59,8 @@ typedef struct {
     const char *const *stop;
     int n_stop;
     bool chat;         // separate thinking from answer, as the chat format marks it
+    const int32_t *spell; // special ids that are part of the text, spelled (marks of tool calls); see stream.h
+    int n_spell;
     bool limit_thinking;
     int64_t think_tok;
     hd_grammar *grammar; // taken; NULL: none.  Applied to the answer, not to the thought

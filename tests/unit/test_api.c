@@ -41,7 +41,7 @@ static void test_open(void)
     hd_engine_sampling(e, &sampling);
     CHECK(seed != sampling.seed, "another seed each time");
     hd_ids ids = {0};
-    hd_message m = {"user", "Hello", NULL};
+    hd_message m = {.role = "user", .text = "Hello"};
     CHECK(hd_engine_render(e, &m, 1, -1, &ids, &err) == HD_UNSUPPORTED, "no chat format");
     hd_engine_close(e);
     const struct {
@@ -215,7 +215,7 @@ static void test_thinking(void)
     told t;
     CHECK_OK(hd_engine_open(&e, tiny_model(TINY_LLAMA, 1), &eo, &err));
     CHECK(strcmp(hd_engine_chat_name(e), "deepseek-r1") == 0);
-    hd_message m[] = {{"system", "Be brief.", NULL}, {"user", "What is <think>?", NULL}};
+    hd_message m[] = {{.role = "system", .text = "Be brief."}, {.role = "user", .text = "What is <think>?"}};
     CHECK_OK(hd_engine_render(e, m, 2, -1, &ids, &err));
     CHECK(ids.n > 20 &&
           hd_engine_is_stop(e, hd_tokenizer_find(hd_engine_tokenizer(e, &err), "<｜end▁of▁sentence｜>")));
