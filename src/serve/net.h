@@ -35,6 +35,10 @@ void hd_reply_begin(hd_req *r, int status, const char *type);
 void hd_reply_write(hd_req *r, const void *p, size_t n);
 void hd_reply_end(hd_req *r);
 size_t hd_reply_backlog(const hd_req *r);
+/* An error in the shape of the request's route (its `fail`, or OpenAI's).  The request is over; not after hd_reply_begin. */
+void hd_req_fail(hd_req *r, int status, const char *code, const char *message);
+/* For the line in the access log and for the metrics: ids of prompt, of those from the cache, and generated. */
+void hd_req_note(hd_req *r, int64_t prompt_tok, int64_t cached_tok, int64_t gen_tok);
 /* fn(arg) is called once when the client hangs up before the reply is finished (also while it waits in a queue); the
  * request is not to be used after that.  NULL takes the wish back. */
 void hd_req_on_gone(hd_req *r, void (*fn)(void *arg), void *arg);
@@ -57,7 +61,8 @@ typedef enum {
     HD_RIGHT_OPERATOR, // metrics and administration: the loopback listener only
 } hd_right;
 
-/* One row of the table in route.c.  path: "/v1/models/{id}"; one {part} at most, which is never empty. */
+/* One row.  path: "/models/{id}"; one {part} at most, a whole segment, which is never empty.  HEAD is answered by the row
+ * of GET, without the body. */
 typedef struct {
     const char *method, *path;
     hd_right right;
@@ -66,7 +71,9 @@ typedef struct {
     /* Writes an error in this API's own shape and finishes the reply; also used by the layers below (401, 413, 503 ...).
      * NULL: OpenAI's. */
     void (*fail)(hd_req *r, int status, const char *code, const char *message);
+    bool versions; // also as /v1/... and as /beta/...
 } hd_route;
+/* The table in route.c: each entry is one file's rows (declared in routes.h), which end with a row without a method. */
 extern const hd_route *const hd_routes[]; // NULL at its end
 
 /* ---- The listener ---- */
@@ -79,12 +86,17 @@ typedef struct {
     const char *const *allowed_origins; // CORS; NULL-terminated
     const char *const *api_key_hashes;  // hex SHA-256 of each valid key; none: no key is asked for
     const char *const *trusted_proxies; // addresses whose X-Forwarded-For is believed
-    int max_conns, max_conns_per_ip;
+    int max_conns, max_conns_per_ip;    // 0: 512 and 64
+    int operator_port;                  // loopback listener of HD_RIGHT_OPERATOR; 0: none, -1: any free one
+    int log_fd;                         // one JSON line a request; -1: none
+    void (*on_stop)(void *app);         // network thread, when the stop is seen: drain what is under way; or NULL
+    void (*metrics)(void *app, hd_buf *out); // the application's own lines of /metrics; or NULL
     void *app;
 } hd_net_opts;
 
 hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err);
 int hd_net_port(const hd_net *n);
+int hd_net_operator_port(const hd_net *n); // 0: none
 /* Until hd_net_stop; returns when streams have finished or `grace_ms` after the stop. */
 hd_status hd_net_run(hd_net *n, int grace_ms, hd_err *err);
 void hd_net_stop(hd_net *n); // from any thread or a signal handler

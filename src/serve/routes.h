@@ -1,0 +1,10 @@
+/* Who has rows in the route table: one declaration here and one line in route.c add a file's rows. */
+#ifndef HD_SERVE_ROUTES_H
+#define HD_SERVE_ROUTES_H
+
+#include "serve/net.h"
+
+/* Rows of one file each; a row without a method ends them. */
+extern const hd_route hd_routes_base[]; // route.c: health, metrics
+
+#endif
