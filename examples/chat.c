@@ -26,8 +26,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 32 && fputs("> ", stdout) >= 0 && fgets(line[i], sizeof line[i], stdin); i++) {
         hd_ids ids = {0};
         hd_generate_opts o = {.chat = true, .max_tok = 300, .text = show, .arg = &answer[i]};
-        msg[2 * i] = (hd_message){"user", line[i], NULL};
-        msg[2 * i + 1] = (hd_message){"assistant", answer[i].text, NULL};
+        msg[2 * i] = (hd_message){.role = "user", .text = line[i]};
+        msg[2 * i + 1] = (hd_message){.role = "assistant", .text = answer[i].text};
         if (hd_engine_render(e, msg, 2 * i + 1, -1, &ids, &err) || hd_session_sync(s, ids.id, ids.n, NULL, &err)) goto end;
         hd_sampler_reset(p, ids.id, ids.n), hd_ids_free(&ids);
         if (hd_generate(s, p, &o, NULL, &err)) goto end;

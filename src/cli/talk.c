@@ -35,7 +35,7 @@ static hd_status insert(hd_talk *t, int at, const char *role, const char *text, 
     HD_TRY(hd_strdup(&a, text, err));
     if (thinking) HD_TRY(hd_strdup(&b, thinking, err));
     memmove(&t->msg[at + 1], &t->msg[at], (size_t)(t->n - at) * sizeof *t->msg);
-    t->msg[at] = (hd_message){role, a, b};
+    t->msg[at] = (hd_message){.role = role, .text = a, .thinking = b};
     t->n++;
     return HD_OK;
 fail:

@@ -1,0 +1,361 @@
+/* One exchange: a request, its jobs, its reply.
+ *
+ *   handler --> read --> prompt, grammar --> submit n jobs --> events --> writer --> reply
+ *                 \           \                  \                \
+ *                  +-----------+------------------+--> refused     +--> client gone: cancel, free
+ *
+ * The reply's head waits for the first thing to be sent, so that what fails early has a status of its own.  While a request
+ * waits or its prompt is read, a stream gets comments (its place in the queue, its progress, a beat) and a whole reply blank
+ * lines, which keep proxies and clients from giving up.
+ *
+ * An exchange is freed by its last event or when its client has gone, and never while a function below works on it: `busy`. */
+#include <stdio.h>
+#include <string.h>
+
+#include "serve/api_prompt.h"
+
+enum { BEAT_MS = 3000, WHOLE_BEATS = 5, MAX_MARKS = 8 };
+
+typedef struct exchange exchange;
+typedef struct {
+    exchange *x;
+    int i;
+    hd_job *job; // NULL: ended
+} slot;
+
+struct exchange {
+    hd_req *r;
+    hd_server *s;
+    hd_chat_request q;
+    hd_writer w;
+    slot slot[HD_API_MAX_CHOICES];
+    hd_timer *beat;
+    int beats;
+    bool open;   // the writer
+    bool begun;  // the reply's head is sent
+    bool quiet;  // nothing was sent since the last beat
+    bool busy, gone, over;
+};
+
+/* ---- Requests without sockets ---- */
+
+void hd_chat_request_open(hd_chat_request *q, const hd_dialect *d, const hd_sample_opts *defaults)
+{
+    *q = (hd_chat_request){.dialect = d, .thinking = -1, .thinking_otherwise = -1, .n = 1, .sample = *defaults};
+    q->stream = d->stream_default;
+    q->include_usage = false;
+}
+
+void hd_chat_request_close(hd_chat_request *q)
+{
+    json_decref(q->body);
+    hd_keep_free(q->keep);
+    q->body = NULL;
+    q->keep = NULL;
+}
+
+hd_status hd_chat_request_read(hd_chat_request *q, const char *body, size_t n, hd_api_error *e)
+{
+    hd_status st;
+    HD_TRY(hd_api_json(&q->body, body, n, e));
+    HD_TRY(q->dialect->read(q, q->body, e));
+    if (q->sample.top_p < 1e-6f) q->sample.top_p = 1e-6f; // the likeliest alone
+    if (q->sample.min_p > 0.999f) q->sample.min_p = 0.999f;
+fail:
+    return st;
+}
+
+/* ---- Replies ---- */
+
+void hd_api_reply(hd_req *r, int status, json_t *j)
+{
+    static const char nomem[] = "{\"error\":{\"message\":\"no memory\",\"type\":\"server_error\"}}";
+    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    if (text) hd_reply(r, status, "application/json", text, strlen(text));
+    else hd_reply(r, 503, "application/json", nomem, sizeof nomem - 1);
+    free(text);
+    json_decref(j);
+}
+
+void hd_api_refuse(hd_req *r, const hd_dialect *d, const hd_api_error *e)
+{
+    char seconds[16];
+    if (e->http == 429 || e->http == 503) {
+        hd_server *s = hd_server_of(r);
+        hd_sched_stats stats = {0};
+        if (s->sched) hd_sched_get_stats(s->sched, &stats);
+        snprintf(seconds, sizeof seconds, "%d", stats.wait_s < 1 ? 1 : stats.wait_s > 100 ? 100 : (int)stats.wait_s);
+        hd_reply_header(r, "Retry-After", seconds);
+        hd_reply_header(r, "x-should-retry", "true");
+    }
+    hd_api_reply(r, e->http, d->error(e, hd_req_id(r)));
+}
+
+static void begin(exchange *x)
+{
+    if (x->begun) return;
+    x->begun = true;
+    hd_reply_header(x->r, "Cache-Control", "no-cache");
+    hd_reply_header(x->r, "X-Accel-Buffering", "no");
+    hd_reply_begin(x->r, 200, x->q.stream ? x->w.d->stream_type : "application/json");
+    if (x->q.stream) hd_writer_begin(&x->w);
+}
+
+static void flush(exchange *x)
+{
+    if (x->gone || !x->w.out.len) return;
+    if (!x->begun) { // what a stream begins with comes first
+        hd_buf first = x->w.out;
+        hd_buf_init(&x->w.out, first.max);
+        begin(x);
+        if (x->w.out.len && !x->gone) hd_reply_write(x->r, x->w.out.data, x->w.out.len);
+        hd_buf_free(&x->w.out);
+        x->w.out = first;
+    }
+    if (!x->gone) hd_reply_write(x->r, x->w.out.data, x->w.out.len);
+    hd_buf_clear(&x->w.out);
+    x->quiet = false;
+}
+
+static void comment(exchange *x, const char *text)
+{
+    if (x->gone || !x->q.stream || !x->w.d->keep_alive) return;
+    if (x->w.st == HD_OK) x->w.st = hd_buf_adds(&x->w.out, text, &x->w.err);
+    flush(x);
+}
+
+/* ---- The end ---- */
+
+static void cancel_all(exchange *x)
+{
+    for (int i = 0; i < HD_API_MAX_CHOICES; i++)
+        if (x->slot[i].job) {
+            hd_job_cancel(x->slot[i].job);
+            x->slot[i].job = NULL;
+        }
+    if (x->beat) hd_net_cancel(x->beat);
+    x->beat = NULL;
+}
+
+static void release(exchange *x)
+{
+    cancel_all(x);
+    if (x->open) hd_writer_close(&x->w);
+    hd_chat_request_close(&x->q);
+    free(x);
+}
+
+static void client_gone(void *arg)
+{
+    exchange *x = arg;
+    x->gone = x->over = true;
+    cancel_all(x);
+    if (!x->busy) release(x);
+}
+
+static void finish(exchange *x)
+{
+    int64_t out = 0;
+    x->over = true;
+    cancel_all(x);
+    if (x->gone) return;
+    hd_req_on_gone(x->r, NULL, NULL);
+    for (int i = 0; i < x->w.n_choice; i++) out += x->w.choice[i].gen_tok;
+    hd_req_note(x->r, x->w.prompt_tok, x->w.cached_tok, out);
+    if (x->w.st != HD_OK && !x->w.failed) {
+        hd_api_error e = {0};
+        hd_refuse_nomem(&e);
+        hd_buf_clear(&x->w.out);
+        x->w.st = HD_OK;
+        hd_writer_fail(&x->w, &e);
+    }
+    if (x->w.failed && !x->begun) {
+        hd_api_refuse(x->r, x->w.d, &x->w.why);
+        return;
+    }
+    if (!x->q.stream) {
+        if (x->w.failed) hd_writer_put(&x->w, "", x->w.d->error(&x->w.why, hd_req_id(x->r)), "\n");
+        else hd_writer_whole(&x->w);
+        if (!x->begun && x->w.st == HD_OK) {
+            hd_reply(x->r, 200, "application/json", x->w.out.data, x->w.out.len);
+            return;
+        }
+    }
+    flush(x);
+    if (!x->begun) hd_req_fail(x->r, 503, "out_of_memory", "the server is short of memory; try again later");
+    else hd_reply_end(x->r);
+}
+
+/* ---- Events ---- */
+
+static void on_event(void *arg, const hd_job_event *e)
+{
+    slot *one = arg;
+    exchange *x = one->x;
+    char text[64];
+    x->busy = true;
+    hd_writer_event(&x->w, one->i, e);
+    if (e->kind == HD_JOB_DONE || e->kind == HD_JOB_ERROR) {
+        hd_job_free(one->job);
+        one->job = NULL;
+    } else if (e->kind == HD_JOB_QUEUED && one->i == 0) {
+        snprintf(text, sizeof text, ": queue %d\n\n", e->position);
+        comment(x, text);
+    } else if (e->kind == HD_JOB_PREFILL && one->i == 0) {
+        snprintf(text, sizeof text, ": prefill %lld/%lld\n\n", (long long)e->done_tok, (long long)e->total_tok);
+        comment(x, text);
+    }
+    if (x->q.stream && !(x->w.failed && !x->begun)) flush(x);
+    if (!x->over && (hd_writer_done(&x->w) || x->w.st != HD_OK)) finish(x);
+    x->busy = false;
+    if (x->over) release(x);
+}
+
+static void on_beat(void *arg)
+{
+    exchange *x = arg;
+    x->busy = true;
+    x->beat = NULL;
+    x->beats++;
+    if (x->q.stream && x->quiet) comment(x, x->w.d->keep_alive ? x->w.d->keep_alive : "");
+    else if (!x->q.stream && x->beats % WHOLE_BEATS == 0) {
+        begin(x);
+        if (!x->gone) hd_reply_write(x->r, "\n", 1);
+    }
+    x->quiet = true;
+    if (!x->over) x->beat = hd_net_after(hd_req_net(x->r), BEAT_MS, on_beat, x);
+    x->busy = false;
+    if (x->over) release(x);
+}
+
+/* ---- The beginning ---- */
+
+static int tool_marks(int32_t out[MAX_MARKS], const hd_chat_request *q, const hd_server *s)
+{
+    const char *const *mark = hd_tools_marks(hd_engine_chat_name(s->engine));
+    int n = 0;
+    if (q->tools.n == 0 || q->tools.choice == HD_TOOLS_NONE) return 0;
+    for (; *mark && n < MAX_MARKS; mark++) {
+        int32_t id = hd_tokenizer_find(s->tok, *mark);
+        if (id >= 0) out[n++] = id;
+    }
+    return n;
+}
+
+static hd_status submit_one(exchange *x, int i, hd_ids *prompt_take, hd_grammar *g, hd_api_error *e)
+{
+    hd_err err = {0};
+    bool context_full = false;
+    int32_t marks[MAX_MARKS];
+    const hd_chat_request *q = &x->q;
+    hd_job_opts o = {.prompt = *prompt_take,
+                     .user = hd_req_user(x->r),
+                     .max_tok = q->max_tok > 0 ? q->max_tok : x->s->default_max_tok,
+                     .sample = q->sample,
+                     .stop = q->stop,
+                     .n_stop = q->n_stop,
+                     .chat = q->n_msg > 0,
+                     .spell = marks,
+                     .n_spell = tool_marks(marks, q, x->s),
+                     .limit_thinking = q->limit_thinking,
+                     .think_tok = q->think_tok,
+                     .grammar = g ? hd_grammar_ref(g) : NULL,
+                     .logprobs = q->logprobs,
+                     .n_top = q->n_top,
+                     .event = on_event,
+                     .arg = &x->slot[i]};
+    *prompt_take = (hd_ids){0};
+    o.sample.seed += (uint64_t)(i % q->n);
+    x->slot[i] = (slot){x, i, NULL};
+    hd_status st = hd_sched_submit(x->s->sched, &x->slot[i].job, &o, &context_full, &err);
+    if (st == HD_OK) return HD_OK;
+    x->slot[i].job = NULL;
+    if (st == HD_LIMIT && context_full) return hd_refuse(e, 400, "context_length_exceeded", "messages", "%s", err.msg);
+    if (st == HD_LIMIT) return hd_refuse(e, 429, "queue_full", NULL, "%s", err.msg);
+    if (st == HD_CANCELLED) return hd_refuse(e, 503, "server_stopping", NULL, "%s", err.msg);
+    return hd_refuse_for(e, &err, NULL);
+}
+
+static hd_status copy_ids(hd_ids *out, const hd_ids *from, hd_api_error *e)
+{
+    for (int64_t i = 0; i < from->n; i++)
+        if (hd_ids_add(out, from->id[i], NULL) != HD_OK) return hd_refuse_nomem(e);
+    return HD_OK;
+}
+
+static hd_status check_bias(const hd_chat_request *q, const hd_server *s, hd_api_error *e)
+{
+    for (int i = 0; i < q->sample.n_bias; i++)
+        if (q->sample.bias[i].id >= hd_engine_n_vocab(s->engine))
+            return hd_refuse(e, 422, "invalid_value", "logit_bias", "logit_bias: token %d: the vocabulary has 0 to %lld",
+                             q->sample.bias[i].id, (long long)hd_engine_n_vocab(s->engine) - 1);
+    return HD_OK;
+}
+
+/* ollama's way to ask that a model be loaded: nothing is to be answered.  The model always is. */
+static void reply_loaded(exchange *x)
+{
+    hd_writer_open(&x->w, &x->q, x->s->tok, hd_req_id(x->r), 1, 0);
+    x->open = x->over = true;
+    hd_writer_whole(&x->w);
+    if (x->w.st == HD_OK)
+        hd_reply(x->r, 200, x->q.stream ? x->w.d->stream_type : "application/json", x->w.out.data, x->w.out.len);
+    else hd_req_fail(x->r, 503, "out_of_memory", "the server is short of memory; try again later");
+}
+
+/* All prompts are ready before the first job is submitted. */
+static hd_status start(exchange *x, hd_api_error *e)
+{
+    hd_status st;
+    hd_chat_request *q = &x->q;
+    hd_grammar *g = NULL;
+    hd_ids ids[HD_API_MAX_CHOICES] = {0}, one = {0};
+    int64_t all = 0;
+    int n_prompt = q->n_prompt ? q->n_prompt : 1;
+    HD_TRY(hd_api_choose_model(q, x->s, e));
+    if (q->load_only) {
+        reply_loaded(x);
+        return HD_OK;
+    }
+    HD_TRY(check_bias(q, x->s, e));
+    for (int i = 0; i < n_prompt; i++) {
+        HD_TRY(hd_api_prompt(&ids[i], q, x->s, i, e));
+        all += ids[i].n;
+    }
+    HD_TRY(hd_api_grammar(&g, q, hd_engine_chat_name(x->s->engine), e));
+    hd_writer_open(&x->w, q, x->s->tok, hd_req_id(x->r), n_prompt * q->n, all);
+    x->w.reasoning_too = x->s->send_reasoning_too;
+    x->open = true;
+    for (int i = 0; i < n_prompt * q->n; i++) {
+        HD_TRY(copy_ids(&one, &ids[i / q->n], e));
+        HD_TRY(submit_one(x, i, &one, g, e));
+    }
+    x->beat = hd_net_after(hd_req_net(x->r), BEAT_MS, on_beat, x);
+    hd_req_on_gone(x->r, client_gone, x);
+fail:
+    for (int i = 0; i < HD_API_MAX_CHOICES; i++) hd_ids_free(&ids[i]);
+    hd_ids_free(&one);
+    hd_grammar_close(g);
+    return st;
+}
+
+void hd_api_run(hd_req *r, const hd_dialect *d)
+{
+    hd_api_error e = {0};
+    hd_sample_opts defaults;
+    size_t n;
+    const char *body = hd_req_body(r, &n);
+    exchange *x = calloc(1, sizeof *x);
+    hd_status st = x ? HD_OK : hd_refuse_nomem(&e);
+    if (x) {
+        x->r = r;
+        x->s = hd_server_of(r);
+        x->quiet = true;
+        hd_engine_sampling(x->s->engine, &defaults);
+        hd_chat_request_open(&x->q, d, &defaults);
+        st = hd_chat_request_read(&x->q, body, n, &e);
+        if (st == HD_OK) st = start(x, &e);
+    }
+    if (st != HD_OK) hd_api_refuse(r, d, &e);
+    if (x && (st != HD_OK || x->over)) release(x);
+}
