@@ -135,7 +135,7 @@ static bool read_parts(span s, call_parts *c, int depth)
             return true;
         }
         size_t k = s.n && s.p[0] == '"' ? string_length(s) : 0;
-        if (!k) return s.n == 0;
+        if (!k) return s.n == 0 || s.p[0] == '"'; // the text ends, maybe in the middle of a key
         span key = {s.p + 1, k - 2};
         s = skip_blank((span){s.p + k, s.n - k});
         if (!s.n || s.p[0] != ':') return s.n == 0;
@@ -349,7 +349,7 @@ static int find_candidate(hd_tool_parser *p, size_t *where, bool *maybe)
         if (at_line && (s.p[0] == '{' || s.p[0] == '[')) return BARE;
         for (int m = 0; m < N_MARKS; m++) {
             verdict v = marks[m].at_line && !at_line ? NO : begins(s, marks[m].open);
-            if (v == YES) return m;
+            if (v == YES) return *maybe ? -1 : m; // "```" may go on as "```json"
             *maybe |= v == MORE;
         }
         if (*maybe) return -1;
