@@ -1,0 +1,88 @@
+// Talking with the server: JSON calls, and the stream of an answer.
+
+export class ApiError extends Error {
+  constructor(status, message, code, retryAfter) {
+    super(message);
+    this.status = status; // 0: the server did not answer
+    this.code = code;
+    this.retryAfter = retryAfter;
+  }
+}
+
+async function failure(r) {
+  const body = await r.json().catch(() => null);
+  const e = body?.error || {};
+  return new ApiError(r.status, e.message || r.statusText || String(r.status), e.code, Number(r.headers.get('retry-after')) || 0);
+}
+
+async function call(method, path, body) {
+  let r;
+  try {
+    r = await fetch(path, {
+      method,
+      headers: body === undefined ? {} : { 'content-type': 'application/json' },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    throw new ApiError(0, 'no answer');
+  }
+  if (!r.ok) throw await failure(r);
+  return r;
+}
+const json = async (...a) => (await call(...a)).json();
+
+export const api = {
+  state: () => json('GET', '/api/ui/state'),
+  chats: (offset) => json('GET', `/api/ui/chats?offset=${offset}`),
+  search: (q) => json('GET', `/api/ui/search?q=${encodeURIComponent(q)}`),
+  chat: (id) => json('GET', `/api/ui/chats/${id}`),
+  change: (id, set) => json('POST', `/api/ui/chats/${id}`, set),
+  remove: (id) => json('DELETE', `/api/ui/chats/${id}`),
+  removeAll: () => json('DELETE', '/api/ui/chats'),
+  removeMessage: (id) => json('DELETE', `/api/ui/messages/${id}`),
+  ask: (what) => json('POST', '/api/ui/ask', what),
+  answer: (what) => json('POST', '/api/ui/answer', what),
+  stop: (id) => json('POST', `/api/ui/stop/${id}`, {}),
+  importChats: (text) => json('POST', '/api/ui/import', text),
+  exportChats: async (format, chat) => (await call('GET', `/api/ui/export?format=${format}${chat ? `&chat=${chat}` : ''}`)).text(),
+};
+
+// The events of one answer, from its beginning or wherever it has got to: the first is always a snapshot (t: 'start').  Comes back after
+// a lost connection by itself and says so ({ t: 'lost' }); ends after 'done', or when `signal` is aborted.
+export async function* follow(id, signal) {
+  for (let wait = 300; ; wait = Math.min(wait * 2, 5000)) {
+    try {
+      const r = await fetch(`/api/ui/answers/${id}`, { signal, headers: { accept: 'text/event-stream' } });
+      if (r.status === 404) return; // finished or deleted meanwhile: the chat itself tells
+      if (!r.ok) throw await failure(r);
+      for await (const event of events(r.body)) {
+        wait = 300;
+        yield event;
+        if (event.t === 'done') return;
+      }
+    } catch (e) {
+      if (signal.aborted) return;
+    }
+    if (signal.aborted) return;
+    yield { t: 'lost' };
+    await new Promise((done) => setTimeout(done, wait));
+  }
+}
+
+// Server-sent events with one JSON object each; comments keep the line warm.
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = '';
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      buffer += value;
+      const lines = buffer.split('\n');
+      buffer = lines.pop();
+      for (const line of lines) if (line.startsWith('data: ')) yield JSON.parse(line.slice(6));
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}

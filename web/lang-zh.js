@@ -1,0 +1,15 @@
+export default {
+  newChat: '新对话', chats: '对话', conversation: '对话内容', search: '搜索对话', searchResults: '搜索结果', noChats: '你的对话会显示在这里。', nothingFound: '没有找到。', today: '今天', yesterday: '昨天', thisWeek: '最近 7 天',
+  pinned: '置顶', moreChats: '更早的对话', openList: '打开对话列表', closeList: '关闭对话列表', skip: '跳到输入框', rename: '重命名', pin: '置顶', unpin: '取消置顶', remove: '删除', exportMd: '导出为 Markdown', exportJson: '导出为 JSON',
+  chatMenu: '“{title}”的操作', renameTitle: '新名称', removeChat: '删除对话“{title}”？', removeMessage: '删除这条消息及其后的全部内容？', cannotUndo: '此操作无法撤销。', cancel: '取消', save: '保存', send: '发送', stop: '停止',
+  ask: '消息', askPlaceholder: '请输入问题', untitled: '新对话', greeting: '今天想聊些什么？', greetingText: '在本机运行，数据不会离开。', thinkSwitch: '深度思考', hintKeys: 'Enter 发送，Shift+Enter 换行', you: '你', assistant: '回答',
+  thinking: '思考中…', thoughtFor: '已思考 {time}', thought: '思考', thinkingTokens: { other: '{n} 个词元' }, copy: '复制', copied: '已复制', copyCode: '复制代码', copyThinking: '复制思考内容', edit: '编辑', regenerate: '重新回答', continue: '继续',
+  version: '第 {n} 版，共 {of} 版', previous: '上一版', next: '下一版', sendEdited: '发送', queued: { other: '排队中：前面还有 {n} 个请求' }, queuedNext: '排队中：下一个就是你', prefill: '正在阅读：{done} / {total} 个词元', starting: '正在开始…',
+  reconnecting: '连接已断开，正在重新连接…', offline: '服务器没有响应。你的对话仍保存在服务器上；正在重试…', busy: '服务器繁忙，请在 {time}后重试。', failed: '回答失败：{why}', failedShort: '失败', stopped: '已停止', lengthReached: '已达到词元上限',
+  contextFull: '上下文已满', interrupted: '已中断', tryAgain: '重试', tooLong: '对话已超出上下文：需要 {need} 个词元，上限为 {have}。', seconds: '{n} 秒', minutes: '{m} 分 {s} 秒', speed: '{n} 词元/秒', usage: '输入 {in}（缓存 {cached}），输出 {out} 个词元',
+  context: '上下文：已用 {used} / {all} 个词元', contextShort: '{p}%', settings: '设置', chatSettings: '此对话', general: '通用', systemPrompt: '系统提示词', temperature: '温度', topP: 'Top-p', topK: 'Top-k（0：全部）', minP: 'Min-p',
+  repetition: '重复惩罚', maxTokens: '最多词元数（0：不限）', seed: '随机种子（空：随机）', defaults: '模型默认值', theme: '外观', system: '跟随系统', light: '浅色', dark: '深色', language: '语言', asBrowser: '跟随浏览器', exportAll: '导出全部对话',
+  importChats: '导入对话', imported: { other: '已导入 {n} 个对话' }, removeAll: '删除全部对话', removeAllAsk: '删除全部对话？', model: '模型', close: '关闭', newest: '滚动到末尾', shortcuts: '快捷键',
+  keyList: 'Enter：发送 · Shift+Enter：换行 · Esc：停止 · Ctrl+K：搜索 · 空输入框中 ↑：编辑上一个问题 · Ctrl+Shift+O：新对话', code: '代码', mathSource: '公式', notFound: '此对话不存在或已删除。', answerDone: '回答完成',
+  errorTitle: '操作没有成功', storeFailed: '服务器无法保存：{why}', image: '图片',
+};
