@@ -10,7 +10,7 @@ SANITIZED = -Db_lundef=false -Doptimization=1 $(if $(WERROR),-Dwerror=true)
 WITH_MODEL = HADAL_TEST_MODEL="$${HADAL_TEST_MODEL:-$$(tools/fetch-default-model)}"; [ -n "$$HADAL_TEST_MODEL" ] || exit 1; \
     export HADAL_TEST_MODEL;
 
-.PHONY: all deps ready chat test test-full bench asan tsan fuzz layers fmt install clean help
+.PHONY: all deps ready chat serve test test-full bench asan tsan fuzz layers fmt install clean help
 
 all: ## build/hadal, the library and the tests
 	@$(BUILD)
@@ -25,6 +25,10 @@ ready:
 chat: ready ## talk with the small default model, or MODEL=path make chat
 	@model="$(MODEL)"; [ -n "$$model" ] || model=$$(tools/fetch-default-model) || exit 1; \
 	    exec build/hadal chat "$$model"
+
+serve: ready ## the chat page and the API of the small default model, or MODEL=path make serve
+	@model="$(MODEL)"; [ -n "$$model" ] || model=$$(tools/fetch-default-model) || exit 1; \
+	    exec build/hadal serve "$$model" $(SERVE)
 
 test: ready layers ## the quick tests: under ten minutes, one small model
 	@$(WITH_MODEL) tests/run

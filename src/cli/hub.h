@@ -105,12 +105,12 @@ typedef struct {
     int64_t from, total;        // Content-Range, -1: none
     char etag[256], next[1024]; // next: of a Link header
     double retry_after;
-} hd_reply;
+} hd_hub_reply;
 typedef struct {
     uint64_t from;        // > 0: Range: bytes=FROM-
     const char *if_range; // an ETag, or NULL
     /* Called once the head is known (false: stop), then with the body. */
-    bool (*head)(void *arg, const hd_reply *r);
+    bool (*head)(void *arg, const hd_hub_reply *r);
     bool (*body)(void *arg, const void *p, size_t n);
     void *arg;
 } hd_request;
@@ -119,6 +119,6 @@ void hd_http_close(hd_http *h);
 const char *hd_http_endpoint(const hd_http *h);
 /* HD_OK: some status arrived, whole.  HD_IO: the connection failed (r->status 0) or broke; HD_CANCELLED: a
  * callback or Ctrl-C stopped it. */
-hd_status hd_http_get(hd_http *h, const char *url, const hd_request *q, hd_reply *r, hd_err *err);
+hd_status hd_http_get(hd_http *h, const char *url, const hd_request *q, hd_hub_reply *r, hd_err *err);
 
 #endif

@@ -21,7 +21,7 @@ struct hd_http {
     char *endpoint; // without a slash at its end
     const char *token;
     const hd_request *q; // of the running request
-    hd_reply *r;
+    hd_hub_reply *r;
     bool headed, stopped, redirect;
 };
 
@@ -47,7 +47,7 @@ static bool digits(const char **p, const char *end, int64_t *v)
 }
 
 /* bytes 100-199/200; what makes no sense stays -1, and is then no answer to a range */
-static void content_range(hd_reply *r, const char *v, size_t n)
+static void content_range(hd_hub_reply *r, const char *v, size_t n)
 {
     const char *end = v + n;
     int64_t from, to, total;
@@ -61,7 +61,7 @@ static void content_range(hd_reply *r, const char *v, size_t n)
 }
 
 /* Link: <https://...>; rel="next" */
-static void link_next(hd_reply *r, const char *v, size_t n)
+static void link_next(hd_hub_reply *r, const char *v, size_t n)
 {
     const char *close = memchr(v, '>', n);
     if (!close || v[0] != '<' || (size_t)(close - v) > sizeof r->next ||
@@ -79,7 +79,7 @@ static size_t on_header(char *p, size_t one, size_t n, void *arg)
     const char *v;
     (void)one;
     if (n > 5 && memcmp(p, "HTTP/", 5) == 0) // a new head (after 100 Continue): forget the old one
-        *h->r = (hd_reply){.length = -1, .from = -1, .total = -1};
+        *h->r = (hd_hub_reply){.length = -1, .from = -1, .total = -1};
     if ((v = field(p, n, "etag", &len)) && len < sizeof h->r->etag) {
         memcpy(h->r->etag, v, len);
         h->r->etag[len] = 0;
@@ -176,7 +176,7 @@ static hd_status one_hop(hd_http *h, const char *url, hd_err *err)
     }
     char why[CURL_ERROR_SIZE] = "";
     h->headed = h->stopped = h->redirect = false;
-    *h->r = (hd_reply){.length = -1, .from = -1, .total = -1};
+    *h->r = (hd_hub_reply){.length = -1, .from = -1, .total = -1};
     if (lib->curl_easy_setopt(c, CURLOPT_URL, url) != CURLE_OK) goto no_memory;
     lib->curl_easy_setopt(c, CURLOPT_HTTPHEADER, head);
     lib->curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -208,7 +208,7 @@ no_memory:
     return hd_fail(err, HD_NOMEM, "hub: request: out of memory");
 }
 
-hd_status hd_http_get(hd_http *h, const char *url, const hd_request *q, hd_reply *r, hd_err *err)
+hd_status hd_http_get(hd_http *h, const char *url, const hd_request *q, hd_hub_reply *r, hd_err *err)
 {
     hd_status st;
     char *at = NULL, *next = NULL;

@@ -50,7 +50,7 @@ typedef struct {
 /* ---- The listing ---- */
 
 static bool to_buf(void *arg, const void *p, size_t n) { return hd_buf_add(arg, p, n, NULL) == HD_OK; }
-static bool only_ok(void *arg, const hd_reply *r) { return (void)arg, r->status == 200; }
+static bool only_ok(void *arg, const hd_hub_reply *r) { return (void)arg, r->status == 200; }
 
 /* What an answer that is no success means for the person who asked. */
 static hd_status refused(const puller *u, const char *what, long status)
@@ -78,7 +78,7 @@ static void pause_before(int failures, double at_least)
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 }
 
-static hd_status get_page(const puller *u, const char *url, hd_buf *body, hd_reply *r)
+static hd_status get_page(const puller *u, const char *url, hd_buf *body, hd_hub_reply *r)
 {
     hd_request q = {.head = only_ok, .body = to_buf, .arg = body};
     for (int failures = 0;;) {
@@ -156,7 +156,7 @@ static hd_status read_listing(puller *u)
 {
     hd_status st;
     hd_buf body;
-    hd_reply r;
+    hd_hub_reply r;
     json_t *root = NULL, *v;
     char url[1400];
     size_t i;
@@ -368,7 +368,7 @@ static void keep_etag(transfer *t, const char *etag)
     close(fd);
 }
 
-static bool file_head(void *arg, const hd_reply *r)
+static bool file_head(void *arg, const hd_hub_reply *r)
 {
     transfer *t = arg;
     int64_t expected = (int64_t)t->f->size;
@@ -479,7 +479,7 @@ static hd_status transfer_all(transfer *t)
             if (!start_over(t)) return hd_fail_errno(u->err, "write: %s", t->part);
             best = 0;
         }
-        hd_reply r;
+        hd_hub_reply r;
         hd_request q = {.from = t->at, .if_range = t->etag, .head = file_head, .body = file_body, .arg = t};
         t->why = NULL;
         t->restart = false;

@@ -14,6 +14,7 @@
 /* One line a verb, in the order in which `hadal --help` shows them. */
 const hd_command *const hd_commands[] = {
     &hd_cmd_chat,
+    &hd_cmd_serve,
     &hd_cmd_generate,
     &hd_cmd_bench,
     &hd_cmd_inspect,

@@ -2,7 +2,7 @@
  *
  *   IDLE --first byte--> HEAD --head whole, allowed--> BODY --whole--> REPLY --finished--> IDLE ...
  *     \                    \--refused: reply, closing --> write queue empty --> LINGER --> closed
- *      \--HD_IDLE_S        \--HD_HEAD_S: 408
+ *      \--HD_IDLE_MS        \--HD_HEAD_MS: 408
  *
  * While a request is answered the socket is still read, for that is how a hang-up is noticed; what comes is kept for later
  * (pipelining is served one after the other), and more than HD_PIPELINE of it ends the connection.  A client that reads
@@ -110,7 +110,7 @@ static bool take(hd_conn *c)
     if (evbuffer_peek(in, -1, NULL, &piece, 1) < 1 || piece.iov_len == 0) return false;
     if (!c->req) {
         if (c->net->stopping || !(c->req = hd_req_new(c))) return c->doomed = true, false;
-        if (c->phase == HD_AT_IDLE) c->deadline = hd_now_s() + HD_HEAD_S;
+        if (c->phase == HD_AT_IDLE) c->deadline = hd_now_s() + c->net->o.head_ms * 1e-3;
         c->phase = HD_AT_HEAD;
     }
     hd_req *r = c->req;
@@ -131,7 +131,7 @@ static void finish(hd_conn *c)
 {
     if (c->phase == HD_AT_LINGER) return;
     c->phase = HD_AT_LINGER;
-    c->deadline = hd_now_s() + HD_LINGER_S;
+    c->deadline = hd_now_s() + HD_LINGER_MS * 1e-3;
     if (c->net->tls && !c->operators) c->doomed = true;
     else shutdown(bufferevent_getfd(c->bev), SHUT_WR); // closing with bytes unread would take the reply back
 }
@@ -176,7 +176,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 
 static bool body_is_late(const hd_conn *c, double now)
 {
-    double may = HD_BODY_S + (double)c->req->in.body.len / HD_BODY_RATE;
+    double may = c->net->o.body_ms * 1e-3 + (double)c->req->in.body.len / HD_BODY_RATE;
     return now > c->t_body + (may < 600 ? may : 600);
 }
 
@@ -184,7 +184,7 @@ static bool reader_is_slow(hd_conn *c, double now)
 {
     size_t left = n_out(c);
     if (left == 0) return false;
-    return now > c->out_since + HD_WRITE_S + (double)(c->out_queued - left) / HD_WRITE_RATE;
+    return now > c->out_since + c->net->o.write_ms * 1e-3 + (double)(c->out_queued - left) / HD_WRITE_RATE;
 }
 
 void hd_conn_check(hd_conn *c, double now)
@@ -279,7 +279,7 @@ void hd_conn_accept(hd_net *n, int fd, const struct sockaddr *sa, bool operators
     c->trusted = trusted;
     c->operators = operators;
     c->phase = HD_AT_HEAD; // the first head's time runs from here
-    c->deadline = hd_now_s() + HD_HEAD_S;
+    c->deadline = hd_now_s() + n->o.head_ms * 1e-3;
     c->next = n->conns;
     if (c->next) c->next->prev = c;
     n->conns = c;

@@ -121,7 +121,7 @@ void hd_log_request(const hd_req *r, double now)
                      "{\"time\":\"%s.%03ldZ\",\"id\":\"%s\",\"user\":\"%016llx\",\"method\":\"%s\",\"route\":\"%s\","
                      "\"status\":%d,\"ms\":%.1f,\"first_ms\":%.1f,\"in\":%zu,\"out\":%llu,\"prompt\":%lld,"
                      "\"cached\":%lld,\"generated\":%lld}\n",
-                     when, t.tv_nsec / 1000000, r->id, (unsigned long long)r->user, r->route ? r->route->method : "-",
+                     when, t.tv_nsec / 1000000, r->id, (unsigned long long)r->user, r->in.method ? r->in.method : "-",
                      r->route ? r->route->path : "-", r->status, (now - r->t_begin) * 1e3,
                      ((r->t_first > 0 ? r->t_first : now) - r->t_begin) * 1e3, r->in.body.len, (unsigned long long)r->out_bytes,
                      (long long)r->prompt_tok, (long long)r->cached_tok, (long long)r->gen_tok);

@@ -141,7 +141,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     hd_net *n = arg;
     double now = hd_now_s();
     (void)fd, (void)what;
-    if (n->stop_asked && !n->stopping) begin_stop(n);
+    if ((n->stop_asked || (n->o.stop_flag && *n->o.stop_flag)) && !n->stopping) begin_stop(n);
     for (hd_conn *c = n->conns, *next; c; c = next) {
         next = c->next;
         hd_conn_check(c, now);
@@ -210,6 +210,11 @@ hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err)
     n->wake_fd = -1;
     if (n->o.max_conns <= 0) n->o.max_conns = 512;
     if (n->o.max_conns_per_ip <= 0) n->o.max_conns_per_ip = 64;
+    if (!n->o.head_ms) n->o.head_ms = HD_HEAD_MS;
+    if (!n->o.body_ms) n->o.body_ms = HD_BODY_MS;
+    if (!n->o.idle_ms) n->o.idle_ms = HD_IDLE_MS;
+    if (!n->o.write_ms) n->o.write_ms = HD_WRITE_MS;
+    if (!n->o.routes) n->o.routes = hd_routes;
     pthread_mutex_init(&n->lock, NULL);
     n->lock_made = true;
     if (sodium_init() < 0) HD_TRY(hd_fail(err, HD_IO, "server: libsodium does not start"));

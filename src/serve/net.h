@@ -89,6 +89,10 @@ typedef struct {
     int max_conns, max_conns_per_ip;    // 0: 512 and 64
     int operator_port;                  // loopback listener of HD_RIGHT_OPERATOR; 0: none, -1: any free one
     int log_fd;                         // one JSON line a request; -1: none
+    const volatile sig_atomic_t *stop_flag; // nonzero: stop, within a quarter of a second; or NULL
+    /* In milliseconds, 0: the defaults of net_impl.h.  A head, a body's beginning, between requests, reading a reply. */
+    int head_ms, body_ms, idle_ms, write_ms;
+    const hd_route *const *routes; // NULL: hd_routes
     void (*on_stop)(void *app);         // network thread, when the stop is seen: drain what is under way; or NULL
     void (*metrics)(void *app, hd_buf *out); // the application's own lines of /metrics; or NULL
     void *app;

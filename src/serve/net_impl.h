@@ -15,13 +15,13 @@
 #include "serve/net.h"
 
 enum {
-    HD_HEAD_S = 10,          // a whole head, from its first byte or the connection's beginning (with its TLS handshake)
-    HD_IDLE_S = 75,          // between requests
-    HD_BODY_S = 10,          // of a body, and a second more for every HD_BODY_RATE bytes that came
+    HD_HEAD_MS = 10000,         // a whole head, from its first byte or the connection's beginning (with its TLS handshake)
+    HD_IDLE_MS = 75000,         // between requests
+    HD_BODY_MS = 10000,         // of a body, and a second more for every HD_BODY_RATE bytes that came
     HD_BODY_RATE = 4 << 10,
-    HD_WRITE_S = 30,         // a reply that is not read, and a second more for every HD_WRITE_RATE bytes that went
+    HD_WRITE_MS = 30000,        // a reply that is not read, and a second more for every HD_WRITE_RATE bytes that went
     HD_WRITE_RATE = 1 << 10,
-    HD_LINGER_S = 2,         // a refused client may read why
+    HD_LINGER_MS = 2000,        // a refused client may read why
     HD_BACKLOG = 256 << 10,  // of a reply in pieces
     HD_PIPELINE = 64 << 10,  // bytes of further requests, while one is answered
     HD_BODIES = 256 << 20,   // of all connections together

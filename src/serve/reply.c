@@ -85,7 +85,7 @@ static void over(hd_req *r)
         if (!r->whole || !r->in.keep_alive || r->net->stopping) c->closing = true;
         c->req = NULL;
         c->phase = HD_AT_IDLE;
-        c->deadline = hd_now_s() + HD_IDLE_S;
+        c->deadline = hd_now_s() + c->net->o.idle_ms * 1e-3;
         if (!c->pumping) hd_conn_soon(c, false);
     }
     req_free(r);

@@ -71,8 +71,8 @@ bool hd_route_find(hd_req *r)
     const char *method = strcmp(r->in.method, "HEAD") == 0 ? "GET" : r->in.method;
     char methods[64] = "", param[sizeof r->param];
     const hd_route *seen = NULL;
-    for (int i = 0; hd_routes[i]; i++) {
-        for (const hd_route *row = hd_routes[i]; row->method; row++) {
+    for (int i = 0; r->net->o.routes[i]; i++) {
+        for (const hd_route *row = r->net->o.routes[i]; row->method; row++) {
             if (!on_this_side(r, row) || !hd_route_fits(row, r->in.path, param, sizeof param)) continue;
             if (strcmp(row->method, method) == 0) {
                 memcpy(r->param, param, sizeof param);

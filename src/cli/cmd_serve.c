@@ -1,0 +1,258 @@
+/* hadal serve: the chat page and the API.
+ *
+ *   engine (a model in memory) --> scheduler (its own thread) --> network thread (this one) --> clients
+ *
+ * This file puts them together and takes them apart again; what is served is in src/serve. */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/cmd.h"
+#include "cli/hub.h"
+#include "cli/lines.h"
+#include "cli/load.h"
+#include "cli/serve_config.h"
+#include "serve/server.h"
+
+enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX };
+
+typedef struct {
+    hd_load_opts load;
+    bool open, any_model, reasoning, no_metrics;
+    int64_t port, metrics_port, parallel, queue, max_tok, conns, conns_per_address, disk_gb;
+    const char *host, *key_file, *cert, *key, *cache_dir, *config, *log;
+    hd_opt_list alias, cors, hosts, proxies;
+} options;
+
+typedef struct {
+    options o;
+    hd_words argv, keys;
+    hd_alias alias[MAX_ALIAS];
+    int log_fd;
+    hd_server s;
+} serving;
+
+/* ---- What was asked for ---- */
+
+static bool is_loopback(const char *address)
+{
+    uint8_t a[16];
+    if (inet_pton(AF_INET, address, a) == 1) return a[0] == 127;
+    return strcmp(address, "::1") == 0;
+}
+
+static hd_status check(const serving *v, hd_err *err)
+{
+    const options *o = &v->o;
+    uint8_t a[16];
+    if (inet_pton(AF_INET, o->host, a) != 1 && inet_pton(AF_INET6, o->host, a) != 1)
+        return hd_fail(err, HD_USAGE, "option --host: '%.60s': needs an address, as 127.0.0.1, 0.0.0.0 or ::1", o->host);
+    if (!o->cert != !o->key) return hd_fail(err, HD_USAGE, "options --cert and --key: one without the other");
+    if (!is_loopback(o->host) && !o->open && v->keys.n == 0)
+        return hd_fail(err, HD_USAGE,
+                       "option --host %s: others could use the model: give --api-key-file FILE, or --open to let anybody in", o->host);
+    if (!is_loopback(o->host) && !o->cert)
+        hd_warn("%s: without --cert and --key what is said travels readable for all on the way", o->host);
+    return HD_OK;
+}
+
+/* NAME, NAME=think or NAME=no-think */
+static hd_status read_aliases(serving *v, hd_err *err)
+{
+    for (int i = 0; i < v->o.alias.n; i++) {
+        const char *s = v->o.alias.v[i], *eq = strrchr(s, '=');
+        size_t n = eq ? (size_t)(eq - s) : strlen(s);
+        hd_alias *a = &v->alias[i];
+        bool on = eq && strcmp(eq + 1, "think") == 0, off = eq && strcmp(eq + 1, "no-think") == 0;
+        if (n == 0 || n >= sizeof a->name || (eq && !on && !off))
+            return hd_fail(err, HD_USAGE, "option --alias: '%.60s': needs NAME, NAME=think or NAME=no-think", s);
+        memcpy(a->name, s, n);
+        a->thinking = on ? 1 : off ? 0 : -1;
+    }
+    v->s.alias = v->alias;
+    v->s.n_alias = v->o.alias.n;
+    return HD_OK;
+}
+
+/* "-": stdout; nothing: no log. */
+static hd_status open_log(serving *v, hd_err *err)
+{
+    if (!v->o.log) return HD_OK;
+    v->log_fd = strcmp(v->o.log, "-") == 0 ? dup(STDOUT_FILENO) : open(v->o.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    return v->log_fd < 0 ? hd_fail_errno(err, "log: %s", v->o.log) : HD_OK;
+}
+
+/* ---- The parts ---- */
+
+static hd_status open_engine(serving *v, const char *model, hd_err *err)
+{
+    hd_status st;
+    const options *o = &v->o;
+    hd_engine_opts eo = {.n_threads = (int)o->load.threads,
+                         .exact = o->load.exact,
+                         .no_pack = o->load.no_pack,
+                         .cache_type = o->load.cache_type,
+                         .ctx_tok = o->load.ctx,
+                         .n_sessions = (int)o->load.n_sessions,
+                         .chat_format = o->load.chat_format,
+                         .progress = true};
+    HD_TRY(hd_hub_open_engine(&v->s.engine, model, &eo, err));
+    v->s.tok = hd_engine_tokenizer(v->s.engine, err);
+    if (!v->s.tok) st = err->code;
+fail:
+    return st;
+}
+
+static void on_stop(void *app)
+{
+    (void)app;
+    fprintf(stderr, "stopping: answers under way are finished first; Ctrl-C again ends at once\n");
+}
+
+static hd_status open_net(serving *v, hd_err *err)
+{
+    const options *o = &v->o;
+    hd_net_opts no = {.address = o->host,
+                      .port = (int)(o->port >= 0 ? o->port : PORT),
+                      .cert_file = o->cert,
+                      .key_file = o->key,
+                      .allowed_hosts = o->hosts.v,
+                      .allowed_origins = o->cors.v,
+                      .api_key_hashes = (const char *const *)v->keys.v,
+                      .trusted_proxies = o->proxies.v,
+                      .max_conns = (int)o->conns,
+                      .max_conns_per_ip = (int)o->conns_per_address,
+                      .operator_port = (int)o->metrics_port,
+                      .log_fd = v->log_fd,
+                      .stop_flag = &hd_interrupted,
+                      .on_stop = on_stop,
+                      .app = &v->s};
+    hd_status st = hd_net_open(&v->s.net, &no, err);
+    /* A usual port that somebody has: the next ones, unless this one was asked for. */
+    for (int i = 1; st == HD_IO && o->port < 0 && i < PORTS; i++) {
+        no.port = PORT + i;
+        st = hd_net_open(&v->s.net, &no, err);
+    }
+    return st;
+}
+
+/* The one line on stdout: where to go. */
+static void tell(const serving *v)
+{
+    const char *host = v->o.host;
+    bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0, six = strchr(host, ':') != NULL;
+    printf(six && !any ? "%s://[%s]:%d/\n" : "%s://%s:%d/\n", v->o.cert ? "https" : "http", any ? "localhost" : host, hd_net_port(v->s.net));
+    fflush(stdout);
+    fprintf(stderr, "%s, a context of %lld ids%s; Ctrl-C stops\n", v->s.model_name, (long long)hd_engine_ctx_tok(v->s.engine),
+            v->keys.n ? ", for those with an API key" : "");
+    if (hd_net_operator_port(v->s.net)) fprintf(stderr, "metrics: http://127.0.0.1:%d/metrics\n", hd_net_operator_port(v->s.net));
+}
+
+static hd_status serve(serving *v, const char *model, hd_err *err)
+{
+    hd_status st;
+    const char *name = strrchr(model, '/');
+    v->s.model_name = name && name[1] ? name + 1 : model;
+    v->s.created = (int64_t)time(NULL);
+    v->s.any_model = v->o.any_model;
+    v->s.send_reasoning_too = v->o.reasoning;
+    v->s.default_max_tok = v->o.max_tok;
+    HD_TRY(hd_config_keys(&v->keys, v->o.key_file, err));
+    HD_TRY(check(v, err));
+    HD_TRY(read_aliases(v, err));
+    HD_TRY(open_log(v, err));
+    HD_TRY(open_net(v, err)); // before the model: a port that is taken is told at once
+    HD_TRY(open_engine(v, model, err));
+    hd_watch_signals();
+    tell(v);
+    HD_TRY(hd_net_run(v->s.net, GRACE_MS, err));
+fail:
+    hd_net_close(v->s.net);
+    hd_engine_close(v->s.engine);
+    if (v->log_fd >= 0) close(v->log_fd);
+    return st;
+}
+
+static hd_status run(int argc, char **argv, hd_err *err)
+{
+    hd_status st;
+    serving *v = NULL;
+    int n = 0;
+    HD_TRY(hd_alloc(&v, sizeof *v, err));
+    options *o = &v->o;
+    o->load = HD_LOAD_DEFAULTS;
+    o->load.n_sessions = 4;
+    o->port = -1;
+    o->host = "127.0.0.1";
+    v->log_fd = -1;
+    const hd_opt opts[] = {
+        {"open", 0, HD_OPT_FLAG, &o->open, 0, 0},
+        {"port", 'p', HD_OPT_INT, &o->port, 0, 65535},
+        {"host", 0, HD_OPT_STR, &o->host, 0, 0},
+        {"api-key-file", 0, HD_OPT_STR, &o->key_file, 0, 0},
+        {"cert", 0, HD_OPT_STR, &o->cert, 0, 0},
+        {"key", 0, HD_OPT_STR, &o->key, 0, 0},
+        {"allow-host", 0, HD_OPT_LIST, &o->hosts, 0, 0},
+        {"cors", 0, HD_OPT_LIST, &o->cors, 0, 0},
+        {"trust-proxy", 0, HD_OPT_LIST, &o->proxies, 0, 0},
+        {"alias", 0, HD_OPT_LIST, &o->alias, 0, 0},
+        {"any-model", 0, HD_OPT_FLAG, &o->any_model, 0, 0},
+        {"reasoning-field", 0, HD_OPT_FLAG, &o->reasoning, 0, 0},
+        {"max-tokens", 0, HD_OPT_INT, &o->max_tok, 1, 1 << 30},
+        {"sessions", 0, HD_OPT_INT, &o->load.n_sessions, 1, 4096},
+        {"chat-format", 0, HD_OPT_STR, &o->load.chat_format, 0, 0},
+        {"metrics-port", 0, HD_OPT_INT, &o->metrics_port, 1, 65535},
+        {"log", 0, HD_OPT_STR, &o->log, 0, 0},
+        {"max-connections", 0, HD_OPT_INT, &o->conns, 1, 60000},
+        {"max-per-address", 0, HD_OPT_INT, &o->conns_per_address, 1, 60000},
+        {"config", 0, HD_OPT_STR, &o->config, 0, 0},
+        HD_MODEL_OPTS(o->load),
+    };
+    HD_TRY(hd_config_words(&v->argv, argc, argv, err));
+    HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], v->argv.n, v->argv.v, &n, err));
+    if (n != 1) HD_TRY(hd_fail(err, HD_USAGE, "serve: one model is needed: hadal serve MODEL"));
+    HD_TRY(serve(v, v->argv.v[1], err));
+fail:
+    if (v) {
+        hd_words_free(&v->argv);
+        hd_words_free(&v->keys);
+        free(v);
+    }
+    return st;
+}
+
+const hd_command hd_cmd_serve = {
+    .verb = "serve",
+    .summary = "a chat page and an API that clients of OpenAI, Anthropic and ollama speak",
+    .help = "usage: hadal serve MODEL [options]\n\n"
+            "Prints the page's address; the API is below it (/v1/chat/completions and others).  Alone on this machine unless\n"
+            "told otherwise.  Ctrl-C lets answers under way finish.\n\n"
+            "  -p, --port N             default: 8080, or the next free one\n"
+            "      --host ADDRESS       where to listen; default 127.0.0.1; 0.0.0.0: everywhere\n"
+            "      --open               no API key is asked for, also when others can reach the server\n"
+            "      --api-key-file FILE  one key a line; also $HADAL_API_KEY\n"
+            "      --cert FILE --key FILE  TLS\n"
+            "      --allow-host NAME    a name by which it is reached (may be repeated)\n"
+            "      --cors ORIGIN        a web site whose pages may use the API (may be repeated)\n"
+            "      --trust-proxy ADDRESS  believe its X-Forwarded-For (may be repeated)\n"
+            "      --alias NAME         another name of the model; NAME=think, NAME=no-think choose (may be repeated)\n"
+            "      --any-model          every model name means this one\n"
+            "      --reasoning-field    send thinking as `reasoning` beside `reasoning_content`\n"
+            "      --max-tokens N       of an answer, when the request does not say\n"
+            "      --sessions N         conversations of full length the cache has room for; default 4\n"
+            "      --chat-format NAME   instead of the model's own\n"
+            "      --metrics-port N     Prometheus metrics for this machine alone, at /metrics\n"
+            "      --log FILE           one JSON line a request, without its text; -: standard output\n"
+            "      --max-connections N  default 512\n"
+            "      --max-per-address N  connections of one address; default 64\n"
+            "      --config FILE        options as lines NAME = VALUE\n" HD_MODEL_HELP
+            "\nexamples:\n"
+            "  hadal serve r1:1.5b\n"
+            "  hadal serve qwen.gguf --port 11434 --alias qwen3 --any-model\n"
+            "  hadal serve r1.gguf --host 0.0.0.0 --api-key-file keys --cert fullchain.pem --key key.pem --allow-host chat.example\n",
+    .run = run,
+};
