@@ -28,6 +28,10 @@ struct hd_engine {
     hd_rows_buffer logits, hidden; // of a pass over several sessions; of the layer before the head
 };
 
+/* What the bytes of a cache depend on, for files that keep some (session_file.c). */
+enum { HD_FINGERPRINT = 32 };
+void hd_engine_fingerprint(const hd_engine *e, uint8_t out[HD_FINGERPRINT]);
+
 /* Room for n rows of `width` numbers. */
 hd_status hd_engine_buffer(hd_rows_buffer *b, int64_t n, int64_t width, float **rows, hd_err *err);
 

@@ -203,12 +203,13 @@ static bool listed(const pass_rows *r, const hd_session *s)
 }
 
 /* Those that generate first, a row each, so that a long prompt delays nobody; then slices of the prompts. */
-static void share_out(pass_rows *r, hd_session *const *s, int n, int waiting)
+static void share_out(pass_rows *r, hd_session *const *s, const int *most, int n, int waiting)
 {
     for (int prompts = 0; prompts < 2; prompts++)
         for (int i = 0; i < n && r->n_rows < r->room; i++) {
-            if (!due(s[i]) || listed(r, s[i]) || (pending(s[i]) > 1) != prompts) continue;
+            if (!due(s[i]) || (most && most[i] < 1) || listed(r, s[i]) || (pending(s[i]) > 1) != prompts) continue;
             int others = prompts ? 0 : waiting - r->n_who - 1, share = r->room - r->n_rows - others;
+            if (most && share > most[i]) share = most[i];
             add_rows(r, s[i], share > 1 ? share : 1);
         }
 }
@@ -233,7 +234,9 @@ static void hand_out(const pass_rows *r, const float *logits, const float *hidde
     }
 }
 
-hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
+hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err) { return hd_session_pass_most(s, NULL, n, err); }
+
+hd_status hd_session_pass_most(hd_session *const *s, const int *most, int n, hd_err *err)
 {
     hd_status st = HD_OK;
     int waiting = 0;
@@ -243,14 +246,15 @@ hd_status hd_session_pass(hd_session *const *s, int n, hd_err *err)
     for (int i = 0; i < n; i++) {
         if (s[i]->e != s[0]->e)
             return hd_fail(err, HD_USAGE, "pass: session %d: belongs to another engine than the first", i);
-        waiting += due(s[i]);
-        mtp = mtp || (due(s[i]) && s[i]->draft.kind == HD_DRAFT_MTP);
+        if (!due(s[i]) || (most && most[i] < 1)) continue;
+        waiting++;
+        mtp = mtp || s[i]->draft.kind == HD_DRAFT_MTP;
     }
     if (waiting == 0) return HD_OK;
     hd_engine *e = s[0]->e;
     int64_t D = hd_model_config(e->model)->d_model;
     HD_TRY(rows_open(&r, hd_model_max_rows(e->model), n, err));
-    share_out(&r, s, n, waiting);
+    share_out(&r, s, most, n, waiting);
     if (r.n_who == 1) logits = r.who[0]->rows;
     else if (r.n_wanted > 0) HD_TRY(hd_engine_buffer(&e->logits, r.n_wanted, e->n_vocab, &logits, err));
     if (mtp) HD_TRY(hd_engine_buffer(&e->hidden, r.n_rows, D, &hidden, err));

@@ -1,4 +1,4 @@
-/* Inside a session.  Private to src/infer.
+/* Inside a session.  Private to src/infer, and to the scheduler.
  *
  *   ids      0 ............ done ........ n        the timeline
  *   cache    [ computed    ][ pending  ]           done = hd_seq_len(seq)
@@ -45,6 +45,10 @@ struct hd_session {
     int64_t told;       // hd_generate ended at this length ...
     bool told_thinking; // ... inside a thought
 };
+
+/* hd_session_pass, where session i may take at most most[i] rows of this pass: 0 leaves it out.  One row of those who
+ * generate is all they ask for, so the numbers bound the slices of prompts. */
+hd_status hd_session_pass_most(hd_session *const *s, const int *most, int n, hd_err *err);
 
 /* Forget guesses that were computed ahead: afterwards done <= n. */
 void hd_session_settle(hd_session *s);

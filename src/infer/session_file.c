@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "infer/session.h"
 
-enum { HASH = 32 };
+enum { HASH = HD_FINGERPRINT };
 
 typedef struct {
     char magic[8];
@@ -27,7 +27,7 @@ _Static_assert(sizeof(head) == 72, "no holes");
 
 static const char MAGIC[8] = {'H', 'D', 'S', 'E', 'S', 'S', '\n', 1};
 
-static void fingerprint(const hd_engine *e, uint8_t out[HASH])
+void hd_engine_fingerprint(const hd_engine *e, uint8_t out[HASH])
 {
     crypto_generichash_state h;
     const hd_config *c = hd_model_config(e->model);
@@ -64,7 +64,7 @@ static head head_of(const hd_session *s)
     const hd_config *c = hd_model_config(s->e->model);
     head h = {.n_layers = (uint32_t)(c->n_layers + c->n_mtp), .cache_type = (uint32_t)s->e->cache_type};
     memcpy(h.magic, MAGIC, sizeof MAGIC);
-    fingerprint(s->e, h.model);
+    hd_engine_fingerprint(s->e, h.model);
     h.layer_bytes = hd_kv_page_bytes(hd_seq_shape(s->seq));
     h.n_ids = (uint64_t)s->ids.n;
     h.n_done = (uint64_t)hd_seq_len(s->seq);

@@ -32,6 +32,7 @@ hd_status hd_stream_open(hd_stream *s, hd_text_kind kind, hd_err *err)
 {
     s->kind = kind;
     s->stopped = s->at_start = false;
+    s->found = NULL;
     hd_buf_init(&s->raw, MAX_HELD);
     hd_buf_init(&s->ready, MAX_HELD);
     if (s->n_stop < 0 || (s->n_stop > 0 && !s->stop))
@@ -68,8 +69,8 @@ static void tell(hd_stream *s, size_t n)
     cut_front(&s->ready, n);
 }
 
-/* Where the text ends because of a stop string; SIZE_MAX: none is complete. */
-static size_t find_stop(const hd_stream *s)
+/* Where the text ends because of a stop string, which is noted; SIZE_MAX: none is complete. */
+static size_t find_stop(hd_stream *s)
 {
     size_t start = SIZE_MAX, end = SIZE_MAX;
     for (int i = 0; i < s->n_stop; i++) {
@@ -77,7 +78,7 @@ static size_t find_stop(const hd_stream *s)
         const char *at = memmem(s->ready.data, s->ready.len, s->stop[i], n);
         if (!at) continue;
         size_t a = (size_t)(at - s->ready.data);
-        if (a + n < end || (a + n == end && a < start)) start = a, end = a + n;
+        if (a + n < end || (a + n == end && a < start)) start = a, end = a + n, s->found = s->stop[i];
     }
     return start;
 }

@@ -19,6 +19,7 @@ typedef struct {
 
     hd_text_kind kind;
     bool stopped;  // a stop string is complete: nothing follows
+    const char *found; // ... this one
     bool at_start; // line ends here belong to the mark of a thought
     hd_buf raw;    // bytes that may still become a character
     hd_buf ready;  // valid text that may still become a stop string

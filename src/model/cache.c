@@ -4,7 +4,7 @@
  *   seq    len, page[0 .. n_pages)     position t lies in page[t / 64], slot t % 64
  *
  * Invariants:
- *   1. refs[p] = number of sequences that list page p; free pages have 0 and stand on the free stack.
+ *   1. refs[p] = number of sequences that list page p, and of others who keep it; free pages have 0 and stand on the free stack.
  *   2. a sequence lists ceil(len / 64) pages or more (reserved ones follow).
  *   3. only a page with refs == 1 is written: hd_seq_reserve copies the page of position len when it is shared.
  * The mapping is reserved as a whole and backed by the system page by page when first written, so an unused context costs
@@ -147,7 +147,28 @@ static void page_drop(hd_cache *c, int32_t p)
     if (--c->refs[p] == 0) c->free_page[c->n_free++] = p;
 }
 
+int32_t hd_cache_n_pages(const hd_cache *c) { return c->n_pages; }
+int hd_cache_page_refs(const hd_cache *c, int32_t page) { return c->refs[page]; }
+
+void hd_cache_page_keep(hd_cache *c, int32_t page)
+{
+    assert(c->refs[page] > 0);
+    c->refs[page]++;
+}
+
+void hd_cache_page_drop(hd_cache *c, int32_t page) { page_drop(c, page); }
+
+hd_status hd_cache_page_new(hd_cache *c, int32_t *page, hd_err *err)
+{
+    if (free_pages(c) < 1) return hd_fail(err, HD_LIMIT, "cache: full: no page is free");
+    *page = page_take(c);
+    return HD_OK;
+}
+
 static uint8_t *page_at(const hd_cache *c, int32_t p) { return c->base + (size_t)p * c->page_bytes; }
+
+uint8_t *hd_cache_page_bytes(hd_cache *c, int32_t page) { return page_at(c, page); }
+size_t hd_cache_layer_bytes(const hd_cache *c) { return c->layer_bytes; }
 
 /* ---- Sequences ---- */
 
@@ -278,6 +299,33 @@ void hd_seq_advance(hd_seq *s, int64_t n)
 {
     assert(n >= 0 && s->len + n <= (int64_t)s->n_pages * HD_PAGE_TOK);
     s->len += n;
+}
+
+int32_t hd_seq_page(const hd_seq *s, int64_t i)
+{
+    assert(i >= 0 && i < s->n_pages);
+    return s->page[i];
+}
+
+hd_status hd_seq_adopt(hd_seq *s, int32_t page, hd_err *err)
+{
+    assert(s->len % HD_PAGE_TOK == 0 && s->c->refs[page] > 0);
+    hd_seq_trim(s, s->len); // reserved pages go back
+    hd_status st = seq_grow(s, s->n_pages + 1, err);
+    if (st != HD_OK) return st;
+    s->c->refs[page]++;
+    seq_set(s, s->n_pages++, page);
+    s->len += HD_PAGE_TOK;
+    return HD_OK;
+}
+
+void hd_seq_share(hd_seq *s, int64_t i, int32_t page)
+{
+    assert(i >= 0 && (i + 1) * HD_PAGE_TOK <= s->len && s->c->refs[page] > 0);
+    if (s->page[i] == page) return;
+    page_drop(s->c, s->page[i]);
+    s->c->refs[page]++;
+    seq_set(s, (int32_t)i, page);
 }
 
 void hd_seq_trim(hd_seq *s, int64_t len)

@@ -22,6 +22,17 @@ void hd_cache_close(hd_cache *c);
 int64_t hd_cache_free_tok(const hd_cache *c);
 const hd_kv_shape *hd_cache_get_shape(const hd_cache *c);
 
+/* Full pages by number, for those who keep some beyond the sequence that filled them: nobody writes a page that is kept,
+ * so its bytes may be read from another thread. */
+int32_t hd_cache_n_pages(const hd_cache *c);
+int hd_cache_page_refs(const hd_cache *c, int32_t page); // sequences and keepers that hold it
+void hd_cache_page_keep(hd_cache *c, int32_t page);
+void hd_cache_page_drop(hd_cache *c, int32_t page);
+/* A free page with one reference, the caller's.  HD_LIMIT. */
+hd_status hd_cache_page_new(hd_cache *c, int32_t *page, hd_err *err);
+uint8_t *hd_cache_page_bytes(hd_cache *c, int32_t page); // its layers one after the other ...
+size_t hd_cache_layer_bytes(const hd_cache *c);          // ... so many bytes each
+
 hd_status hd_seq_open(hd_seq **out, hd_cache *c, hd_err *err);
 void hd_seq_close(hd_seq *s); // gives its pages back
 hd_status hd_seq_fork(hd_seq **out, hd_seq *s, hd_err *err);
@@ -31,6 +42,11 @@ const hd_kv_shape *hd_seq_shape(const hd_seq *s); // of its cache
 hd_status hd_seq_reserve(hd_seq *s, int64_t n, hd_err *err);
 void hd_seq_advance(hd_seq *s, int64_t n); // after a pass has stored them
 void hd_seq_trim(hd_seq *s, int64_t len);  // forget positions len and later
+int32_t hd_seq_page(const hd_seq *s, int64_t i); // the page of positions 64 i to 64 i + 63
+/* Go on with a full page that is known already: s ends where a page ends. */
+hd_status hd_seq_adopt(hd_seq *s, int32_t page, hd_err *err);
+/* List this page instead of the i-th, a full one that holds the same. */
+void hd_seq_share(hd_seq *s, int64_t i, int32_t page);
 /* A layer's page pointers for hd_attn_seq, valid until the next reserve, trim or close. */
 uint8_t *const *hd_seq_pages(hd_seq *s, int layer);
 /* Write one layer's keys and values of `position` (reserved before). */
