@@ -9,7 +9,7 @@
 #ifndef HD_SERVE_SCHED_H
 #define HD_SERVE_SCHED_H
 
-#include "infer/grammar.h"
+#include "infer/step.h" // hd_token_info, hd_grammar
 
 typedef struct hd_sched hd_sched;
 typedef struct hd_job hd_job;
@@ -17,21 +17,12 @@ typedef struct hd_job hd_job;
 typedef enum {
     HD_JOB_QUEUED,  // position changed: .position, 0 is next
     HD_JOB_PREFILL, // .done_tok of .total_tok of the prompt (cached ones count as done)
-    HD_JOB_TEXT,    // .kind, .text, .n; and the ids it came from
+    HD_JOB_TEXT,    // .text_kind, .text, .n; and the ids it came from
     HD_JOB_DONE,    // .reason and usage; the last event, unless
     HD_JOB_ERROR,   // .err; the last event
 } hd_job_event_kind;
 
 typedef enum { HD_END_STOP, HD_END_LENGTH, HD_END_CONTEXT, HD_END_CANCELLED } hd_end;
-
-/* One id with what the sampler saw (when the request asked for log-probabilities). */
-typedef struct {
-    int32_t id;
-    float logprob;
-    int n_top; // <= 20
-    int32_t top_id[20];
-    float top_logprob[20];
-} hd_token_info;
 
 typedef struct {
     hd_job_event_kind kind;
@@ -40,11 +31,13 @@ typedef struct {
     hd_text_kind text_kind;
     const char *text; // valid UTF-8, whole characters, never part of a stop string
     size_t n;
-    const hd_token_info *token; // ids generated since the last event
+    /* Ids generated since the last event, also in HD_JOB_DONE.  Without the mark that ended the turn.  The mark that ends a
+     * thought comes with the thought, whose last event may have no text (n is 0). */
+    const hd_token_info *token;
     int n_token;
     hd_end reason;
     const char *stop_string; // the one that ended it, or NULL
-    int64_t prompt_tok, cached_tok, gen_tok, thinking_tok;
+    int64_t prompt_tok, cached_tok, gen_tok, thinking_tok; // gen_tok counts the mark that ended the turn
     double queue_s, prefill_s, gen_s;
     const hd_err *err;
 } hd_job_event;
@@ -55,7 +48,7 @@ typedef struct {
     uint64_t user;     // a user's jobs share one user's share; the prefix cache is per user
     int64_t shared_tok; // so many ids at the prompt's beginning may be shared with other users (configured prefixes)
     int64_t max_tok;   // 0: until the context ends
-    hd_sample_opts sample;
+    hd_sample_opts sample; // top_p 0 and repetition_penalty 0 mean 1
     const char *const *stop;
     int n_stop;
     bool chat;         // separate thinking from answer, as the chat format marks it
@@ -71,8 +64,8 @@ typedef struct {
 } hd_job_opts;
 
 typedef struct {
-    int max_queue;         // jobs waiting: more are refused with HD_LIMIT
-    int max_live;          // sequences in one pass
+    int max_queue;         // jobs waiting: more are refused with HD_LIMIT; 0: 256
+    int max_live;          // sequences in one pass; 0: 64
     const char *park_dir;  // parked sequences and the cache on disk; NULL: neither
     uint64_t disk_bytes;   // cap of the cache on disk
     void (*wake)(void *arg); // from the scheduler's thread
@@ -85,13 +78,19 @@ void hd_sched_close(hd_sched *s); // running jobs end with HD_END_CANCELLED, the
 /* Deliver what the mailbox holds.  One thread, always the same. */
 void hd_sched_poll(hd_sched *s);
 
-/* HD_LIMIT: queue full, or the prompt is longer than the context (the message has both numbers; *context_full tells the
- * two apart).  On failure everything taken is freed, too. */
+/* HD_LIMIT: queue full, or the prompt leaves no room in the context (the message has both numbers; *context_full tells the
+ * two apart).  HD_USAGE: an option out of range.  HD_CANCELLED: the server is stopping.  On failure everything taken is
+ * freed, too.  `event` is called with the job's events from the next poll on; its job is freed by hd_job_cancel at any
+ * moment, or by hd_job_free after the last event (also inside that event's function). */
 hd_status hd_sched_submit(hd_sched *s, hd_job **out, hd_job_opts *o, bool *context_full, hd_err *err);
 /* No event comes after cancel (same thread as poll).  The job's memory goes when the scheduler lets go of it. */
 void hd_job_cancel(hd_job *j);
 /* After its last event. */
 void hd_job_free(hd_job *j);
+
+/* Compute a prompt when nothing else is to be done, so that it is in the cache when it is asked for: after a reply with a
+ * thought, the conversation as the next turn will render it.  Takes the ids; older wishes are forgotten first. */
+hd_status hd_sched_warm(hd_sched *s, hd_ids *prompt, uint64_t user, int64_t shared_tok, hd_err *err);
 
 /* For metrics, `hadal top` and Retry-After. */
 typedef struct {
@@ -104,8 +103,9 @@ typedef struct {
 } hd_sched_stats;
 void hd_sched_get_stats(hd_sched *s, hd_sched_stats *out); // any thread
 
-/* Finish what runs (or park it when a park_dir is set and `finish` is false), take nothing new; returns at once, `wake`
- * is called when it is through and hd_sched_idle says so. */
+/* Take nothing new, and finish what was taken; or, when a park_dir is set and `finish` is false, end it at once with
+ * HD_END_CANCELLED and what was computed in the cache on disk.  Returns at once; `wake` is called when it is through and
+ * hd_sched_idle says so. */
 void hd_sched_drain(hd_sched *s, bool finish);
 bool hd_sched_idle(const hd_sched *s);
 
