@@ -3,6 +3,7 @@
  * Other threads reach the loop through a list under a lock and an eventfd; a signal handler through a flag and the same
  * eventfd.  Stopping closes the listeners and the connections nobody waits on, then lets what is under way finish until
  * the grace is over. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <sodium.h>
@@ -158,21 +159,25 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 static hd_status listen_at(struct evconnlistener **out, int *port, hd_net *n, const char *address, int want, hd_err *err)
 {
     char where[96];
-    struct sockaddr_storage sa;
-    int len = sizeof sa;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in four;
+        struct sockaddr_in6 six;
+    } sa = {0};
     bool six = strchr(address, ':') != NULL;
+    socklen_t len = six ? sizeof sa.six : sizeof sa.four;
     snprintf(where, sizeof where, six ? "[%s]:%d" : "%s:%d", address, want);
-    memset(&sa, 0, sizeof sa);
-    if (evutil_parse_sockaddr_port(where, (struct sockaddr *)&sa, &len) != 0)
+    sa.any.sa_family = six ? AF_INET6 : AF_INET;
+    if (inet_pton(six ? AF_INET6 : AF_INET, address, six ? (void *)&sa.six.sin6_addr : (void *)&sa.four.sin_addr) != 1)
         return hd_fail(err, HD_USAGE, "listen: %s: not an address", address);
-    if (len == 0) len = six ? (int)sizeof(struct sockaddr_in6) : (int)sizeof(struct sockaddr_in);
+    if (six) sa.six.sin6_port = htons((uint16_t)want);
+    else sa.four.sin_port = htons((uint16_t)want);
     *out = evconnlistener_new_bind(n->base, on_accept, n, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 256,
-                                   (struct sockaddr *)&sa, len);
+                                   &sa.any, (int)len);
     if (!*out) return hd_fail_errno(err, "listen: %s", where);
     evconnlistener_set_error_cb(*out, on_accept_error);
-    socklen_t n_sa = sizeof sa;
-    if (getsockname(evconnlistener_get_fd(*out), (struct sockaddr *)&sa, &n_sa) != 0) return hd_fail_errno(err, "listen: %s", where);
-    *port = ntohs(six ? ((struct sockaddr_in6 *)&sa)->sin6_port : ((struct sockaddr_in *)&sa)->sin_port);
+    if (getsockname(evconnlistener_get_fd(*out), &sa.any, &len) != 0) return hd_fail_errno(err, "listen: %s", where);
+    *port = ntohs(six ? sa.six.sin6_port : sa.four.sin_port);
     return HD_OK;
 }
 
