@@ -18,6 +18,8 @@ hd_status hd_grammar_open(hd_grammar **out, const char *text, size_t n, hd_err *
 /* A JSON value that the schema accepts (subset: see schema.c), compact or with single spaces.  HD_UNSUPPORTED names a
  * keyword that cannot be enforced; HD_LIMIT: caps on depth and size.  schema NULL: any JSON object. */
 hd_status hd_grammar_open_schema(hd_grammar **out, const json_t *schema, hd_err *err);
+/* The same from JSON text. */
+hd_status hd_grammar_open_schema_text(hd_grammar **out, const char *text, size_t n, hd_err *err);
 hd_grammar *hd_grammar_ref(hd_grammar *g);
 void hd_grammar_close(hd_grammar *g);
 

@@ -10,6 +10,7 @@
 
 #include "base/utf8.h"
 #include "model/tokenizer_impl.h"
+#include "model/vocab_tree.h"
 
 struct hd_tokenizer_work {
     hd_bpe_work bpe;
@@ -75,6 +76,8 @@ hd_status hd_tokenizer_new(hd_tokenizer **out, hd_err *err)
     t->bos = -1;
     HD_TRY(hd_alloc(&t->busy, sizeof *t->busy, err));
     atomic_flag_clear(t->busy);
+    HD_TRY(hd_alloc(&t->tree, sizeof *t->tree, err));
+    atomic_init(t->tree, NULL);
     *out = t;
     return HD_OK;
 fail:
@@ -98,6 +101,8 @@ void hd_tokenizer_close(hd_tokenizer *t)
     hd_pretok_close(&t->pretok);
     hd_bpe_close(&t->bpe);
     free(t->busy);
+    if (t->tree) hd_vocab_tree_close(atomic_load(t->tree));
+    free(t->tree);
     free(t);
 }
 
@@ -114,6 +119,22 @@ bool hd_looks_special(const char *s, size_t n)
     static const char bar[] = "｜"; // U+FF5C, three bytes
     if (n >= 4 && memcmp(s, "<|", 2) == 0 && memcmp(s + n - 2, "|>", 2) == 0) return true;
     return n >= 8 && s[0] == '<' && s[n - 1] == '>' && memcmp(s + 1, bar, 3) == 0 && memcmp(s + n - 4, bar, 3) == 0;
+}
+
+/* Two threads may both make one; the second throws its own away. */
+hd_status hd_tokenizer_tree(const hd_tokenizer *t, const hd_vocab_tree **out, hd_err *err)
+{
+    hd_vocab_tree *tree = atomic_load(t->tree), *none = NULL;
+    if (!tree) {
+        hd_status st = hd_vocab_tree_open(&tree, t, err);
+        if (st != HD_OK) return st;
+        if (!atomic_compare_exchange_strong(t->tree, &none, tree)) {
+            hd_vocab_tree_close(tree);
+            tree = none;
+        }
+    }
+    *out = tree;
+    return HD_OK;
 }
 
 /* ---- Encoding ---- */

@@ -16,5 +16,8 @@ hd_status hd_tokenizer_decode(const hd_tokenizer *t, const int32_t *id, int64_t 
 /* Bytes of one id, borrowed; NULL for an id out of range or without text. */
 const char *hd_tokenizer_bytes(const hd_tokenizer *t, int32_t id, size_t *n);
 bool hd_tokenizer_is_special(const hd_tokenizer *t, int32_t id);
+typedef struct hd_vocab_tree hd_vocab_tree;
+/* The vocabulary as a tree (model/vocab_tree.h), borrowed; made at the first call, which takes some 0.1 s.  Any thread. */
+hd_status hd_tokenizer_tree(const hd_tokenizer *t, const hd_vocab_tree **out, hd_err *err);
 
 #endif

@@ -26,6 +26,7 @@ struct hd_tokenizer {
     bool adds_bos;
     hd_tokenizer_work *work; // memory and word cache of whoever holds `busy`; others bring their own
     atomic_flag *busy;
+    _Atomic(struct hd_vocab_tree *) *tree; // made when it is first asked for
 };
 
 /* tok: tokenizer.json; config: tokenizer_config.json or NULL. */
