@@ -1,6 +1,7 @@
 /* The API without sockets and model: requests of every dialect, right and wrong; whole replies and streams from the same
  * events; what goes to the scheduler; clients that leave. */
 #include "api_fakes.h"
+#include "serve/openapi.h"
 
 #define CHAT(more) "{\"model\": \"tiny\", \"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]" more "}"
 
@@ -510,6 +511,31 @@ static void test_logprobs(void)
     json_decref(list);
 }
 
+/* Every route is described, but for those that say that something is not there; and what is described can be asked for. */
+static void test_openapi(void)
+{
+    const hd_route *const tables[] = {hd_routes_openai, hd_routes_anthropic, hd_routes_ollama, hd_routes_responses, hd_routes_openapi};
+    json_t *j = hd_openapi_json();
+    const json_t *paths = at(j, "paths");
+    size_t n = 0;
+    CHECK(paths != NULL);
+    for (size_t i = 0; i < 5; i++)
+        for (const hd_route *r = tables[i]; r->method; r++) {
+            if (strstr(r->path, "/embed")) continue;
+            CHECK(hd_openapi_describes(r->method, r->path), "%s %s", r->method, r->path);
+            CHECK(json_object_get(paths, r->path) != NULL, "%s", r->path);
+            n += r->versions ? 3 : 1;
+        }
+    CHECK(json_object_size(paths) == n, "%zu paths, %zu routes", json_object_size(paths), n);
+    const char *const bodies[] = {"chat", "completion", "messages", "responses", "tokenize", "ollama_chat", "options"};
+    for (size_t i = 0; i < 7; i++) {
+        const json_t *s = json_object_get(at(j, "components.schemas"), bodies[i]);
+        CHECK(json_object_size(at(s, "properties")) > 1, "%s", bodies[i]);
+    }
+    CHECK(number(j, "components.schemas.chat.properties.n.maximum") == 4);
+    json_decref(j);
+}
+
 int main(void)
 {
     serve_tiny("deepseek-r1");
@@ -524,6 +550,7 @@ int main(void)
     test_keep_alive();
     test_tools();
     test_logprobs();
+    test_openapi();
     forget_reply();
     hd_buf_free(&the_req.head);
     hd_buf_free(&the_req.out);
