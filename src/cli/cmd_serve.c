@@ -4,9 +4,12 @@
  *
  * This file puts them together and takes them apart again; what is served is in src/serve. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,14 +20,15 @@
 #include "cli/load.h"
 #include "cli/serve_config.h"
 #include "serve/server.h"
+#include "serve/store.h"
 
 enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX };
 
 typedef struct {
     hd_load_opts load;
-    bool open, any_model, reasoning, no_metrics;
+    bool open, any_model, reasoning, no_chats;
     int64_t port, metrics_port, parallel, queue, max_tok, conns, conns_per_address, disk_gb;
-    const char *host, *key_file, *cert, *key, *cache_dir, *config, *log;
+    const char *host, *key_file, *cert, *key, *cache_dir, *config, *log, *chats;
     hd_opt_list alias, cors, hosts, proxies;
 } options;
 
@@ -33,6 +37,7 @@ typedef struct {
     hd_words argv, keys;
     hd_alias alias[MAX_ALIAS];
     int log_fd;
+    atomic_bool waking;
     hd_server s;
 } serving;
 
@@ -107,9 +112,95 @@ fail:
     return st;
 }
 
+/* The scheduler has events: they are delivered on the network thread, many at a time. */
+static void deliver(void *arg)
+{
+    serving *v = arg;
+    v->waking = false;
+    hd_sched_poll(v->s.sched);
+}
+static void on_wake(void *arg)
+{
+    serving *v = arg;
+    if (atomic_exchange(&v->waking, true)) return; // on its way
+    if (hd_net_post(v->s.net, deliver, v, NULL) != HD_OK) v->waking = false;
+}
+
+/* The folder itself is the scheduler's to make, those above it are made here. */
+static hd_status make_parents(char *path, hd_err *err)
+{
+    for (char *s = path + 1; *s; s++) {
+        if (*s != '/') continue;
+        *s = 0;
+        bool bad = mkdir(path, 0700) != 0 && errno != EEXIST;
+        *s = '/';
+        if (bad) return hd_fail_errno(err, "cache: %s", path);
+    }
+    return HD_OK;
+}
+
+/* DIR, or a folder of the usual cache for each port: what is kept there serves the next start at the same place. */
+static hd_status cache_folder(char **out, const serving *v, hd_err *err)
+{
+    hd_status st;
+    char *models = NULL;
+    hd_buf b;
+    hd_buf_init(&b, 4096);
+    if (v->o.cache_dir) HD_TRY(hd_buf_adds(&b, v->o.cache_dir, err));
+    else {
+        HD_TRY(hd_hub_folder(&models, err));
+        *strrchr(models, '/') = 0;
+        HD_TRY(hd_buf_addf(&b, err, "%s/serve-%d", models, hd_net_port(v->s.net)));
+    }
+    HD_TRY(make_parents(b.data, err));
+    HD_TRY(hd_strdup(out, b.data, err));
+fail:
+    free(models);
+    hd_buf_free(&b);
+    return st;
+}
+
+static hd_status open_sched(serving *v, hd_err *err)
+{
+    hd_status st;
+    const options *o = &v->o;
+    char *dir = NULL;
+    if (o->disk_gb > 0) HD_TRY(cache_folder(&dir, v, err));
+    hd_sched_opts so = {.max_queue = (int)o->queue,
+                        .max_live = (int)o->parallel,
+                        .park_dir = dir,
+                        .disk_bytes = (uint64_t)o->disk_gb << 30,
+                        .wake = on_wake,
+                        .wake_arg = v};
+    HD_TRY(hd_sched_open(&v->s.sched, v->s.engine, &so, err));
+fail:
+    free(dir);
+    return st;
+}
+
+/* Conversations of the page; without them it works, too, so a folder that cannot be written is no reason to stop. */
+static hd_status open_store(serving *v, hd_err *err)
+{
+    char path[4096];
+    if (v->o.no_chats) return HD_OK;
+    if (v->o.chats) return hd_store_open(&v->s.store, v->o.chats, err);
+    if (!hd_state_path(path, sizeof path, "chats.db")) {
+        hd_warn("chats: no folder to keep them in: give --chats FILE, or --no-chats");
+        return HD_OK;
+    }
+    return hd_store_open(&v->s.store, path, err);
+}
+
+static bool is_busy(void *app)
+{
+    const hd_server *s = app;
+    return s->sched && !hd_sched_idle(s->sched);
+}
+
 static void on_stop(void *app)
 {
-    (void)app;
+    const hd_server *s = app;
+    if (s->sched) hd_sched_drain(s->sched, true);
     fprintf(stderr, "stopping: answers under way are finished first; Ctrl-C again ends at once\n");
 }
 
@@ -130,6 +221,8 @@ static hd_status open_net(serving *v, hd_err *err)
                       .log_fd = v->log_fd,
                       .stop_flag = &hd_interrupted,
                       .on_stop = on_stop,
+                      .busy = is_busy,
+                      .metrics = hd_server_metrics,
                       .app = &v->s};
     hd_status st = hd_net_open(&v->s.net, &no, err);
     /* A usual port that somebody has: the next ones, unless this one was asked for. */
@@ -166,12 +259,16 @@ static hd_status serve(serving *v, const char *model, hd_err *err)
     HD_TRY(read_aliases(v, err));
     HD_TRY(open_log(v, err));
     HD_TRY(open_net(v, err)); // before the model: a port that is taken is told at once
+    HD_TRY(open_store(v, err));
     HD_TRY(open_engine(v, model, err));
+    HD_TRY(open_sched(v, err));
     hd_watch_signals();
     tell(v);
     HD_TRY(hd_net_run(v->s.net, GRACE_MS, err));
 fail:
+    hd_sched_close(v->s.sched); // no request is left that has a job; the jobs' events had to find the network
     hd_net_close(v->s.net);
+    hd_store_close(v->s.store);
     hd_engine_close(v->s.engine);
     if (v->log_fd >= 0) close(v->log_fd);
     return st;
@@ -186,6 +283,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     options *o = &v->o;
     o->load = HD_LOAD_DEFAULTS;
     o->load.n_sessions = 4;
+    o->disk_gb = 4;
     o->port = -1;
     o->host = "127.0.0.1";
     v->log_fd = -1;
@@ -204,6 +302,12 @@ static hd_status run(int argc, char **argv, hd_err *err)
         {"reasoning-field", 0, HD_OPT_FLAG, &o->reasoning, 0, 0},
         {"max-tokens", 0, HD_OPT_INT, &o->max_tok, 1, 1 << 30},
         {"sessions", 0, HD_OPT_INT, &o->load.n_sessions, 1, 4096},
+        {"parallel", 0, HD_OPT_INT, &o->parallel, 1, 1024},
+        {"queue", 0, HD_OPT_INT, &o->queue, 1, 100000},
+        {"cache-dir", 0, HD_OPT_STR, &o->cache_dir, 0, 0},
+        {"cache-gb", 0, HD_OPT_INT, &o->disk_gb, 0, 1 << 20},
+        {"chats", 0, HD_OPT_STR, &o->chats, 0, 0},
+        {"no-chats", 0, HD_OPT_FLAG, &o->no_chats, 0, 0},
         {"chat-format", 0, HD_OPT_STR, &o->load.chat_format, 0, 0},
         {"metrics-port", 0, HD_OPT_INT, &o->metrics_port, 1, 65535},
         {"log", 0, HD_OPT_STR, &o->log, 0, 0},
@@ -244,6 +348,12 @@ const hd_command hd_cmd_serve = {
             "      --reasoning-field    send thinking as `reasoning` beside `reasoning_content`\n"
             "      --max-tokens N       of an answer, when the request does not say\n"
             "      --sessions N         conversations of full length the cache has room for; default 4\n"
+            "      --parallel N         answers in one pass of the model; default 64\n"
+            "      --queue N            requests that may wait for a place; default 256\n"
+            "      --cache-dir DIR      where prompts are kept across restarts; default: in ~/.cache/hadal\n"
+            "      --cache-gb N         of them at most; default 4, 0: keep none\n"
+            "      --chats FILE         the page's conversations; default: in ~/.local/state/hadal\n"
+            "      --no-chats           keep none\n"
             "      --chat-format NAME   instead of the model's own\n"
             "      --metrics-port N     Prometheus metrics for this machine alone, at /metrics\n"
             "      --log FILE           one JSON line a request, without its text; -: standard output\n"

@@ -151,6 +151,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     n->paused = false;
     bool waiting = false;
     for (const hd_conn *c = n->conns; c; c = c->next) waiting |= !c->operators && c->phase != HD_AT_LINGER;
+    if (n->stopping && n->o.busy) waiting |= n->o.busy(n->o.app);
     if (n->stopping && (!waiting || now > n->stop_by)) event_base_loopbreak(n->base);
 }
 
@@ -246,8 +247,10 @@ int hd_net_operator_port(const hd_net *n) { return n->operator_port; }
 hd_status hd_net_run(hd_net *n, int grace_ms, hd_err *err)
 {
     n->grace_ms = grace_ms;
-    if (event_base_loop(n->base, EVLOOP_NO_EXIT_ON_EMPTY) < 0) return hd_fail(err, HD_IO, "server: the event loop failed");
-    return HD_OK;
+    int bad = event_base_loop(n->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    n->stopping = true;
+    while (n->conns) hd_conn_close(n->conns);
+    return bad < 0 ? hd_fail(err, HD_IO, "server: the event loop failed") : HD_OK;
 }
 
 void hd_net_stop(hd_net *n)

@@ -94,6 +94,7 @@ typedef struct {
     int head_ms, body_ms, idle_ms, write_ms;
     const hd_route *const *routes; // NULL: hd_routes
     void (*on_stop)(void *app);         // network thread, when the stop is seen: drain what is under way; or NULL
+    bool (*busy)(void *app);                 // after the stop: is there work that no client waits for?  or NULL
     void (*metrics)(void *app, hd_buf *out); // the application's own lines of /metrics; or NULL
     void *app;
 } hd_net_opts;
@@ -101,7 +102,8 @@ typedef struct {
 hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err);
 int hd_net_port(const hd_net *n);
 int hd_net_operator_port(const hd_net *n); // 0: none
-/* Until hd_net_stop; returns when streams have finished or `grace_ms` after the stop. */
+/* Until hd_net_stop; returns when streams have finished or `grace_ms` after the stop.  No request is left then: those whose
+ * clients waited in vain have been told that they are gone. */
 hd_status hd_net_run(hd_net *n, int grace_ms, hd_err *err);
 void hd_net_stop(hd_net *n); // from any thread or a signal handler
 void hd_net_close(hd_net *n);

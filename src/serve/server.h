@@ -28,6 +28,8 @@ typedef struct hd_server {
     hd_store *store;             // conversations of the page; NULL: none kept
 } hd_server;
 
+void hd_server_metrics(void *app, hd_buf *out); // the scheduler's lines of /metrics; app: the hd_server
+
 static inline hd_server *hd_server_of(const hd_req *r) { return hd_req_app(r); }
 
 #endif
