@@ -65,7 +65,7 @@ static inline bool ended(const reply *r) { return r->done || r->failed; }
 /* Poll until all have ended (or for so many seconds, which is long for what the tests ask). */
 static inline bool wait_all(hd_sched *s, reply *r, int n)
 {
-    for (int tries = 0; tries < 600; tries++) {
+    for (double t0 = hd_now_s(); hd_now_s() - t0 < 60;) {
         struct timespec t;
         bool all = true;
         hd_sched_poll(s);

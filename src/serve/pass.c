@@ -102,7 +102,12 @@ static bool plan(hd_sched *s)
 {
     bool later[s->n_live];
     hd_err err;
-    int n_reading = 0;
+    int n_reading = 0, saying = 0;
+    for (int i = 0; i < s->n_live; i++) saying += is_saying(s->live[i]);
+    if (s->disk) { // a block at least, or nobody would ever get one
+        s->disk_budget = saying > 0 ? DISK_BUDGET : DISK_BUDGET_ALONE;
+        if (s->disk_budget < hd_disk_block_bytes(s->disk)) s->disk_budget = hd_disk_block_bytes(s->disk);
+    }
     for (int i = 0; i < s->n_live; i++) {
         hd_job *j = s->live[i];
         j->rows = 0;
@@ -113,7 +118,7 @@ static bool plan(hd_sched *s)
         hd_queue_fail(s, j, &err);
         return false;
     }
-    int saying = rows_to_say(s);
+    saying = rows_to_say(s);
     if (n_reading > 0 && saying > 0 && ++s->mixed_passes % MEASURE_EVERY == 0) return true;
     if (n_reading > 0) rows_to_read(s, later, saying > 0 ? slice(s) : hd_model_max_rows(s->e->model));
     return true;
