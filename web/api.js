@@ -15,10 +15,29 @@ async function failure(r) {
   return new ApiError(r.status, e.message || r.statusText || String(r.status), e.code, Number(r.headers.get('retry-after')) || 0);
 }
 
+// A server with API keys wants one from the page as well: it is asked for once, and kept by this browser.  A link may bring it
+// (#key=...), as the code for a phone does.
+if (location.hash.startsWith('#key=')) {
+  localStorage.setItem('key', decodeURIComponent(location.hash.slice(5)));
+  history.replaceState(null, '', location.pathname);
+}
+export const hooks = { askKey: async () => null };
+
+async function send(path, options) {
+  for (;;) {
+    const key = localStorage.getItem('key');
+    const r = await fetch(path, { ...options, headers: { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) } });
+    if (r.status !== 401) return r;
+    const typed = await hooks.askKey();
+    if (!typed) return r;
+    localStorage.setItem('key', typed);
+  }
+}
+
 async function call(method, path, body) {
   let r;
   try {
-    r = await fetch(path, {
+    r = await send(path, {
       method,
       headers: body === undefined ? {} : { 'content-type': 'application/json' },
       body: body === undefined ? undefined : JSON.stringify(body),
@@ -47,12 +66,13 @@ export const api = {
   exportChats: async (format, chat) => (await call('GET', `/api/ui/export?format=${format}${chat ? `&chat=${chat}` : ''}`)).text(),
 };
 
-// The events of one answer, from its beginning or wherever it has got to: the first is always a snapshot (t: 'start').  Comes back after
-// a lost connection by itself and says so ({ t: 'lost' }); ends after 'done', or when `signal` is aborted.
-export async function* follow(id, signal) {
+// The events of the answer m, which is told to the server as far as it is here: the first ('start') says what of that counts, and what is
+// missing follows.  Comes back after a lost connection by itself and says so ({ t: 'lost' }); ends after 'done', or when `signal` is aborted.
+const bytes = (s) => new TextEncoder().encode(s).length;
+export async function* follow(m, signal) {
   for (let wait = 300; ; wait = Math.min(wait * 2, 5000)) {
     try {
-      const r = await fetch(`/api/ui/answers/${id}`, { signal, headers: { accept: 'text/event-stream' } });
+      const r = await send(`/api/ui/answers/${m.id}?text=${bytes(m.text)}&thinking=${bytes(m.thinking)}`, { signal });
       if (r.status === 404) return; // finished or deleted meanwhile: the chat itself tells
       if (!r.ok) throw await failure(r);
       for await (const event of events(r.body)) {

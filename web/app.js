@@ -1,11 +1,11 @@
 // The page: puts the list, the conversation and the message field together, and owns keys, address and connection.
 import { h, icon, iconButton, scriptURL } from './dom.js';
 import { t, num } from './i18n.js';
-import { api, ApiError } from './api.js';
+import { api, ApiError, hooks } from './api.js';
 import { Chat } from './chat.js';
 import { Sidebar } from './sidebar.js';
 import { Speaker } from './speak.js';
-import { notice } from './dialog.js';
+import { notice, promptBox } from './dialog.js';
 import { openSettings } from './settings.js';
 
 const $ = (id) => document.getElementById(id);
@@ -47,6 +47,7 @@ function error(e) {
   else if (e.status === 503 && e.code === 'store') notice(t('storeFailed', { why: e.message }), true);
   else if (e.status === 503 || e.status === 429) notice(t('busy', { time: t('seconds', { n: e.retryAfter || 5 }) }));
   else if (e.status === 404) notice(t('notFound'));
+  else if (e.status === 401) notice(t('keyNeeded'), true);
   else notice(`${t('errorTitle')}: ${e.message}`);
 }
 // The server is gone: say so, and look for it until it is back.
@@ -315,6 +316,9 @@ document.addEventListener('visibilitychange', () => {
 });
 
 // ---- Start ----
+
+let asking;
+hooks.askKey = () => (asking ??= promptBox(t('askKey'), '').finally(() => (asking = undefined)));
 
 async function loadState() {
   server = await api.state();

@@ -177,14 +177,13 @@ export class Chat {
     this.following = m.id;
     speaker.clear();
     let done = false;
-    for await (const e of follow(m.id, leave.signal)) {
+    for await (const e of follow(m, leave.signal)) {
       if (leave.signal.aborted) return;
       if (e.t === 'text') speaker.add(e.d);
       if (e.t === 'think' && !m.thinking) speaker.say(t('thinking'));
       const view = this.views.get(m.id);
       view?.event(e);
       if (e.t === 'done') done = true;
-      if (!view) Object.assign(m, e.t === 'done' ? e.message : {});
       this.toEnd();
     }
     if (leave.signal.aborted) return;

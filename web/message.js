@@ -147,11 +147,11 @@ export class MessageView {
     const m = this.message;
     switch (e.t) {
       case 'start':
-        m.text = e.text;
-        m.thinking = e.thinking;
+        if (!e.text) m.text = '';
+        if (!e.thinking) m.thinking = '';
         m.thinkMs = e.think_ms;
         this.thinkingSince = undefined;
-        this.setStatus(e.text || e.thinking ? '' : t('starting'), true);
+        this.setStatus(m.text || m.thinking ? '' : t('starting'), true);
         break;
       case 'queue': this.setStatus(e.position ? t('queued', { n: e.position }) : t('queuedNext'), true); return;
       case 'prefill': this.setStatus(t('prefill', { done: e.done, total: e.total }), true); return;

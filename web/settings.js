@@ -32,7 +32,7 @@ export function openSettings(chat, server, hooks) {
   const defaults = server.sampling || {}, inputs = new Map();
   const rows = fields.map(([key, word, step, min, max]) => {
     const input = h('input', { type: 'number', step: key === 'max_tokens' || key === 'seed' || key === 'top_k' ? 1 : 'any', 'data-step': step, min, max, inputmode: 'decimal',
-      placeholder: defaults[key] === undefined ? '' : String(defaults[key]) });
+      placeholder: defaults[key] === undefined ? '' : String(Number(defaults[key].toFixed(4))) });
     if (chat.settings[key] !== undefined && chat.settings[key] !== null) input.value = chat.settings[key];
     inputs.set(key, input);
     return row(t(word), input, `set-${key}`);

@@ -19,8 +19,7 @@
 #include "cli/lines.h"
 #include "cli/load.h"
 #include "cli/serve_config.h"
-#include "serve/server.h"
-#include "serve/store.h"
+#include "serve/chats.h"
 
 enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX };
 
@@ -178,17 +177,17 @@ fail:
     return st;
 }
 
-/* Conversations of the page; without them it works, too, so a folder that cannot be written is no reason to stop. */
-static hd_status open_store(serving *v, hd_err *err)
+/* Conversations of the page; where no folder is known to keep them in, the API alone is served. */
+static hd_status open_chats(serving *v, hd_err *err)
 {
     char path[4096];
     if (v->o.no_chats) return HD_OK;
-    if (v->o.chats) return hd_store_open(&v->s.store, v->o.chats, err);
+    if (v->o.chats) return hd_chats_open(&v->s.chats, &v->s, v->o.chats, err);
     if (!hd_state_path(path, sizeof path, "chats.db")) {
         hd_warn("chats: no folder to keep them in: give --chats FILE, or --no-chats");
         return HD_OK;
     }
-    return hd_store_open(&v->s.store, path, err);
+    return hd_chats_open(&v->s.chats, &v->s, path, err);
 }
 
 static bool is_busy(void *app)
@@ -259,16 +258,16 @@ static hd_status serve(serving *v, const char *model, hd_err *err)
     HD_TRY(read_aliases(v, err));
     HD_TRY(open_log(v, err));
     HD_TRY(open_net(v, err)); // before the model: a port that is taken is told at once
-    HD_TRY(open_store(v, err));
     HD_TRY(open_engine(v, model, err));
+    HD_TRY(open_chats(v, err));
     HD_TRY(open_sched(v, err));
     hd_watch_signals();
     tell(v);
     HD_TRY(hd_net_run(v->s.net, GRACE_MS, err));
 fail:
+    hd_chats_close(v->s.chats);
     hd_sched_close(v->s.sched); // no request is left that has a job; the jobs' events had to find the network
     hd_net_close(v->s.net);
-    hd_store_close(v->s.store);
     hd_engine_close(v->s.engine);
     if (v->log_fd >= 0) close(v->log_fd);
     return st;

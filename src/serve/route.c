@@ -9,6 +9,8 @@
 /* One line a file with handlers. */
 const hd_route *const hd_routes[] = {
     hd_routes_base,
+    hd_routes_page,
+    hd_routes_chats,
     NULL, // ends the table
 };
 

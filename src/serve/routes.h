@@ -6,5 +6,7 @@
 
 /* Rows of one file each; a row without a method ends them. */
 extern const hd_route hd_routes_base[]; // route.c: health, metrics
+extern const hd_route hd_routes_page[];  // assets.c: the chat page's files
+extern const hd_route hd_routes_chats[]; // api_chats.c: what the page asks for
 
 #endif

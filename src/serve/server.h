@@ -5,7 +5,7 @@
 #include "serve/net.h"
 #include "serve/sched.h"
 
-typedef struct hd_store hd_store;
+typedef struct hd_chats hd_chats;
 
 /* A name that clients ask for. */
 typedef struct {
@@ -25,7 +25,7 @@ typedef struct hd_server {
     int64_t default_max_tok;     // 0: until the context ends
     hd_sched *sched;
     hd_net *net;
-    hd_store *store;             // conversations of the page; NULL: none kept
+    hd_chats *chats;             // conversations of the page (chats.h); NULL: none kept
 } hd_server;
 
 void hd_server_metrics(void *app, hd_buf *out); // the scheduler's lines of /metrics; app: the hd_server

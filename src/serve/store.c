@@ -164,6 +164,22 @@ hd_status hd_store_leave(hd_store *s, hd_status st, hd_err *err)
     return st;
 }
 
+hd_status hd_store_together(hd_store *s, hd_status (*fn)(void *arg, hd_store *s, hd_err *err), void *arg, hd_err *err)
+{
+    hd_status st = HD_OK;
+    bool own = !s->group;
+    if (own) HD_TRY(hd_store_begin(s, err));
+    st = exec(s, "SAVEPOINT together", "begin", err);
+    if (st == HD_OK) st = fn(arg, s, err);
+    if (st != HD_OK && !sqlite3_get_autocommit(s->db)) sqlite3_exec(s->db, "ROLLBACK TO together", NULL, NULL, NULL);
+    if (!sqlite3_get_autocommit(s->db)) sqlite3_exec(s->db, "RELEASE together", NULL, NULL, NULL);
+    if (!own) goto fail;
+    if (st == HD_OK) st = hd_store_commit(s, err);
+    else hd_store_rollback(s);
+fail:
+    return st;
+}
+
 /* ---- Opening ---- */
 
 static hd_status prepare_file(hd_store *s, hd_err *err)
@@ -385,25 +401,25 @@ static hd_status set_one(hd_store *s, int64_t owner, int64_t id, const char *key
     hd_status st = HD_OK;
     if (strcmp(key, "title") == 0) {
         const char *t = json_string_value(v);
-        if (!t || !*t || strlen(t) > HD_STORE_MAX_TITLE) return hd_fail(err, HD_USAGE, "title: 1 to %d bytes are expected", HD_STORE_MAX_TITLE);
+        if (!t || !*t || strlen(t) > HD_STORE_MAX_TITLE) return hd_fail(err, HD_FORMAT, "title: 1 to %d bytes are expected", HD_STORE_MAX_TITLE);
         HD_TRY(hd_store_do(s, err, "UPDATE chat SET title = ? WHERE id = ?", "ti", t, id));
         HD_TRY(hd_store_index(s, -id, t, err));
     } else if (strcmp(key, "pinned") == 0) {
-        if (!json_is_boolean(v)) return hd_fail(err, HD_USAGE, "pinned: true or false is expected");
+        if (!json_is_boolean(v)) return hd_fail(err, HD_FORMAT, "pinned: true or false is expected");
         HD_TRY(hd_store_do(s, err, "UPDATE chat SET pinned = ? WHERE id = ?", "ii", (int64_t)json_is_true(v), id));
     } else if (strcmp(key, "system") == 0) {
-        if (!json_is_string(v) || json_string_length(v) > HD_STORE_MAX_TEXT) return hd_fail(err, HD_USAGE, "system: a text of at most 4 MiB is expected");
+        if (!json_is_string(v) || json_string_length(v) > HD_STORE_MAX_TEXT) return hd_fail(err, HD_FORMAT, "system: a text of at most 4 MiB is expected");
         HD_TRY(hd_store_do(s, err, "UPDATE chat SET system = ? WHERE id = ?", "ti", json_string_value(v), id));
     } else if (strcmp(key, "settings") == 0) {
         char *dump = json_is_object(v) ? json_dumps(v, JSON_COMPACT) : NULL;
-        if (!dump || strlen(dump) > 65536) st = hd_fail(err, HD_USAGE, "settings: an object of at most 64 KiB is expected");
+        if (!dump || strlen(dump) > 65536) st = hd_fail(err, HD_FORMAT, "settings: an object of at most 64 KiB is expected");
         else st = hd_store_do(s, err, "UPDATE chat SET settings = ? WHERE id = ?", "ti", dump, id);
         free(dump);
     } else if (strcmp(key, "head") == 0) {
         int64_t chat = 0;
-        if (!json_is_integer(v)) return hd_fail(err, HD_USAGE, "head: the number of a message is expected");
+        if (!json_is_integer(v)) return hd_fail(err, HD_FORMAT, "head: the number of a message is expected");
         HD_TRY(own_message(s, owner, json_integer_value(v), &chat, err));
-        if (chat != id) return hd_fail(err, HD_USAGE, "head: message %lld: of another chat", (long long)json_integer_value(v));
+        if (chat != id) return hd_fail(err, HD_FORMAT, "head: message %lld: of another chat", (long long)json_integer_value(v));
         HD_TRY(hd_store_do(s, err, "UPDATE chat SET head = ? WHERE id = ?", "ii", (int64_t)json_integer_value(v), id));
     } // else: not ours, ignored
 fail:

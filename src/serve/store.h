@@ -9,8 +9,8 @@
  * Threads: one connection, one thread at a time; calls block on the disk.  Durability: WAL with synchronous=FULL, so what a call (or
  * hd_store_commit, between hd_store_begin and it) has acknowledged survives kill -9 and power loss.  A failed call changes nothing.
  *
- * Rows travel as JSON values, as the page will see them.  Errors: HD_USAGE no such chat or message; HD_IO full disk, read-only, failing
- * fsync; HD_FORMAT not such a database, or damaged; HD_LIMIT over a cap. */
+ * Rows travel as JSON values, as the page will see them.  Errors: HD_USAGE no such chat or message; HD_FORMAT a value that makes no sense,
+ * or not such a database; HD_IO full disk, read-only, failing fsync; HD_LIMIT over a cap.  What the disk says begins with "store:". */
 #ifndef HD_SERVE_STORE_H
 #define HD_SERVE_STORE_H
 
@@ -35,6 +35,8 @@ void hd_store_close(hd_store *s);
 hd_status hd_store_begin(hd_store *s, hd_err *err);
 hd_status hd_store_commit(hd_store *s, hd_err *err); // on failure everything since begin is undone
 void hd_store_rollback(hd_store *s);
+/* All of fn's calls or none of them, also inside a group. */
+hd_status hd_store_together(hd_store *s, hd_status (*fn)(void *arg, hd_store *s, hd_err *err), void *arg, hd_err *err);
 
 /* ---- Chats ---- */
 

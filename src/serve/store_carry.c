@@ -175,31 +175,35 @@ fail:
     return st;
 }
 
+typedef struct {
+    int64_t owner;
+    const json_t *all;
+} importing;
+
+static hd_status import_chats(void *arg, hd_store *s, hd_err *err)
+{
+    const importing *in = arg;
+    hd_err why = {0};
+    hd_status st = HD_OK;
+    const json_t *chats = json_object_get(in->all, "chats");
+    for (size_t i = 0; i < json_array_size(chats) && st == HD_OK; i++) {
+        st = import_chat(s, in->owner, json_array_get(chats, i), &why);
+        if (st == HD_FORMAT || st == HD_LIMIT) hd_fail(err, st, "import: chat %zu: %.300s", i, why.msg);
+        else if (st != HD_OK && err) *err = why; // the disk's own words
+    }
+    return st;
+}
+
 hd_status hd_store_import(hd_store *s, int64_t owner, const json_t *all, int64_t *n_chats, hd_err *err)
 {
-    hd_status st;
-    hd_err why = {0};
-    bool own = !s->group;
     const json_t *chats = json_object_get(all, "chats");
     const char *format = json_string_value(json_object_get(all, "format"));
+    importing in = {owner, all};
     *n_chats = 0;
     if (!format || strcmp(format, "hadal-chats") != 0 || json_integer_value(json_object_get(all, "version")) != 1 || !json_is_array(chats))
         return hd_fail(err, HD_FORMAT, "import: this is no export of hadal's chats (format hadal-chats, version 1)");
-    /* All chats in one transaction; inside a group, in one savepoint of it. */
-    if (own) HD_TRY(hd_store_begin(s, err));
-    st = hd_store_do(s, err, "SAVEPOINT import", "");
-    for (size_t i = 0; i < json_array_size(chats) && st == HD_OK; i++) {
-        st = import_chat(s, owner, json_array_get(chats, i), &why);
-        if (st != HD_OK) hd_fail(err, st, "import: chat %zu: %.300s", i, why.msg);
-    }
-    if (st != HD_OK && !sqlite3_get_autocommit(s->db)) sqlite3_exec(s->db, "ROLLBACK TO import", NULL, NULL, NULL);
-    if (!sqlite3_get_autocommit(s->db)) sqlite3_exec(s->db, "RELEASE import", NULL, NULL, NULL);
-    if (own) {
-        if (st == HD_OK) st = hd_store_commit(s, err);
-        else hd_store_rollback(s);
-    }
+    hd_status st = hd_store_together(s, import_chats, &in, err);
     if (st == HD_OK) *n_chats = (int64_t)json_array_size(chats);
-fail:
     return st;
 }
 
