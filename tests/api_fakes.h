@@ -85,33 +85,6 @@ hd_timer *hd_net_after(hd_net *n, int ms, void (*fn)(void *arg), void *arg)
 }
 void hd_net_cancel(hd_timer *t) { the_timer = (hd_timer){0}; }
 
-/* ---- Grammars: kept or refused, never followed ---- */
-
-struct hd_grammar {
-    int n;
-};
-hd_status hd_grammar_open(hd_grammar **out, const char *text, size_t n, hd_err *e)
-{
-    return hd_fail(e, HD_FORMAT, "grammar: no good");
-}
-hd_status hd_grammar_open_schema(hd_grammar **out, const json_t *schema, hd_err *e)
-{
-    if (json_object_get(schema, "uniqueItems")) return hd_fail(e, HD_UNSUPPORTED, "uniqueItems");
-    *out = calloc(1, sizeof **out);
-    if (!*out) abort();
-    (*out)->n = 1;
-    return HD_OK;
-}
-hd_grammar *hd_grammar_ref(hd_grammar *g)
-{
-    g->n++;
-    return g;
-}
-void hd_grammar_close(hd_grammar *g)
-{
-    if (g && --g->n == 0) free(g);
-}
-
 /* ---- The scheduler ---- */
 
 struct hd_job {

@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "serve/routes.h"
 #include "serve/server.h"
 #include "serve/tools.h"
 
@@ -236,8 +237,5 @@ void hd_api_fail_anthropic(hd_req *r, int status, const char *code, const char *
 void hd_api_fail_ollama(hd_req *r, int status, const char *code, const char *message);
 /* The ids of a request's prompt (one of n_prompt), with the tools told of. */
 hd_status hd_api_prompt(hd_ids *out, const hd_chat_request *q, const hd_server *s, int i, hd_api_error *e);
-
-extern const hd_route hd_routes_openai[], hd_routes_anthropic[], hd_routes_ollama[], hd_routes_responses[],
-    hd_routes_openapi[]; // a row without a method ends each
 
 #endif

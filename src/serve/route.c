@@ -11,6 +11,11 @@ const hd_route *const hd_routes[] = {
     hd_routes_base,
     hd_routes_page,
     hd_routes_chats,
+    hd_routes_openai,
+    hd_routes_anthropic,
+    hd_routes_ollama,
+    hd_routes_responses,
+    hd_routes_openapi,
     NULL, // ends the table
 };
 

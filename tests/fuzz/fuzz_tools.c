@@ -1,0 +1,59 @@
+/* What a model writes: the first byte says how long the pieces are and whether a limit cut the text off.  Whatever it is, the same
+ * is told in one piece and in many; arguments of whole calls are one JSON object, of a declared tool; without a call the
+ * text comes out as it went in. */
+#include <string.h>
+
+#include "serve/tools.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+typedef struct {
+    hd_buf all;
+    int calls;
+} told;
+
+static void on_text(void *arg, const char *s, size_t n)
+{
+    told *t = arg;
+    if (hd_buf_add(&t->all, s, n, NULL) != HD_OK) abort();
+}
+
+static void on_call(void *arg, const char *name, const char *args, size_t n, bool whole)
+{
+    told *t = arg;
+    t->calls++;
+    json_t *j = json_loadb(args, n, 0, NULL);
+    if (whole && !json_is_object(j)) abort();
+    json_decref(j);
+    if (strcmp(name, "f") != 0 && strcmp(name, "get_weather") != 0) abort();
+    if (hd_buf_addf(&t->all, NULL, "\x01%s:", name) != HD_OK || hd_buf_add(&t->all, args, n, NULL) != HD_OK) abort();
+}
+
+static told parsed(const char *s, size_t n, size_t step, bool cut)
+{
+    static hd_tool list[] = {{.name = "f"}, {.name = "get_weather"}};
+    static const hd_tools tools = {.tool = list, .n = 2};
+    told t = {.calls = 0};
+    hd_tool_parser p = {.tools = &tools, .text = on_text, .call = on_call, .arg = &t};
+    hd_buf_init(&t.all, SIZE_MAX);
+    hd_tool_parser_open(&p);
+    for (size_t i = 0; i < n; i += step)
+        if (hd_tool_parser_add(&p, s + i, n - i < step ? n - i : step, NULL) != HD_OK) abort();
+    if (hd_tool_parser_end(&p, cut, NULL) != HD_OK) abort();
+    hd_tool_parser_close(&p);
+    return t;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 2) return 0;
+    const char *s = (const char *)data + 1;
+    size_t n = size - 1, step = 1 + data[0] % 32;
+    bool cut = data[0] & 128;
+    told a = parsed(s, n, step, cut), b = parsed(s, n, n, cut);
+    if (a.calls != b.calls || a.all.len != b.all.len || (a.all.len && memcmp(a.all.data, b.all.data, a.all.len) != 0)) abort();
+    if (!a.calls && (a.all.len != n || memcmp(a.all.data, s, n) != 0)) abort();
+    hd_buf_free(&a.all);
+    hd_buf_free(&b.all);
+    return 0;
+}
