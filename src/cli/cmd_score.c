@@ -223,6 +223,7 @@ const hd_command hd_cmd_score = {
         "order\n"
         "      --exact            f32 activations, sums and cache: slow, for comparing\n"
         "      --cache TYPE       bf16 (default), f16, q8_0, f32\n"
+        "      --kl               with -c: the KL divergence from this model in f32 throughout, too\n"
         "      --slice N          rows of one pass (changes no bit of the result)\n"
         "      --no-bos           the text starts without the begin-of-sequence id\n"
         "      --no-pack          read weights from the file's own pages\n"

@@ -34,7 +34,7 @@ INLINE void mul_steps(const pass *p, int t, bool two, const uint8_t *w, int64_t 
     const uint8_t *a = p->act + (size_t)row_of(p, t) * p->stride + k0 * 2;
     const uint8_t *b = two ? p->act + (size_t)row_of(p, t + 1) * p->stride + k0 * 2 : a;
     for (int s = 0; s < steps; s++, w += 2048, a += 64, b += 64) {
-        if (stream) fetch(w + 2 * AHEAD, 2048);
+        if (stream) fetch(w + AHEAD, 2048);
         _tile_loadd(4, a, p->stride);
         _tile_loadd(6, w, 128);
         _tile_dpbf16ps(0, 4, 6);

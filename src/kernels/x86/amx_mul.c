@@ -277,6 +277,92 @@ INLINE void mul_k(hd_panel_id id, int bytes, const pass *p, work *o)
     }
 }
 
+/* q4_K for a few tiles of rows, where unpacking is most of the work: the 4-bit integers are used as they are, and each
+ * block's sum is multiplied by its scale afterwards.  A group's sum, at most 4 x 63 x 32 x 15 x 127 < 2^24, is exact in
+ * f32 as in integers: the same bits. */
+INLINE void unpack_low(work *o, const uint8_t *super)
+{
+    for (int b = 0; b < 8; b++) {
+        const uint8_t *ints = super + 2 * P_F16 + b / 2 * P_Q4_K_PAIR + 128 + b % 2 * P_LOW;
+        UNROLL for (int z = 0; z < 2; z++)
+            UNROLL for (int j = 0; j < 4; j++) {
+                __m512i q[2];
+                load_quads(HD_PANEL_Q4_K, ints, j, z, q);
+                _mm512_store_si512(o->w[z] + b * 512 + 2 * j * 64, q[0]);
+                _mm512_store_si512(o->w[z] + b * 512 + (2 * j + 1) * 64, q[1]);
+            }
+    }
+}
+
+/* Four blocks' sums, one after the other. */
+INLINE void group_sums(int32_t to[4][256], const uint8_t *q, size_t stride, const int8_t *w)
+{
+#define BLOCK(b)                                                                                             \
+    _tile_loadd(4, q + 32 * (b), stride);                                                                    \
+    _tile_loadd(6, w + 512 * (b), 64);                                                                       \
+    _tile_zero(b);                                                                                           \
+    _tile_dpbssd(b, 4, 6);                                                                                   \
+    _tile_stored(b, to[b], 64)
+    BLOCK(0);
+    BLOCK(1);
+    BLOCK(2);
+    BLOCK(3);
+#undef BLOCK
+}
+
+INLINE void mul_q4_k_few(const pass *p, work *o)
+{
+    const size_t stride = p->stride;
+    const int M = p->M, n = (M + TILE_ROWS - 1) / TILE_ROWS * 2;
+    const uint8_t *w = p->w;
+    for (int64_t s = 0; s < p->k / 256; s++, w += P_Q4_K) {
+        int32_t(*now)[256] = o->sum[0], (*next)[256] = o->sum[1], (*swap)[256];
+        const bool last = s + 1 == p->k / 256;
+        unpack_low(o, w);
+        stream next_w = stream_open(w + P_Q4_K, P_Q4_K, (int64_t)n * 8);
+        group_sums(now, p->act + s * 256, stride, o->w[0]);
+        for (int i = 0; i < n; i++) {
+            const int at = row_of(i, M), z = i % 2;
+            const uint8_t *ints = p->act + (size_t)at * stride + p->k;
+            const float *scale = (const float *)(const void *)ints + 2 * s;
+            const uint8_t *sum32 = ints + p->k / HD_Q8K_GROUP * 4 + p->k / 8 + 16 * s; // after sum16
+            float *y = o->y + at * 32 + 16 * z, *end = last ? p->y + at * p->ldy + 16 * z : y;
+            __m512 f[16], d = load_f16(w + 32 * z), dmin = load_f16(w + P_F16 + 32 * z);
+            if (last) want_rows(end, p->ldy);
+            load_rows(f, y, s == 0);
+            UNROLL for (int g = 0; g < 2; g++, scale++, sum32 += 8) {
+                const uint8_t *pair = w + 2 * P_F16 + 2 * g * P_Q4_K_PAIR + 16 * z;
+                __m512 sc[4];
+                __m512i mins[2];
+                UNROLL for (int b = 0; b < 4; b++)
+                    sc[b] = _mm512_cvtepi32_ps(load_u8(pair + b / 2 * P_Q4_K_PAIR + b % 2 * 32));
+                UNROLL for (int h = 0; h < 2; h++)
+                    mins[h] = _mm512_cvtepu8_epi16(
+                        _mm256_loadu_si256((const void *)(pair + h * P_Q4_K_PAIR + 64 + 16 * z)));
+                if (g == 0) group_sums(next, p->act + (size_t)at * stride + s * 256 + 128, stride, o->w[z] + 2048);
+                else if (i + 1 < n)
+                    group_sums(next, p->act + (size_t)row_of(i + 1, M) * stride + s * 256, stride, o->w[!z]);
+                UNROLL for (int r = 0; r < TILE_ROWS; r++) {
+                    __m512 u = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(now[0] + r * 16)), sc[0]);
+                    UNROLL for (int b = 1; b < 4; b++)
+                        u = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(now[b] + r * 16)), sc[b], u);
+                    u = _mm512_mul_ps(u, d);
+                    int32_t two[2];
+                    memcpy(two, AT(sum32, r), 8);
+                    __m512i m = _mm512_dpwssd_epi32(_mm512_setzero_si512(), mins[0], _mm512_set1_epi32(two[0]));
+                    m = _mm512_dpwssd_epi32(m, mins[1], _mm512_set1_epi32(two[1]));
+                    u = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(m), dmin, u);
+                    f[r] = _mm512_fmadd_ps(u, _mm512_set1_ps(*(const float *)AT(scale, r)), f[r]);
+                    PIN(f[r]);
+                    if (r % 4 == 3) stream_on(&next_w);
+                }
+                swap = now, now = next, next = swap;
+            }
+            store_rows(f, end, last ? p->ldy : 32, i / 2 * TILE_ROWS - at);
+        }
+    }
+}
+
 /* ---- One function per format ------------------------------------------------------------------------------------- */
 
 typedef void pass_fn(const pass *p, work *o);
@@ -295,18 +381,24 @@ static void run_pass(pass_fn *fn, int tile_k, const pass *all, work *o)
 }
 
 /* A few rows (up to FEW beyond the last whole tile) are quicker without tiles. */
-enum { FEW = 6 };
+enum { FEW = 6, FEW_TILES = 2 };
+
+#define ARGS                                                                                                 \
+    const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy, void *scratch
+
+static inline void mul_rows(pass_fn *fn, int tile_k, hd_panel_id id, ARGS)
+{
+    int rest = M < TILE_ROWS ? M : M % TILE_ROWS <= FEW ? M % TILE_ROWS : 0, m = M - rest;
+    pass p = {panel, act, k, stride, y, ldy, m};
+    if (m > 0) run_pass(fn, tile_k, &p, scratch);
+    if (rest > 0) hd_vnni_mul[id](panel, k, act + (size_t)m * stride, stride, rest, y + m * ldy, ldy, scratch);
+}
 
 #define MUL(name, id, tile_k, call)                                                                          \
     static void pass_##name(const pass *p, work *o) { call; }                                                \
-    static void mul_##name(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, \
-                           int64_t ldy, void *scratch)                                                       \
+    static void mul_##name(ARGS)                                                                             \
     {                                                                                                        \
-        int rest = M < TILE_ROWS ? M : M % TILE_ROWS <= FEW ? M % TILE_ROWS : 0, m = M - rest;               \
-        pass p = {panel, act, k, stride, y, ldy, m};                                                         \
-        if (m > 0) run_pass(pass_##name, tile_k, &p, scratch);                                               \
-        if (rest > 0)                                                                                        \
-            hd_vnni_mul[id](panel, k, act + (size_t)m * stride, stride, rest, y + m * ldy, ldy, scratch);    \
+        mul_rows(pass_##name, tile_k, id, panel, k, act, stride, M, y, ldy, scratch);                        \
     }
 #define SIMPLE(name, id, bytes) MUL(name, id, 32, mul_simple(id, bytes, p, o))
 #define SUPER(name, id, bytes) MUL(name, id, 64, mul_k(id, bytes, p, o))
@@ -317,9 +409,16 @@ SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
 SIMPLE(q5_0, HD_PANEL_Q5_0, P_Q5_0)
 SIMPLE(q5_1, HD_PANEL_Q5_1, P_Q5_1)
 SIMPLE(iq4_nl, HD_PANEL_IQ4_NL, P_Q4_0)
-SUPER(q4_k, HD_PANEL_Q4_K, P_Q4_K)
 SUPER(q5_k, HD_PANEL_Q5_K, P_Q5_K)
 SUPER(q6_k, HD_PANEL_Q6_K, P_Q6_K)
+
+static void pass_q4_k(const pass *p, work *o) { mul_k(HD_PANEL_Q4_K, P_Q4_K, p, o); }
+static void pass_q4_k_few(const pass *p, work *o) { mul_q4_k_few(p, o); }
+static void mul_q4_k(ARGS)
+{
+    const bool few = M < (FEW_TILES + 1) * TILE_ROWS;
+    mul_rows(few ? pass_q4_k_few : pass_q4_k, few ? 32 : 64, HD_PANEL_Q4_K, panel, k, act, stride, M, y, ldy, scratch);
+}
 
 _Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scratch");
 
