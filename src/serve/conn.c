@@ -28,7 +28,8 @@ void hd_conn_close(hd_conn *c)
     else n->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     n->n_conns--;
-    if (n->tls && !c->operators) hd_tls_end(c->bev);
+    if (c->secure) hd_tls_end(c->bev);
+    if (c->sniff) event_free(c->sniff);
     bufferevent_free(c->bev);
     free(c);
     if (r) hd_req_gone(r); // last: its handler may do anything but touch this connection
@@ -66,6 +67,22 @@ static const char *code_of(int status)
     }
 }
 
+/* http:// where https:// is spoken: a browser is led there, anything else is told. */
+static void lead_to_tls(hd_req *r)
+{
+    const char *host = hd_h1_field(&r->in, "host");
+    hd_buf b;
+    hd_buf_init(&b, 16 << 10);
+    bool reads = strcmp(r->in.method, "GET") == 0 || strcmp(r->in.method, "HEAD") == 0;
+    if (host && reads && hd_buf_addf(&b, NULL, "https://%s%s", host, r->in.target) == HD_OK) {
+        hd_reply_header(r, "Location", b.data);
+        hd_reply(r, 307, NULL, NULL, 0);
+    } else {
+        hd_req_fail(r, 400, "https_needed", "this server speaks https: use https:// in place of http://");
+    }
+    hd_buf_free(&b);
+}
+
 /* The head is whole.  False: answered. */
 static bool headed(hd_conn *c)
 {
@@ -73,7 +90,9 @@ static bool headed(hd_conn *c)
     hd_req *r = c->req;
     r->whole = !r->in.has_body;
     hd_guard_peer(r);
-    if (!hd_guard_host(r) || !hd_route_find(r) || !hd_guard_origin(r) || !hd_guard_right(r)) return false;
+    if (!hd_guard_host(r)) return false;
+    if (c->net->tls && !c->operators && !c->secure) return lead_to_tls(r), false;
+    if (!hd_route_find(r) || !hd_guard_origin(r) || !hd_guard_right(r)) return false;
     c->phase = HD_AT_BODY;
     c->t_body = hd_now_s();
     if (hd_h1_accept(&r->in, r->route->max_body) == HD_H1_BAD) {
@@ -132,7 +151,7 @@ static void finish(hd_conn *c)
     if (c->phase == HD_AT_LINGER) return;
     c->phase = HD_AT_LINGER;
     c->deadline = hd_now_s() + HD_LINGER_MS * 1e-3;
-    if (c->net->tls && !c->operators) c->doomed = true;
+    if (c->secure) c->doomed = true;
     else shutdown(bufferevent_getfd(c->bev), SHUT_WR); // closing with bytes unread would take the reply back
 }
 
@@ -254,6 +273,32 @@ static void set_socket(int fd)
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out); // what a client that does not read can hold in the kernel
 }
 
+static void converse(hd_conn *c)
+{
+    bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
+    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+}
+
+/* The first byte of a client of a TLS listener: 22 begins a handshake.  Anything else is answered in the clear, with where
+ * to go. */
+static void on_first(evutil_socket_t fd, short what, void *arg)
+{
+    hd_conn *c = arg;
+    uint8_t first;
+    (void)what;
+    event_free(c->sniff);
+    c->sniff = NULL;
+    if (recv(fd, &first, 1, MSG_PEEK) == 1 && first == 22) {
+        struct bufferevent *tls = hd_tls_accept(c->net->tls, c->net->base, fd);
+        if (!tls) return hd_conn_close(c);
+        bufferevent_setfd(c->bev, -1);
+        bufferevent_free(c->bev);
+        c->bev = tls;
+        c->secure = true;
+    }
+    converse(c);
+}
+
 void hd_conn_accept(hd_net *n, int fd, const struct sockaddr *sa, bool operators)
 {
     uint8_t addr[16];
@@ -267,7 +312,7 @@ void hd_conn_accept(hd_net *n, int fd, const struct sockaddr *sa, bool operators
         return;
     }
     set_socket(fd);
-    c->bev = n->tls && !operators ? hd_tls_accept(n->tls, n->base, fd) : bufferevent_socket_new(n->base, fd, BEV_OPT_CLOSE_ON_FREE);
+    c->bev = bufferevent_socket_new(n->base, fd, BEV_OPT_CLOSE_ON_FREE);
     if (!c->bev) {
         close(fd);
         free(c);
@@ -284,6 +329,7 @@ void hd_conn_accept(hd_net *n, int fd, const struct sockaddr *sa, bool operators
     if (c->next) c->next->prev = c;
     n->conns = c;
     n->n_conns++;
-    bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
-    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+    if (n->tls && !operators) c->sniff = event_new(n->base, fd, EV_READ, on_first, c);
+    if (!n->tls || operators) converse(c);
+    else if (!c->sniff || event_add(c->sniff, NULL) != 0) hd_conn_close(c);
 }

@@ -56,7 +56,7 @@ static bool own_origin(const hd_req *r, const char *origin)
     if (!host || !sep) return false;
     size_t n = (size_t)(sep - origin);
     bool https = n == 5 && strncasecmp(origin, "https", 5) == 0, http = n == 4 && strncasecmp(origin, "http", 4) == 0;
-    return (https || (http && !r->net->tls)) && strcasecmp(sep + 3, host) == 0;
+    return (https || (http && !r->conn->secure)) && strcasecmp(sep + 3, host) == 0;
 }
 
 static bool named_origin(const hd_req *r, const char *origin)
@@ -126,17 +126,15 @@ static const char *shown_key(const hd_req *r)
     return x;
 }
 
-static bool key_is_good(hd_req *r)
+bool hd_guard_key(const hd_net *n, const char *key, uint64_t *user)
 {
-    const char *key = shown_key(r);
     uint8_t sum[32];
     int found = 0;
-    if (!key) return false;
     crypto_hash_sha256(sum, (const uint8_t *)key, strlen(key));
-    for (int i = 0; i < r->net->n_keys; i++) found |= sodium_memcmp(sum, r->net->key[i], sizeof sum) == 0;
+    for (int i = 0; i < n->n_keys; i++) found |= sodium_memcmp(sum, n->key[i], sizeof sum) == 0;
     if (!found) return false;
-    memcpy(&r->user, sum, sizeof r->user); // whoever has the key is one user
-    if (r->user == 0) r->user = 1;
+    memcpy(user, sum, sizeof *user); // whoever has the key is one user
+    if (*user == 0) *user = 1;
     return true;
 }
 
@@ -144,9 +142,11 @@ bool hd_guard_right(hd_req *r)
 {
     hd_right right = r->route->right;
     if (right == HD_RIGHT_ANYONE || right == HD_RIGHT_OPERATOR) return true; // the latter: route.c has seen the listener
-    if (r->net->n_keys == 0 || key_is_good(r)) return true;
+    if (!hd_login_needed(r->net)) return true;
+    const char *key = shown_key(r);
+    if ((key && hd_guard_key(r->net, key, &r->user)) || hd_login_holds(r)) return true;
     hd_reply_header(r, "WWW-Authenticate", "Bearer");
-    hd_req_fail(r, 401, "invalid_api_key", shown_key(r) ? "this API key is not valid" : "an API key is needed: Authorization: Bearer KEY");
+    hd_req_fail(r, 401, "invalid_api_key", key ? "this API key is not valid" : "an API key is needed: Authorization: Bearer KEY");
     return false;
 }
 

@@ -225,6 +225,9 @@ hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err)
     n->lock_made = true;
     if (sodium_init() < 0) HD_TRY(hd_fail(err, HD_IO, "server: libsodium does not start"));
     randombytes_buf(n->secret, sizeof n->secret);
+    if (o->login_secret) memcpy(n->login_secret, o->login_secret, sizeof n->login_secret);
+    else randombytes_buf(n->login_secret, sizeof n->login_secret);
+    hd_login_link(n);
     raise_files(n->o.max_conns + 128);
     HD_TRY(hd_guard_keys(n, err));
     HD_TRY(hd_metrics_open(&n->metrics, err));
@@ -241,6 +244,7 @@ fail:
     return st;
 }
 
+const char *hd_net_link(const hd_net *n) { return n->once; }
 int hd_net_port(const hd_net *n) { return n->port; }
 int hd_net_operator_port(const hd_net *n) { return n->operator_port; }
 

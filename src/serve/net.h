@@ -85,6 +85,9 @@ typedef struct {
     const char *const *allowed_hosts; // beside the address itself and localhost (DNS rebinding); NULL-terminated
     const char *const *allowed_origins; // CORS; NULL-terminated
     const char *const *api_key_hashes;  // hex SHA-256 of each valid key; none: no key is asked for
+    bool login;                         // ask browsers for a login also without keys: one-time links give it
+    const uint8_t *login_secret;        // 32 bytes that logins outlive a restart by; NULL: they do not
+    void (*on_link)(void *app, const char *token); // the one-time link was used, this one is next; or NULL
     const char *const *trusted_proxies; // addresses whose X-Forwarded-For is believed
     int max_conns, max_conns_per_ip;    // 0: 512 and 64
     int operator_port;                  // loopback listener of HD_RIGHT_OPERATOR; 0: none, -1: any free one
@@ -100,6 +103,7 @@ typedef struct {
 } hd_net_opts;
 
 hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err);
+const char *hd_net_link(const hd_net *n); // the token of /once/{token}
 int hd_net_port(const hd_net *n);
 int hd_net_operator_port(const hd_net *n); // 0: none
 /* Until hd_net_stop; returns when streams have finished or `grace_ms` after the stop.  No request is left then: those whose

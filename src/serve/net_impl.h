@@ -58,8 +58,10 @@ struct hd_conn {
     hd_net *net;
     hd_conn *prev, *next;
     struct bufferevent *bev;
+    struct event *sniff; // TLS is spoken here, and it is not yet known whether the client does
     uint8_t addr[16]; // IPv4 as ::ffff:a.b.c.d
     char peer[48];
+    bool secure;    // TLS
     bool operators; // came through the operator's listener
     bool trusted;   // a proxy whose X-Forwarded-For counts
     hd_phase phase;
@@ -98,6 +100,8 @@ struct hd_net {
     int n_post, cap_post;
     uint8_t secret[16];   // for hashes of addresses
     uint64_t n_requests;
+    uint8_t login_secret[32];
+    char once[33];
     uint8_t (*key)[32];   // SHA-256 of each key
     int n_keys;
     hd_log *log;
@@ -124,8 +128,14 @@ bool hd_guard_right(hd_req *r);
 void hd_guard_cors(hd_req *r);      // fields for an allowed origin
 void hd_guard_preflight(hd_req *r, const char *methods);
 void hd_guard_peer(hd_req *r);      // fill peer and user
+bool hd_guard_key(const hd_net *n, const char *key, uint64_t *user); // is it one of ours?  whose share it has
 bool hd_guard_trusted(const hd_net *n, const char *peer);
 void hd_addr_text(char out[48], const uint8_t addr[16]);
+
+/* ---- login.c ---- */
+bool hd_login_needed(const hd_net *n);
+bool hd_login_holds(hd_req *r); // its cookie is good; sets user
+void hd_login_link(hd_net *n);  // the next one-time link
 
 /* ---- route.c ---- */
 /* Fill r->route and r->param.  False: answered with 404, 405 or a preflight. */

@@ -153,7 +153,7 @@ static void security_headers(hd_req *r)
     default_header(r, "X-Frame-Options", "DENY");
     default_header(r, "Cross-Origin-Resource-Policy", "same-origin");
     default_header(r, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
-    if (r->net->tls) default_header(r, "Strict-Transport-Security", "max-age=31536000");
+    if (r->conn->secure && !r->net->o.login) default_header(r, "Strict-Transport-Security", "max-age=31536000");
 }
 
 static void queue(hd_conn *c, const void *p, size_t n)

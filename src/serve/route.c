@@ -16,6 +16,7 @@ const hd_route *const hd_routes[] = {
     hd_routes_ollama,
     hd_routes_responses,
     hd_routes_openapi,
+    hd_routes_login,
     NULL, // ends the table
 };
 

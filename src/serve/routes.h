@@ -8,6 +8,7 @@
 extern const hd_route hd_routes_base[]; // route.c: health, metrics
 extern const hd_route hd_routes_page[];  // assets.c: the chat page's files
 extern const hd_route hd_routes_chats[]; // api_chats.c: what the page asks for
+extern const hd_route hd_routes_login[];
 
 extern const hd_route hd_routes_openai[];    // api_openai.c
 extern const hd_route hd_routes_anthropic[]; // api_anthropic.c
