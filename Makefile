@@ -10,7 +10,7 @@ SANITIZED = -Db_lundef=false -Doptimization=1 $(if $(WERROR),-Dwerror=true)
 WITH_MODEL = HADAL_TEST_MODEL="$${HADAL_TEST_MODEL:-$$(tools/fetch-default-model)}"; [ -n "$$HADAL_TEST_MODEL" ] || exit 1; \
     export HADAL_TEST_MODEL;
 
-.PHONY: all deps ready chat serve test test-full bench asan tsan fuzz layers fmt install clean help
+.PHONY: all deps ready chat serve test test-full bench bench-serve asan tsan fuzz layers fmt install clean help
 
 all: ## build/hadal, the library and the tests
 	@$(BUILD)
@@ -38,6 +38,9 @@ test-full: ready layers ## adds exhaustive tests, bigger models and peers (MODEL
 
 bench: ready ## speed; PEERS=dir adds the peers, interleaved
 	@$(WITH_MODEL) bench/run $(if $(PEERS),--peers "$(PEERS)") $(if $(MODELS),--models "$(MODELS)")
+
+bench-serve: ready ## the server with 1 to 64 clients; PEERS=dir adds llama-server
+	@$(WITH_MODEL) bench/serve $(if $(PEERS),--peers "$(PEERS)") $(if $(MODEL),--model "$(MODEL)")
 
 asan: ## the same tests under the address and undefined-behaviour sanitizers
 	@tools/deps --check 2>/dev/null || tools/deps
