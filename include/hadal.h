@@ -222,6 +222,18 @@ HD_API hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *
 HD_API hd_status hd_session_save(hd_session *s, const char *path, hd_err *err);
 HD_API hd_status hd_session_restore(hd_session *s, const char *path, hd_err *err);
 
+/* ---- Grammars ---------------------------------------------------------------------------------------------------- */
+
+/* What an answer must keep to: ids that would leave it are never picked.  Compiled once, used by any number of texts. */
+typedef struct hd_grammar hd_grammar;
+/* From GBNF: rules `name ::= ...`, the text is a `root` (doc/grammar.md).  HD_FORMAT: syntax, an unknown rule, left
+ * recursion, or no text fits; HD_LIMIT: larger, deeper or with more repetitions than the caps allow. */
+HD_API hd_status hd_grammar_open(hd_grammar **out, const char *text, size_t n, hd_err *err);
+/* From the text of a JSON schema: the answer is a JSON value that it accepts.  HD_UNSUPPORTED names a keyword that
+ * cannot be enforced, and where it stands; HD_FORMAT, HD_LIMIT. */
+HD_API hd_status hd_grammar_open_schema_text(hd_grammar **out, const char *text, size_t n, hd_err *err);
+HD_API void hd_grammar_close(hd_grammar *g); // a text that follows it keeps it
+
 /* ---- Generation -------------------------------------------------------------------------------------------------- */
 
 typedef enum { HD_TEXT_THINKING, HD_TEXT_ANSWER } hd_text_kind;
@@ -235,6 +247,7 @@ typedef struct {
     bool chat;                 // separate thinking from answer, as the chat format marks it
     bool limit_thinking;       // force the end of thinking after think_tok ids of it
     int64_t think_tok;
+    hd_grammar *grammar;       // of the answer, not of its thinking; borrowed; NULL: none
     bool ignore_stop_ids;      // go on past the end of the turn (for measuring)
     /* Pieces of text as they become sure: whole characters, valid UTF-8 (what is not is U+FFFD), never part of a stop
      * string.  NULL: none. */

@@ -15,7 +15,7 @@
 enum { MAX_PROMPT = 256 << 20 };
 
 typedef struct {
-    const char *prompt, *file, *system, *session;
+    const char *prompt, *file, *system, *session, *grammar, *schema;
     int64_t n, think;
     bool chat, json, no_bos, stats;
     hd_opt_list stop;
@@ -75,6 +75,22 @@ static hd_status prompt_ids(hd_ids *ids, const hd_loaded *l, const hd_buf *text,
     return st;
 }
 
+/* The answer's grammar: NULL without the options. */
+static hd_status read_grammar(hd_grammar **g, const options *o, hd_err *err)
+{
+    hd_status st = HD_OK;
+    hd_buf text;
+    hd_buf_init(&text, 16 << 20);
+    if (o->grammar && o->schema)
+        HD_TRY(hd_fail(err, HD_USAGE, "generate: give --grammar or --json-schema, not both"));
+    if (o->grammar || o->schema) HD_TRY(hd_file_read(&text, o->grammar ? o->grammar : o->schema, err));
+    if (o->grammar) HD_TRY(hd_grammar_open(g, text.data ? text.data : "", text.len, err));
+    if (o->schema) HD_TRY(hd_grammar_open_schema_text(g, text.data ? text.data : "", text.len, err));
+fail:
+    hd_buf_free(&text);
+    return st;
+}
+
 static const char *reason(hd_stop_reason why)
 {
     static const char *const names[] = {"stop", "length", "stop_string", "context", "interrupted"};
@@ -114,7 +130,7 @@ static void print_stats(const hd_generated *r, int64_t n_prompt, double prompt_s
     fputc('\n', stderr);
 }
 
-static hd_status generate(hd_loaded *l, const options *o, const hd_ids *ids, hd_err *err)
+static hd_status generate(hd_loaded *l, const options *o, const hd_ids *ids, hd_grammar *grammar, hd_err *err)
 {
     hd_status st;
     output out = {.print = !o->json, .tty = isatty(STDOUT_FILENO) == 1};
@@ -125,7 +141,8 @@ static hd_status generate(hd_loaded *l, const options *o, const hd_ids *ids, hd_
                           .n_stop = o->stop.n,
                           .chat = o->chat,
                           .text = on_text,
-                          .arg = &out};
+                          .arg = &out,
+                          .grammar = grammar};
     g.limit_thinking = o->think >= 0;
     g.think_tok = o->think;
     g.stop_flag = &hd_interrupted;
@@ -166,6 +183,8 @@ static hd_status run(int argc, char **argv, hd_err *err)
         {"think-budget", 0, HD_OPT_INT, &o.think, 0, 1 << 30},
         {"session", 0, HD_OPT_STR, &o.session, 0, 0},
         {"stop", 0, HD_OPT_LIST, &o.stop, 0, 0},
+        {"grammar", 0, HD_OPT_STR, &o.grammar, 0, 0},
+        {"json-schema", 0, HD_OPT_STR, &o.schema, 0, 0},
         {"no-bos", 0, HD_OPT_FLAG, &o.no_bos, 0, 0},
         {"stats", 0, HD_OPT_FLAG, &o.stats, 0, 0},
         {"json", 0, HD_OPT_FLAG, &o.json, 0, 0},
@@ -176,18 +195,21 @@ static hd_status run(int argc, char **argv, hd_err *err)
     int n = 0;
     hd_loaded l = {0};
     hd_ids ids = {0};
+    hd_grammar *grammar = NULL;
     hd_buf text;
     hd_buf_init(&text, MAX_PROMPT);
     HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], argc, argv, &n, err));
     if (n != 1) HD_TRY(hd_fail(err, HD_USAGE, "generate: one model is needed: hadal generate MODEL -p TEXT"));
     if (o.prompt && o.file)
         HD_TRY(hd_fail(err, HD_USAGE, "generate: give the prompt with -p or with -f, not both"));
+    HD_TRY(read_grammar(&grammar, &o, err));
     HD_TRY(read_prompt(&text, &o, err));
     hd_watch_signals();
     HD_TRY(hd_load(&l, argv[1], &o.load, err));
     HD_TRY(prompt_ids(&ids, &l, &text, &o, err));
-    HD_TRY(generate(&l, &o, &ids, err));
+    HD_TRY(generate(&l, &o, &ids, grammar, err));
 fail:
+    hd_grammar_close(grammar);
     hd_ids_free(&ids);
     hd_buf_free(&text);
     hd_loaded_close(&l);
@@ -207,6 +229,8 @@ const hd_command hd_cmd_generate = {
         "      --think-budget N     end the thinking after N ids\n"
         "      --stop TEXT          end before this text (may be repeated)\n"
         "      --session FILE       keep what was computed, and take it up when a prompt begins the same\n"
+        "      --grammar FILE       the answer keeps to this GBNF grammar\n"
+        "      --json-schema FILE   the answer is JSON that this schema accepts\n"
         "      --no-bos             do not begin with the model's BOS\n"
         "      --stats              speed on stderr\n"
         "      --json               one JSON object: text, ids, finish_reason, counts, "

@@ -32,7 +32,7 @@ hd_status hd_generate(hd_session *s, hd_sampler *p, const hd_generate_opts *o, h
     hd_status st;
     double t0 = hd_now_s();
     int64_t passes = s->n_passes, drafted = s->n_drafted, accepted = s->n_accepted;
-    hd_step t = {.s = s, .p = p, .o = o ? *o : plain};
+    hd_step t = {.s = s, .p = p, .o = o ? *o : plain, .grammar = o ? o->grammar : NULL};
     HD_TRY(hd_step_open(&t, err));
     HD_TRY(loop(&t, err));
     HD_TRY(hd_step_finish(&t, err));

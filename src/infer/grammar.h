@@ -9,21 +9,15 @@
 
 #include "model/tokenizer.h"
 
-typedef struct hd_grammar hd_grammar;
+/* hd_grammar and the functions that users of the library call (open, open_schema_text, close) are declared in hadal.h. */
 typedef struct hd_grammar_state hd_grammar_state;
 
-/* GBNF as llama.cpp's users write it: rules `name ::= ...`, start at `root`; literals, classes, groups, | * + ? {m,n}, `.`,
- * comments.  HD_FORMAT: syntax, an unknown rule, left recursion; HD_LIMIT: over a cap (bytes, rules, depth, repetition). */
-hd_status hd_grammar_open(hd_grammar **out, const char *text, size_t n, hd_err *err);
-/* A JSON value that the schema accepts (subset: see schema.c), compact or with single spaces.  HD_UNSUPPORTED names a
+/* A JSON value that the schema accepts (which keywords: schema.c), compact or with single spaces.  HD_UNSUPPORTED names a
  * keyword that cannot be enforced; HD_LIMIT: caps on depth and size.  schema NULL: any JSON object. */
 hd_status hd_grammar_open_schema(hd_grammar **out, const json_t *schema, hd_err *err);
-/* The same from JSON text. */
-hd_status hd_grammar_open_schema_text(hd_grammar **out, const char *text, size_t n, hd_err *err);
 hd_grammar *hd_grammar_ref(hd_grammar *g);
-void hd_grammar_close(hd_grammar *g);
 
-/* The tokenizer is borrowed as long as the state; what is learnt about its vocabulary is kept in the grammar. */
+/* The tokenizer is borrowed as long as the state and the grammar.  A grammar may be used by several threads. */
 hd_status hd_grammar_state_open(hd_grammar_state **out, hd_grammar *g, const hd_tokenizer *t, hd_err *err);
 void hd_grammar_state_close(hd_grammar_state *s);
 /* Forbid in logits [n_vocab] what cannot follow; `stop` ids (ends of turn) are forbidden until the text may end. */
