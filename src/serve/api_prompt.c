@@ -127,6 +127,29 @@ fail:
     return st;
 }
 
+/* Reading megabytes only to find that they do not fit would keep everybody waiting: no text has so many bytes to a token. */
+static hd_status check_bytes(size_t n, const hd_server *s, const char *field, hd_api_error *e)
+{
+    enum { MOST_BYTES_A_TOK = 24, ALWAYS = 1 << 14 };
+    int64_t ctx = hd_engine_ctx_tok(s->engine);
+    if (n < ALWAYS || n / MOST_BYTES_A_TOK < (size_t)ctx) return HD_OK;
+    e->n_ctx = ctx;
+    e->n_prompt = (int64_t)(n / MOST_BYTES_A_TOK);
+    return hd_refuse(e, 400, "context_length_exceeded", field,
+                     "the prompt has %zu bytes, more than %lld tokens; the context holds %lld with the answer", n,
+                     (long long)e->n_prompt, (long long)ctx);
+}
+
+static size_t bytes_of(const hd_message *msg, int n)
+{
+    size_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        sum += strlen(msg[i].text) + (msg[i].thinking ? strlen(msg[i].thinking) : 0);
+        for (int k = 0; k < msg[i].n_call; k++) sum += strlen(msg[i].call[k].arguments);
+    }
+    return sum;
+}
+
 static hd_status render(hd_ids *out, const hd_chat_request *q, const hd_server *s, hd_api_error *e)
 {
     hd_status st;
@@ -137,6 +160,7 @@ static hd_status render(hd_ids *out, const hd_chat_request *q, const hd_server *
     if (!msg) HD_TRY(hd_refuse_nomem(e));
     HD_TRY(with_tools(msg, &n, q, hd_engine_chat_name(s->engine), &keep, e));
     if (n == 0) HD_TRY(hd_refuse(e, 400, "missing_field", "messages", "messages: nothing comes before the one to be continued"));
+    HD_TRY(check_bytes(bytes_of(msg, n), s, "messages", e));
     st = hd_engine_render(s->engine, msg, n, q->thinking, out, &err);
     if (st == HD_OK && q->prefix) st = add_beginning(out, s->tok, &q->msg[q->n_msg - 1], &err);
     if (st != HD_OK) st = hd_refuse_for(e, &err, "messages");
@@ -202,6 +226,7 @@ hd_status hd_api_prompt(hd_ids *out, const hd_chat_request *q, const hd_server *
         const char *const *f = q->suffix ? fim_of(s->tok) : NULL;
         if (q->suffix && !f)
             HD_TRY(hd_refuse(e, 422, "unsupported", "suffix", "suffix: this model has no tokens to fill in the middle"));
+        HD_TRY(check_bytes(strlen(q->prompt[i]) + (q->suffix ? strlen(q->suffix) : 0), s, "prompt", e));
         st = plain(out, q->prompt[i], q->suffix, s->tok, f, &err);
         if (st != HD_OK) HD_TRY(hd_refuse_for(e, &err, "prompt"));
     }

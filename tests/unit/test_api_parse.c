@@ -199,6 +199,17 @@ static void test_prompts(void)
     CHECK(number(j, "error.n_ctx") == 2000 && number(j, "error.n_prompt_tokens") > 2000);
     json_decref(j);
     free(many);
+
+    size_t n = 8 << 20; // refused without being read
+    many = malloc(n + 100);
+    memset(many, ' ', n);
+    memcpy(many, before, sizeof before - 1);
+    strcpy(many + n, "\"}]}");
+    double t0 = hd_test_cpu_s();
+    ask(&hd_dialect_chat, many);
+    CHECK(the_req.status == 400 && strstr(the_req.out.data, "context_length_exceeded") && strstr(the_req.out.data, "2000"));
+    CHECK(hd_test_cpu_s() - t0 < 1 * HD_TEST_SLACK);
+    free(many);
 }
 
 static void test_refused(void)

@@ -423,6 +423,48 @@ static void test_refusals(const hd_tokenizer *t)
     hd_ids_free(&out);
 }
 
+/* Calls of tools in earlier turns, as each family's templates print them. */
+static void test_calls(void)
+{
+    static const hd_call two[] = {{"f", "{\"a\": 1}"}, {"g", "{}"}};
+    static const struct {
+        const char *format, *text, *want;
+    } row[] = {
+        {"qwen2.5", "", "<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n<tool_call>\n"
+                        "{\"name\": \"g\", \"arguments\": {}}\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\n3\n"},
+        {"qwen3", "Look.", "assistant\nLook.\n<tool_call>\n{\"name\": \"f\""}, // a thought of nothing is not put back
+        {"llama3.1", "", "<|start_header_id|>assistant<|end_header_id|>\n\n{\"name\": \"f\", \"parameters\": {\"a\": 1}}; {\"name\": "
+                         "\"g\", \"parameters\": {}}<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\n\"3\""},
+        {"deepseek-v3", "", "<｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 1}\n```"
+                            "<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>g\n```json\n{}\n```<｜tool▁call▁end｜>"
+                            "<｜tool▁calls▁end｜><｜end▁of▁sentence｜><｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>3"},
+        {"deepseek-v3.1", "So.", "</think>So.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜>"
+                                 "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>"
+                                 "<｜tool▁output▁begin｜>3"},
+        {"smollm2", "", "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>"},
+    };
+    hd_tokenizer *t = small_tokenizer();
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        hd_err err = {0};
+        const hd_chat_format *f = NULL;
+        for (int k = 0; !f; k++)
+            if (strcmp(hd_chat_name(hd_chat_at(k)), row[i].format) == 0) f = hd_chat_at(k);
+        hd_msg msg[] = {{.role = HD_ROLE_USER, .text = "q", .n = 1},
+                        {.role = HD_ROLE_ASSISTANT, .text = row[i].text, .n = strlen(row[i].text), .call = two, .n_call = 2},
+                        {.role = HD_ROLE_TOOL, .text = "3", .n = 1}};
+        hd_chat_opts o = {.add_generation_prompt = true, .thinking = -1};
+        hd_ids ids = {0};
+        hd_buf b;
+        hd_buf_init(&b, 1 << 20);
+        CHECK_OK(hd_chat_render(f, t, msg, 3, &o, &ids, &err));
+        CHECK_OK(hd_tokenizer_decode(t, ids.id, ids.n, true, &b, &err));
+        CHECK(strstr(b.data, row[i].want), "%s: %s", row[i].format, b.data);
+        hd_buf_free(&b);
+        hd_ids_free(&ids);
+    }
+    hd_tokenizer_close(t);
+}
+
 int main(void)
 {
     hd_tokenizer *t = small_tokenizer();
@@ -435,5 +477,6 @@ int main(void)
     test_refusals(t);
     build_end();
     hd_tokenizer_close(t);
+    test_calls();
     return hd_test_end();
 }
