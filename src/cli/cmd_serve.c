@@ -19,25 +19,28 @@
 #include "cli/lines.h"
 #include "cli/load.h"
 #include "cli/serve_config.h"
+#include "cli/serve_lan.h"
 #include "serve/chats.h"
 
 enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX };
 
 typedef struct {
     hd_load_opts load;
-    bool open, any_model, reasoning, no_chats;
+    bool open, lan, any_model, reasoning, no_chats;
     int64_t port, metrics_port, parallel, queue, max_tok, conns, conns_per_address, disk_gb;
     const char *host, *key_file, *cert, *key, *cache_dir, *config, *log, *chats;
     hd_opt_list alias, cors, hosts, proxies;
 } options;
 
 typedef struct {
+    hd_server s; // first: what the network calls `app` is this, too
     options o;
     hd_words argv, keys;
+    char lan_address[48], *lan_cert, *lan_key;
+    uint8_t login_secret[32];
     hd_alias alias[MAX_ALIAS];
     int log_fd;
     atomic_bool waking;
-    hd_server s;
 } serving;
 
 /* ---- What was asked for ---- */
@@ -56,7 +59,7 @@ static hd_status check(const serving *v, hd_err *err)
     if (inet_pton(AF_INET, o->host, a) != 1 && inet_pton(AF_INET6, o->host, a) != 1)
         return hd_fail(err, HD_USAGE, "option --host: '%.60s': needs an address, as 127.0.0.1, 0.0.0.0 or ::1", o->host);
     if (!o->cert != !o->key) return hd_fail(err, HD_USAGE, "options --cert and --key: one without the other");
-    if (!is_loopback(o->host) && !o->open && v->keys.n == 0)
+    if (!is_loopback(o->host) && !o->open && !o->lan && v->keys.n == 0)
         return hd_fail(err, HD_USAGE,
                        "option --host %s: others could use the model: give --api-key-file FILE, or --open to let anybody in", o->host);
     if (!is_loopback(o->host) && !o->cert)
@@ -203,6 +206,29 @@ static void on_stop(void *app)
     fprintf(stderr, "stopping: answers under way are finished first; Ctrl-C again ends at once\n");
 }
 
+/* With --lan: where others find the page, for one browser. */
+static void on_link(void *app, const char *token)
+{
+    const serving *v = app;
+    char link[160];
+    snprintf(link, sizeof link, "https://%s:%d/once/%s", v->lan_address, hd_net_port(v->s.net), token);
+    hd_lan_show(link);
+}
+
+static hd_status open_lan(serving *v, hd_err *err)
+{
+    hd_status st;
+    options *o = &v->o;
+    if (o->open || o->cert) HD_TRY(hd_fail(err, HD_USAGE, "option --lan: it makes a certificate and a login of its own, without --cert and --open"));
+    HD_TRY(hd_lan_address(v->lan_address, err));
+    HD_TRY(hd_lan_certificate(&v->lan_cert, &v->lan_key, v->lan_address, err));
+    o->cert = v->lan_cert;
+    o->key = v->lan_key;
+    o->host = "0.0.0.0";
+fail:
+    return st;
+}
+
 static hd_status open_net(serving *v, hd_err *err)
 {
     const options *o = &v->o;
@@ -213,6 +239,9 @@ static hd_status open_net(serving *v, hd_err *err)
                       .allowed_hosts = o->hosts.v,
                       .allowed_origins = o->cors.v,
                       .api_key_hashes = (const char *const *)v->keys.v,
+                      .login = o->lan,
+                      .login_secret = v->login_secret,
+                      .on_link = on_link,
                       .trusted_proxies = o->proxies.v,
                       .max_conns = (int)o->conns,
                       .max_conns_per_ip = (int)o->conns_per_address,
@@ -233,11 +262,12 @@ static hd_status open_net(serving *v, hd_err *err)
 }
 
 /* The one line on stdout: where to go. */
-static void tell(const serving *v)
+static void tell(serving *v)
 {
     const char *host = v->o.host;
     bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0, six = strchr(host, ':') != NULL;
-    printf(six && !any ? "%s://[%s]:%d/\n" : "%s://%s:%d/\n", v->o.cert ? "https" : "http", any ? "localhost" : host, hd_net_port(v->s.net));
+    if (v->o.lan) on_link(v, hd_net_link(v->s.net));
+    else printf(six && !any ? "%s://[%s]:%d/\n" : "%s://%s:%d/\n", v->o.cert ? "https" : "http", any ? "localhost" : host, hd_net_port(v->s.net));
     fflush(stdout);
     fprintf(stderr, "%s, a context of %lld ids%s; Ctrl-C stops\n", v->s.model_name, (long long)hd_engine_ctx_tok(v->s.engine),
             v->keys.n ? ", for those with an API key" : "");
@@ -254,6 +284,8 @@ static hd_status serve(serving *v, const char *model, hd_err *err)
     v->s.send_reasoning_too = v->o.reasoning;
     v->s.default_max_tok = v->o.max_tok;
     HD_TRY(hd_config_keys(&v->keys, v->o.key_file, err));
+    HD_TRY(hd_login_secret(v->login_secret, err));
+    if (v->o.lan) HD_TRY(open_lan(v, err));
     HD_TRY(check(v, err));
     HD_TRY(read_aliases(v, err));
     HD_TRY(open_log(v, err));
@@ -288,6 +320,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     v->log_fd = -1;
     const hd_opt opts[] = {
         {"open", 0, HD_OPT_FLAG, &o->open, 0, 0},
+        {"lan", 0, HD_OPT_FLAG, &o->lan, 0, 0},
         {"port", 'p', HD_OPT_INT, &o->port, 0, 65535},
         {"host", 0, HD_OPT_STR, &o->host, 0, 0},
         {"api-key-file", 0, HD_OPT_STR, &o->key_file, 0, 0},
@@ -323,6 +356,8 @@ fail:
     if (v) {
         hd_words_free(&v->argv);
         hd_words_free(&v->keys);
+        free(v->lan_cert);
+        free(v->lan_key);
         free(v);
     }
     return st;
@@ -337,6 +372,8 @@ const hd_command hd_cmd_serve = {
             "  -p, --port N             default: 8080, or the next free one\n"
             "      --host ADDRESS       where to listen; default 127.0.0.1; 0.0.0.0: everywhere\n"
             "      --open               no API key is asked for, also when others can reach the server\n"
+            "      --lan                for a phone on the same network: TLS with a certificate made here, a one-time\n"
+            "                           link and its QR code\n"
             "      --api-key-file FILE  one key a line; also $HADAL_API_KEY\n"
             "      --cert FILE --key FILE  TLS\n"
             "      --allow-host NAME    a name by which it is reached (may be repeated)\n"

@@ -146,7 +146,10 @@ bool hd_guard_right(hd_req *r)
     const char *key = shown_key(r);
     if ((key && hd_guard_key(r->net, key, &r->user)) || hd_login_holds(r)) return true;
     hd_reply_header(r, "WWW-Authenticate", "Bearer");
-    hd_req_fail(r, 401, "invalid_api_key", key ? "this API key is not valid" : "an API key is needed: Authorization: Bearer KEY");
+    hd_req_fail(r, 401, "invalid_api_key",
+                key                   ? "this API key is not valid"
+                : r->net->n_keys == 0 ? "log in first: open the one-time link that the server prints"
+                                      : "an API key is needed: Authorization: Bearer KEY");
     return false;
 }
 

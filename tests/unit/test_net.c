@@ -3,14 +3,17 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "serve/net.h"
+#include "serve/cert.h"
+#include "serve/routes.h"
 
 #include "test.h"
 
@@ -117,7 +120,7 @@ static const hd_route rows[] = {
     {"GET", "/secret", HD_RIGHT_OPERATOR, 0, ok, NULL, false},
     {0},
 };
-static const hd_route *const routes[] = {rows, NULL};
+static const hd_route *const routes[] = {rows, hd_routes_login, NULL};
 
 static pthread_t thread;
 static void *run_net(void *arg)
@@ -336,6 +339,89 @@ static void rights(void)
     CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "Content-Length: 900\r\n\r\n"), " 401 ") && strstr(got, "\r\n\r\ninvalid_api_key"), "%s", got);
 }
 
+/* The value of the cookie that `got` sets, behind "Cookie: ". */
+static bool take_cookie(char *out, size_t size, const char *name)
+{
+    const char *s = strstr(got, "Set-Cookie: "), *end = s ? strchr(s, ';') : NULL;
+    if (!end || strncmp(s + 12, name, strlen(name)) != 0) return false;
+    return snprintf(out, size, "Cookie: x=y; %.*s; z", (int)(end - s - 12), s + 12) < (int)size;
+}
+
+#define LOGIN(body, n) "POST /login HTTP/1.1\r\n" H CLOSE "Content-Length: " n "\r\n\r\n" body
+static void logins(void)
+{
+    char cookie[400], bytes[1000];
+    CHECK(strstr(ask("GET /login HTTP/1.1\r\n" H CLOSE "\r\n"), "{\"needed\":true,\"done\":false}"), "%s", got);
+    CHECK(strstr(ask(LOGIN("{\"key\":\"abd\"}", "13")), " 401 ") && !strstr(got, "Set-Cookie"), "%s", got);
+    CHECK(strstr(ask(LOGIN("{\"key\":1}", "9")), " 400 "), "%s", got);
+    CHECK(strstr(ask(LOGIN("{\"key\":\"abc\"}", "13")), " 204 ") && strstr(got, "HttpOnly; SameSite=Strict"), "%s", got);
+    CHECK(take_cookie(cookie, sizeof cookie, "hadal="), "%s", got);
+    snprintf(bytes, sizeof bytes, "GET /user HTTP/1.1\r\n" H CLOSE "%s\r\n\r\n", cookie);
+    CHECK(strstr(ask(bytes), " 200 "), "%s", got);
+    snprintf(bytes, sizeof bytes, "GET /login HTTP/1.1\r\n" H CLOSE "%s\r\n\r\n", cookie);
+    CHECK(strstr(ask(bytes), "\"done\":true"), "%s", got);
+    snprintf(bytes, sizeof bytes, "POST /page HTTP/1.1\r\n" H CLOSE "Origin: http://evil.example\r\nContent-Length: 0\r\n%s\r\n\r\n", cookie);
+    CHECK(strstr(ask(bytes), " 403 "), "%s", got);
+    int n_let_in = 0; // no digit of it can be another
+    char *value = strstr(cookie, "hadal=") + 6;
+    for (size_t i = 0; i < 128; i += 7) {
+        char was = value[i];
+        value[i] = was == '0' ? '1' : '0';
+        snprintf(bytes, sizeof bytes, "GET /user HTTP/1.1\r\n" H CLOSE "%s\r\n\r\n", cookie);
+        n_let_in += strstr(ask(bytes), " 200 ") != NULL;
+        value[i] = was;
+    }
+    CHECK(n_let_in == 0, "%d", n_let_in);
+    CHECK(strstr(ask("GET /once/0123456789abcdef0123456789abcdef HTTP/1.1\r\n" H CLOSE "\r\n"), " 403 "), "%s", got);
+    snprintf(bytes, sizeof bytes, "GET /once/%s HTTP/1.1\r\n" H CLOSE "\r\n", hd_net_link(net));
+    CHECK(strstr(ask(bytes), " 303 ") && take_cookie(cookie, sizeof cookie, "hadal="), "%s", got);
+    CHECK(strstr(ask(bytes), " 403 "), "%s", got); // once
+    snprintf(bytes, sizeof bytes, "GET /user HTTP/1.1\r\n" H CLOSE "%s\r\n\r\n", cookie);
+    CHECK(strstr(ask(bytes), " 200 "), "%s", got);
+}
+
+/* A request over TLS into `got`. */
+static bool ask_tls(const char *bytes)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(ctx);
+    int fd = dial(), n = 0, k = 0;
+    SSL_set_fd(ssl, fd);
+    bool ok = SSL_connect(ssl) == 1 && SSL_write(ssl, bytes, (int)strlen(bytes)) > 0;
+    while (ok && n < (int)sizeof got - 1 && (k = SSL_read(ssl, got + n, (int)sizeof got - 1 - n)) > 0) n += k;
+    got[n] = 0;
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    close(fd);
+    return ok;
+}
+
+static void tls(const char *dir)
+{
+    char cert[200], key[200];
+    const char *const names[] = {"127.0.0.1", "localhost", NULL}, *const others[] = {"192.168.7.7", NULL};
+    struct stat a, b;
+    snprintf(cert, sizeof cert, "%s/cert.pem", dir);
+    snprintf(key, sizeof key, "%s/key.pem", dir);
+    CHECK_OK(hd_cert_ready(cert, key, others, &err));
+    CHECK_OK(hd_cert_ready(cert, key, names, &err)); // does not fit: made anew
+    CHECK(stat(cert, &a) == 0 && stat(key, &b) == 0 && (b.st_mode & 0777) == 0600, "%o", b.st_mode);
+    CHECK_OK(hd_cert_ready(cert, key, names, &err)); // kept
+    CHECK(stat(cert, &b) == 0 && a.st_ino == b.st_ino, "%s", cert);
+    start((hd_net_opts){.cert_file = cert, .key_file = key, .head_ms = 500});
+    CHECK(ask_tls("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "%s", got);
+    CHECK(strstr(got, "\r\n\r\nfine") && strstr(got, "Strict-Transport-Security"), "%s", got);
+    CHECK(ask_tls("GET /stream HTTP/1.1\r\n" H CLOSE "\r\n") && count(got, "piece;") == 10, "%s", got);
+    CHECK(ask_tls("GET /ok HTTP/1.1\n\n") && strstr(got, " 400 "), "%s", got);
+    ask("GET /ok?a=b HTTP/1.1\r\nHost: localhost:77\r\n" CLOSE "\r\n"); // in the clear: led on
+    CHECK(strstr(got, " 307 ") && strstr(got, "Location: https://localhost:77/ok?a=b\r\n"), "%s", got);
+    CHECK(strstr(ask("POST /ok HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc"), "https_needed"), "%s", got);
+    CHECK(strstr(ask("\x16\x03\x01\x02\x00\x01"), "HTTP") == NULL, "%s", got); // half a handshake: closed in time
+    stop();
+    unlink(cert);
+    unlink(key);
+}
+
 static void users_behind_a_proxy(void)
 {
     char first[64], again[64], other[64], forged[64];
@@ -486,10 +572,15 @@ int main(void)
     stop();
     start((hd_net_opts){.api_key_hashes = keys, .trusted_proxies = proxies});
     rights();
+    logins();
     stop();
     start((hd_net_opts){.trusted_proxies = proxies});
     users_behind_a_proxy();
     stop();
+    char dir[] = "/tmp/hadal-test-net-XXXXXX";
+    CHECK(mkdtemp(dir), "%s", dir);
+    tls(dir);
+    rmdir(dir);
     start((hd_net_opts){.head_ms = 500, .body_ms = 500, .write_ms = 1000, .max_conns_per_ip = 8});
     slow_ones();
     many();
