@@ -207,6 +207,19 @@ static hd_status events(hd_net *n, hd_err *err)
     return HD_OK;
 }
 
+/* Addresses are hashed with a secret that lives as long as logins do: what the cache on disk keeps for an address is
+ * found again after a restart. */
+static void address_secret(hd_net *n)
+{
+    uint8_t sum[crypto_hash_sha256_BYTES];
+    crypto_hash_sha256_state s;
+    crypto_hash_sha256_init(&s);
+    crypto_hash_sha256_update(&s, (const uint8_t *)"addresses", 9);
+    crypto_hash_sha256_update(&s, n->login_secret, sizeof n->login_secret);
+    crypto_hash_sha256_final(&s, sum);
+    memcpy(n->secret, sum, sizeof n->secret);
+}
+
 hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err)
 {
     hd_status st;
@@ -224,9 +237,9 @@ hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err)
     pthread_mutex_init(&n->lock, NULL);
     n->lock_made = true;
     if (sodium_init() < 0) HD_TRY(hd_fail(err, HD_IO, "server: libsodium does not start"));
-    randombytes_buf(n->secret, sizeof n->secret);
     if (o->login_secret) memcpy(n->login_secret, o->login_secret, sizeof n->login_secret);
     else randombytes_buf(n->login_secret, sizeof n->login_secret);
+    address_secret(n);
     hd_login_link(n);
     raise_files(n->o.max_conns + 128);
     HD_TRY(hd_guard_keys(n, err));
