@@ -12,12 +12,6 @@
 
 #include "infer/sample.h"
 
-#pragma weak hd_grammar_state_open
-#pragma weak hd_grammar_state_close
-#pragma weak hd_grammar_mask
-#pragma weak hd_grammar_accept
-#pragma weak hd_grammar_must_end
-
 /* Does the timeline end inside a thought?  Where the last text ended, that is known.  After a new prompt its
  * last ids tell: formats open a thought with the mark alone, or with the mark and line ends.  Marks further
  * ahead may be the user's own words. */

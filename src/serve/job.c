@@ -5,8 +5,6 @@
 
 #include "base/log.h"
 
-#pragma weak hd_grammar_close
-
 enum { MAX_OUT = 64 << 20, MAX_STOPS = 64, MAX_SPELL = 64 };
 
 /* ---- Opening ---- */

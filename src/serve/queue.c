@@ -18,8 +18,6 @@
 #include "base/log.h"
 #include "serve/sched_parts.h"
 
-#pragma weak hd_grammar_close
-
 /* ---- Users ---- */
 
 static hd_status user_of(hd_sched *s, uint64_t id, hd_user **out, hd_err *err)

@@ -3,11 +3,13 @@
  *   wait until there is work -> take in -> drop the cancelled -> admit -> pass -> mail out, wake the other side -> again */
 #include "serve/sched.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "serve/sched_parts.h"
@@ -139,6 +141,17 @@ static void *run(void *arg)
 
 /* ---- Opening ---- */
 
+/* Sequences that were parked when the program was killed: nobody waits for them any more. */
+static void forget_parked(const char *dir)
+{
+    DIR *d = opendir(dir);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        size_t digits = strspn(x->d_name, "0123456789");
+        if (digits > 0 && strncmp(x->d_name + digits, ".session", 8) == 0) (void)!unlinkat(dirfd(d), x->d_name, 0);
+    }
+    if (d) closedir(d);
+}
+
 static hd_status open_disk(hd_sched *s, const hd_sched_opts *o, uint8_t key[HD_PREFIX_KEY], hd_err *err)
 {
     hd_status st;
@@ -149,6 +162,7 @@ static hd_status open_disk(hd_sched *s, const hd_sched_opts *o, uint8_t key[HD_P
     if (mkdir(o->park_dir, 0700) != 0 && errno != EEXIST)
         return hd_fail_errno(err, "cache: %.200s", o->park_dir);
     HD_TRY(hd_strdup(&s->park_dir, o->park_dir, err));
+    forget_parked(s->park_dir);
     if (o->disk_bytes == 0) return HD_OK;
     if (asprintf(&blocks, "%s/blocks", o->park_dir) < 0)
         return hd_fail(err, HD_NOMEM, "cache: no memory for a folder's name");

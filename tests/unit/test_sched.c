@@ -169,6 +169,37 @@ static void test_thinking(void)
     hd_engine_close(e);
 }
 
+/* A grammar holds for the answer, not for the thought, and ends the text when nothing can follow. */
+static void test_grammar(void)
+{
+    static reply r[3];
+    hd_engine *e = NULL;
+    hd_engine_opts eo = {.n_threads = 2, .ctx_tok = 256, .chat_format = "deepseek-r1"};
+    const char *rules = "root ::= \"yes\" | \"no\"";
+    CHECK_OK(hd_engine_open(&e, tiny_model(TINY_LLAMA, 1), &eo, &err));
+    hd_sched *s = open_sched(e, (hd_sched_opts){0});
+    hd_grammar *g = NULL;
+    CHECK_OK(hd_grammar_open(&g, rules, strlen(rules), &err));
+    hd_bias no = {'n', 1000};
+    hd_job_opts o = {.max_tok = 50, .grammar = hd_grammar_ref(g)};
+    submit(s, &r[0], text, 30, o);
+    o.grammar = hd_grammar_ref(g);
+    o.sample.bias = &no;
+    o.sample.n_bias = 1;
+    submit(s, &r[1], text, 30, o);
+    o.grammar = g;
+    o.chat = o.limit_thinking = true;
+    o.think_tok = 5;
+    submit(s, &r[2], (int32_t[]){TINY_BOS, 'x', TINY_THINK, '\n'}, 4, o);
+    CHECK(wait_all(s, r, 3) && r[0].done && r[1].done && r[2].done, "%s %s %s", r[0].why, r[1].why, r[2].why);
+    CHECK(strcmp(r[0].text, "yes") == 0 || strcmp(r[0].text, "no") == 0, "'%s'", r[0].text);
+    CHECK(strcmp(r[1].text, "no") == 0 && r[1].end.reason == HD_END_STOP, "'%s'", r[1].text);
+    CHECK(strcmp(r[2].text, "no") == 0 && strcmp(r[2].thought, "nnnnn") == 0, "'%s' '%s'", r[2].thought, r[2].text);
+    free_jobs(r, 3);
+    hd_sched_close(s);
+    hd_engine_close(e);
+}
+
 /* ---- Queue ---- */
 
 static void test_queue(void)
@@ -435,6 +466,7 @@ int main(void)
     test_ends();
     test_logprobs();
     test_thinking();
+    test_grammar();
     test_queue();
     test_fair();
     test_shared();
