@@ -28,32 +28,32 @@ static inline double walk_cpu_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static inline bool walk_is_closing(const hd_tokenizer *t, int32_t id)
+/* The one byte of an id's text, or -1. */
+static inline int walk_byte(const hd_tokenizer *t, int32_t id)
 {
     size_t n = 0;
     const char *s = hd_tokenizer_bytes(t, id, &n);
-    return s && n == 1 && strchr("\"}],:", s[0]);
+    return s && n == 1 && !hd_tokenizer_is_special(t, id) ? (uint8_t)s[0] : -1;
 }
 
-/* One of the ids that are left, or WALK_STOP. */
+/* Of the ids that are left: any, or (impatient) one that closes something, else one of a single printable character. */
 static inline int32_t walk_pick(const float *logits, int64_t n, int32_t stop, hd_rng *rng, const hd_tokenizer *t,
                                 bool impatient)
 {
-    int64_t left = 0, at = (int64_t)(hd_rng_unit(rng) * (double)n);
-    impatient = impatient && hd_rng_unit(rng) < 0.7;
-    for (int64_t i = 0; impatient && i < n; i++)
-        if (logits[i] > -INFINITY && (i == stop || walk_is_closing(t, (int32_t)i)) && hd_rng_unit(rng) < 0.7)
-            return (int32_t)i;
-    for (int64_t i = 0; i < n; i++) left += logits[i] > -INFINITY;
-    if (left == 0) return WALK_STOP;
-    if (left > n / 8) { // many: from a random place on
-        while (!(logits[at % n] > -INFINITY)) at++;
-        return (int32_t)(at % n);
+    int32_t pick = WALK_STOP;
+    int best = 0, n_best = 0;
+    bool close = impatient && hd_rng_unit(rng) < 0.5;
+    for (int64_t i = 0; i < n; i++) {
+        if (!(logits[i] > -INFINITY)) continue;
+        int byte = impatient ? walk_byte(t, (int32_t)i) : -1;
+        int worth = i == stop ? (impatient ? 5 : 1) : byte > ' ' && byte < 0x7f ? 2 : 1;
+        if (close && byte > 0 && strchr("]}\"", byte)) worth = byte == '"' ? 4 : 3;
+        if (worth < best) continue;
+        if (worth > best) n_best = 0;
+        best = worth;
+        if (hd_rng_unit(rng) * ++n_best < 1) pick = (int32_t)i; // each of the best with the same probability
     }
-    at = (int64_t)(hd_rng_unit(rng) * (double)left);
-    for (int64_t i = 0; i < n; i++)
-        if (logits[i] > -INFINITY && at-- == 0) return (int32_t)i;
-    return WALK_STOP;
+    return pick;
 }
 
 /* stop: the id that ends a turn. */

@@ -75,11 +75,13 @@ export async function* follow(m, signal) {
       const r = await send(`/api/ui/answers/${m.id}?text=${bytes(m.text)}&thinking=${bytes(m.thinking)}`, { signal });
       if (r.status === 404) return; // finished or deleted meanwhile: the chat itself tells
       if (!r.ok) throw await failure(r);
+      let done = false;
       for await (const event of events(r.body)) {
         wait = 300;
         yield event;
-        if (event.t === 'done') return;
+        done ||= event.t === 'done';
       }
+      if (done) return;
     } catch (e) {
       if (signal.aborted) return;
     }

@@ -27,7 +27,7 @@ export const confirmBox = (title, text, action) => show((close) => h('form', { m
   h('button', { type: 'button', class: 'plain-button', onclick: () => close(false) }, t('cancel')), h('button', { type: 'submit', class: 'main-button danger' }, action))));
 
 export const promptBox = (title, value) => show((close) => {
-  const input = h('input', { type: 'text', value, maxlength: 190, 'aria-label': title, required: true });
+  const input = h('input', { type: 'text', value, maxlength: 150, 'aria-label': title, required: true });
   return h('form', { onsubmit: (e) => {
     e.preventDefault();
     if (input.value.trim()) close(input.value.trim());

@@ -16,7 +16,7 @@ const { marked } = globalThis;
 // space just inside, no digit just after, so that "$5 and $6" stays money.
 const inlineMath = /^\\\(([\s\S]+?)\\\)|^\\\[([\s\S]+?)\\\]|^\$\$([\s\S]+?)\$\$|^\$((?:\\[^]|[^\\$\n])+?)\$(?!\d)/;
 const blockMath = /^ {0,3}(?:\$\$([\s\S]+?)\$\$|\\\[([\s\S]+?)\\\])[ \t]*(?:\n+|$)/;
-marked.setOptions({ mangle: false, gfm: true, breaks: false, headerIds: false, smartLists: false });
+marked.setOptions({ mangle: false, gfm: true, breaks: true, headerIds: false, smartLists: false });
 marked.use({
   extensions: [
     {

@@ -8,6 +8,8 @@ const PAGE = 200;
 
 export class Sidebar {
   // hooks: open(id), removed(id), renamed(id, title), error(e)
+  menu = null;
+
   constructor(list, search, hooks) {
     this.list = list;
     this.search = search;
@@ -55,6 +57,7 @@ export class Sidebar {
       if (this.search.value.trim() !== q) return undefined;
       const items = rows.map((r) => h('li', null, h('a', { href: `#${r.chat}`, class: 'chat-link found', onclick: (e) => this.go(e, r.chat) },
         h('span', { class: 'chat-title' }, r.title || t('untitled')), h('span', { class: 'excerpt' }, this.marked(r.excerpt)))));
+      this.closeMenu();
       this.list.replaceChildren(h('h2', null, t('searchResults')), items.length ? h('ul', null, items) : h('p', { class: 'faint', role: 'status' }, t('nothingFound')));
     } catch (e) {
       this.hooks.error(e);
@@ -81,8 +84,24 @@ export class Sidebar {
     }
   }
 
+  // An open menu is not pulled away from under a hand, and the focus stays with its chat.
   draw() {
-    this.closeMenu();
+    if (this.menu) {
+      this.stale = true;
+      return;
+    }
+    this.stale = false;
+    const focused = this.list.contains(document.activeElement) ? document.activeElement.closest('li')?.dataset.id : null;
+    const inMenu = document.activeElement?.classList.contains('chat-more');
+    this.build();
+    if (focused) this.focusRow(focused, inMenu);
+  }
+
+  focusRow(id, button) {
+    this.list.querySelector(`li[data-id="${id}"] ${button ? '.chat-more' : 'a'}`)?.focus();
+  }
+
+  build() {
     const parts = [];
     let group = null, ul;
     for (const c of this.chats) {
@@ -102,7 +121,7 @@ export class Sidebar {
   row(c) {
     const title = c.title || t('untitled');
     const more = iconButton('more', t('chatMenu', { title }), () => this.openMenu(c, li, more), { class: 'icon-button chat-more', 'aria-haspopup': 'menu', 'aria-expanded': 'false' });
-    const li = h('li', null, h('a', { href: `#${c.id}`, class: 'chat-link', title, 'aria-current': c.id === this.current ? 'page' : undefined, onclick: (e) => this.go(e, c.id) },
+    const li = h('li', { 'data-id': c.id }, h('a', { href: `#${c.id}`, class: 'chat-link', title, 'aria-current': c.id === this.current ? 'page' : undefined, onclick: (e) => this.go(e, c.id) },
       h('span', { class: 'chat-title' }, title)), more);
     return li;
   }
@@ -118,7 +137,7 @@ export class Sidebar {
       } catch (e) {
         this.hooks.error(e);
       }
-      button.focus();
+      this.focusRow(c.id, true);
     } }, label);
     const el = h('div', { class: 'menu', role: 'menu', 'aria-label': t('chatMenu', { title: c.title }) },
       item(t('rename'), async () => {
@@ -146,7 +165,7 @@ export class Sidebar {
       else if (e.key === 'ArrowUp') all[(i + all.length - 1) % all.length].focus();
       else if (e.key === 'Escape' || e.key === 'Tab') {
         this.closeMenu();
-        button.focus();
+        this.focusRow(c.id, true);
       } else return;
       e.stopPropagation();
       e.preventDefault();
@@ -162,6 +181,7 @@ export class Sidebar {
     this.menu?.el.remove();
     this.menu?.button.setAttribute('aria-expanded', 'false');
     this.menu = null;
+    if (this.stale) this.draw();
   }
 
   fileName(c) { return (c.title || 'chat').replace(/[^\p{L}\p{N}]+/gu, '-').slice(0, 50) || 'chat'; }

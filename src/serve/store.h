@@ -24,7 +24,7 @@ enum {
     HD_STORE_LOCAL = 1,             // the one owner there is without accounts
     HD_STORE_MAX_TEXT = 4 << 20,    // bytes of a message
     HD_STORE_MAX_MESSAGES = 20000,  // in one chat
-    HD_STORE_MAX_TITLE = 200,       // bytes
+    HD_STORE_MAX_TITLE = 600,       // bytes
 };
 
 /* Opens or makes the file (mode 0600).  Answers that a crash cut short become `interrupted`; their text so far stays. */

@@ -158,7 +158,7 @@ static hd_status import_chat(hd_store *s, int64_t owner, const json_t *c, hd_err
     renamed *r = NULL;
     if (!json_is_array(list) || n > HD_STORE_MAX_MESSAGES)
         HD_TRY(hd_fail(err, HD_FORMAT, "messages: a list of at most %d is expected", HD_STORE_MAX_MESSAGES));
-    if (title && strlen(title) > 4 * HD_STORE_MAX_TITLE) HD_TRY(hd_fail(err, HD_FORMAT, "title: too long"));
+    if (title && strlen(title) > HD_STORE_MAX_TITLE) HD_TRY(hd_fail(err, HD_FORMAT, "title: too long"));
     if (system && strlen(system) > HD_STORE_MAX_TEXT) HD_TRY(hd_fail(err, HD_FORMAT, "system: over 4 MiB"));
     if (settings && json_dumpb(settings, NULL, 0, JSON_COMPACT) > 65536) HD_TRY(hd_fail(err, HD_FORMAT, "settings: over 64 KiB"));
     HD_TRY(hd_alloc_n(&r, n, sizeof *r, err));

@@ -1,0 +1,588 @@
+#!/usr/bin/env python3
+"""The chat page in Chromium without a window, served by the real program with the small default model.
+
+What a model of 135 million parameters does not say by itself (thinking, tables, formulas, hostile text) comes in by importing a chat, or as
+events given to the page's own code.  HADAL_TEST_SHOTS=DIR keeps pictures; HADAL_TEST_AXE=FILE runs axe-core's script as well.
+"""
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cdp  # noqa: E402
+
+HADAL = os.environ.get('HADAL', 'build/hadal')
+MODEL = os.environ.get('HADAL_TEST_MODEL', '')
+SHOTS = os.environ.get('HADAL_TEST_SHOTS')
+passed = failed = 0
+
+
+def check(what, good, detail=''):
+    global passed, failed
+    if good:
+        passed += 1
+    else:
+        failed += 1
+        print(f'failed: {what} {detail}', file=sys.stderr)
+
+
+class Server:
+    def __init__(self, folder):
+        self.folder = folder
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            self.port = s.getsockname()[1]
+        self.url = f'http://127.0.0.1:{self.port}/'
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen([HADAL, 'serve', MODEL, '--port', str(self.port), '--chats', f'{self.folder}/chats.db', '--sessions', '2'],
+                                        stdout=subprocess.PIPE, stderr=open(f'{self.folder}/log', 'a'), text=True,
+                                        env={**os.environ, 'XDG_CACHE_HOME': f'{self.folder}/cache'})
+        line = self.process.stdout.readline()
+        if not line.startswith('http://'):
+            sys.exit(f'serve: no address: {line!r}\n' + open(f'{self.folder}/log').read())
+
+    def kill(self, how=signal.SIGKILL):
+        self.process.send_signal(how)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        r = urllib.request.Request(self.url + path, data, {'content-type': 'application/json'} if data else {}, method=method)
+        with urllib.request.urlopen(r, timeout=30) as f:
+            return json.loads(f.read())
+
+
+def shot(page, name):
+    if SHOTS:
+        page.shot(os.path.join(SHOTS, name + '.png'))
+
+
+RUNNING = 'document.querySelector(".message.assistant:last-of-type")?.getAttribute("aria-busy") === "true"'
+FINISHED = 'document.querySelector(".message.assistant:last-of-type")?.getAttribute("aria-busy") === "false"'
+LAST = '.message.assistant:last-of-type .body'
+STORY = 'Write a very long story about a ship, with many chapters. Begin with chapter one.'
+
+
+def ask(page, text, finish=True):
+    n = page.eval('document.querySelectorAll(".message").length')
+    page.eval('document.querySelector("#ask").focus()')
+    page.type(text)
+    page.key('Enter')
+    ok = page.wait(f'document.querySelectorAll(".message").length >= {n} + 2')
+    return ok and (not finish or page.wait(FINISHED, 60))
+
+
+# ---- Parts ----
+
+def first_load(s, page):
+    page.go(s.url)
+    page.wait('document.querySelector("#model").textContent')
+    size = 0
+    for url in set(page.requests):
+        if '/api/' in url or not url.startswith('http'):
+            continue
+        r = urllib.request.Request(url, headers={'accept-encoding': 'gzip'})
+        with urllib.request.urlopen(r) as f:
+            data = f.read()
+            size += len(data)
+            if f.headers['content-encoding'] == 'gzip':
+                gzip.decompress(data)
+    check('first load is at most 150 kB', 10000 < size <= 150000, f'{size} bytes')
+    check('nothing of KaTeX or highlight.js in it', not any('katex' in u or 'highlight' in u for u in page.requests))
+    check('the field has the focus', page.eval('document.activeElement.id') == 'ask')
+    check('sending nothing is not possible', page.eval('document.querySelector("#send").disabled'))
+    shot(page, 'page-empty')
+    print(f'first load: {size} bytes', file=sys.stderr)
+
+
+def assets(s):
+    with urllib.request.urlopen(s.url) as f:
+        tag, policy = f.headers['etag'], f.headers['content-security-policy']
+        html = f.read().decode()
+    check('the policy is strict', "default-src 'none'" in policy and "require-trusted-types-for 'script'" in policy and 'unsafe' not in policy)
+    check('no script inside the page', '<script>' not in html and 'onclick' not in html and 'style=' not in html)
+    try:
+        urllib.request.urlopen(urllib.request.Request(s.url, headers={'if-none-match': tag}))
+        check('a known tag is 304', False)
+    except urllib.error.HTTPError as e:
+        check('a known tag is 304', e.code == 304)
+    for path in ('a/nothing.js', 'a/..%2fsw.js', 'api/ui/chats/0', 'api/ui/chats/999', 'api/ui/answers/999'):
+        try:
+            urllib.request.urlopen(s.url + path)
+            check(f'{path} is not there', False)
+        except urllib.error.HTTPError as e:
+            check(f'{path} is not there', e.code in (400, 404), e.code)
+
+
+def conversation(s, page):
+    check('an answer arrives', ask(page, 'What is the capital of France? Answer in one word.'))
+    check('it has text', len(page.text(LAST) or '') > 3)
+    check('speed and tokens are told', 'tokens/s' in page.text('.message.assistant .facts'))
+    check('the context gauge shows', page.eval('!document.querySelector("#gauge").hidden'))
+    check('the chat has its address', page.eval('/^#\\d+$/.test(location.hash)'))
+    check('it stands in the list', page.wait('document.querySelector("#list .chat-link[aria-current]")?.innerText.includes("capital")'))
+    check('the window is named after it', 'capital' in page.eval('document.title'))
+    check('a second question keeps the first', ask(page, 'And of Italy?') and page.eval('document.querySelectorAll(".message").length') == 4)
+    check('what was said was spoken by sentences', page.eval('[...document.querySelectorAll("#live p")].some(p => p.textContent.length > 3)'))
+
+
+def versions(s, page):
+    page.click('.message.assistant:last-of-type .foot [aria-label="Answer again"]')
+    check('another answer', page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("2/2")') and page.wait(FINISHED, 60))
+    new = page.eval('document.querySelector(".message.assistant:last-of-type").dataset.id')
+    page.click('.message.assistant:last-of-type .versions button:first-of-type')
+    check('back to the first', page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("1/2")'))
+    check('it is another message', page.eval('document.querySelector(".message.assistant:last-of-type").dataset.id') != new)
+    page.eval('new Promise(r => setTimeout(r, 300))')
+    page.reload()
+    check('the choice outlives a reload', page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("1/2")'))
+    # Editing the last question from the empty field: a branch.
+    page.eval('document.querySelector("#ask").focus()')
+    page.key('ArrowUp')
+    check('arrow up edits', page.wait('document.activeElement.classList.contains("edit")'))
+    page.eval('document.activeElement.select()')
+    page.type('And of Spain?')
+    page.key('Enter')
+    check('a branch', page.wait('document.querySelector(".message.user:nth-last-of-type(2) .versions")?.innerText.includes("2/2")') and page.wait(FINISHED, 60))
+    check('with the new question', page.text('.message.user:nth-last-of-type(2) .body') == 'And of Spain?')
+    check('and the old answer is not in it', page.eval('document.querySelectorAll(".message").length') == 4)
+    # Escape leaves editing without a change.
+    page.eval('document.querySelector("#ask").focus()')
+    page.key('ArrowUp')
+    page.wait('document.activeElement.classList.contains("edit")')
+    page.key('Escape')
+    check('Escape ends editing', page.eval('!document.querySelector("textarea.edit")') and page.text('.message.user:nth-last-of-type(2) .body') == 'And of Spain?')
+
+
+def stop_and_go_on(s, page):
+    page.key('o', cdp.CTRL | cdp.SHIFT)
+    check('Ctrl+Shift+O begins a chat', page.wait('!document.querySelector(".message")'))
+    ask(page, STORY, finish=False)
+    page.wait(f'{RUNNING} && document.querySelector("{LAST}").innerText.length > 40')
+    began = time.monotonic()
+    page.key('Escape')
+    check('Escape stops', page.wait(FINISHED, 5), f'{time.monotonic() - began:.2f} s')
+    text = page.text(LAST)
+    check('what there was stays', len(text) > 40)
+    check('and is called stopped', 'Stopped' in page.text('.message.assistant .status'))
+    page.click('.message.assistant .foot .small')
+    check('it goes on', page.wait(RUNNING, 5))
+    check('from where it stopped', page.wait(f'document.querySelector("{LAST}").innerText.length > {len(text) + 40}', 30))
+    page.click('#send')
+    check('the button stops, too', page.wait(FINISHED, 5))
+    start = ' '.join(text.split())[:40]
+    check('the beginning is the same', ' '.join(page.text(LAST).split()).startswith(start))
+
+
+def away(s, page):
+    """Reload in mid-answer; closing the page; the server killed."""
+    page.key('o', cdp.CTRL | cdp.SHIFT)
+    ask(page, STORY, finish=False)
+    page.wait(f'document.querySelector("{LAST}")?.innerText.length > 30')
+    before = ' '.join((page.text(LAST) or '').split())
+    page.reload()
+    check('after a reload it is still running, with its text', page.wait(f'{RUNNING} && document.querySelector("{LAST}").innerText.length >= {len(before)}', 10))
+    check('the same text', ' '.join((page.text(LAST) or '').split()).startswith(before[:30]))
+    chat = page.eval('location.hash')
+    length = len(page.text(LAST))
+    page.call('Page.navigate', {'url': 'about:blank'})
+    time.sleep(.7)
+    page.go(s.url + chat)
+    check('it went on without the page', page.wait(f'document.querySelector("{LAST}")?.innerText.length > {length}', 10))
+    if not page.eval(RUNNING):  # ended early by itself: another
+        ask(page, STORY, finish=False)
+        page.wait(f'document.querySelector("{LAST}")?.innerText.length > 30')
+    page.wait(f'document.querySelector("{LAST}")?.innerText.length > {length + 100} || {FINISHED}', 10)
+    questions = page.eval('[...document.querySelectorAll(".message.user .body")].map(e => e.innerText)')
+    time.sleep(1.2)  # a save is due each second
+    running = page.eval(RUNNING)
+    s.kill()
+    check('the page says that the server is gone', not running or page.wait('document.querySelector(".status:not([hidden])")?.innerText.includes("Reconnecting")', 10))
+    began = time.monotonic()
+    s.start()
+    up = time.monotonic() - began
+    check('the page finds it again', page.wait(f'{FINISHED}', 20))
+    if running:
+        check('the cut answer says so', page.wait('[...document.querySelectorAll(".status")].some(e => e.innerText.includes("Interrupted"))'))
+        check('and kept its text', len(page.text(LAST)) > 30)
+    check('the questions are all there', page.eval('[...document.querySelectorAll(".message.user .body")].map(e => e.innerText)') == questions)
+    print(f'up again after {up:.1f} s', file=sys.stderr)
+
+
+RICH = r'''Some *emphasis*, **strong**, `code <b>`, a [link](https://example.org), a [bad one](javascript:alert(1)), <img src=x onerror="window.bad=1"> and <script>window.bad=1</script>.
+
+| Name | Value |
+|------|------:|
+| $\pi$ | 3.14159 |
+| e | 2.71828 |
+
+Inline \(a^2 + b^2 = c^2\), and money: $5 and $6.
+
+$$\int_0^\infty e^{-x^2}\,dx = \frac{\sqrt{\pi}}{2}$$
+
+\[
+\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}
+\]
+
+```python
+def fib(n):
+    """Return the n-th number."""
+    return n if n < 2 else fib(n - 1) + fib(n - 2)  # <b>slow</b>
+```
+
+1. one
+   - nested
+2. two
+
+> A quote
+
+![picture](https://example.com/a.png)
+'''
+HOSTILE = (r'$\def\x{\x\x}\x$ $\href{javascript:alert(1)}{x}$ $\includegraphics{https://example.com/x}$ $\htmlClass{a}{b}$ '
+           r'$\newcommand{\a}{\a\a}\a$ $\color{red;background:url(https://example.com/y)}x$ $' + r'\frac{' * 300 + '1' + '}{2}' * 300 + '$ $'
+           + 'x^{' * 900 + '1' + '}' * 900 + '$\n\n' + '>' * 3000 + ' deep\n\n' + '[' * 3000 + '\n\n' + '*a ' * 2000 + '\n\n'
+           + '<svg onload="window.bad=1"><a href="javascript:window.bad=1">x</a></svg>\n\n[x](data:text/html,x) [y](vbscript:x) &lt;b&gt; &#x3c;i&#x3e;')
+
+
+def imported(s, text, thinking='', title='Imported', info=None):
+    s.call('POST', 'api/ui/import', {'format': 'hadal-chats', 'version': 1, 'chats': [{
+        'title': title, 'system': '', 'pinned': False, 'head': 2, 'messages': [
+            {'id': 1, 'parent': None, 'role': 'user', 'text': 'Show me'},
+            {'id': 2, 'parent': 1, 'role': 'assistant', 'text': text, 'thinking': thinking, 'state': 'done', 'info': info or {}}]}]})
+    return s.call('GET', 'api/ui/chats?offset=0')[0]['id']
+
+
+def rich_text(s, page):
+    chat = imported(s, RICH, 'First I **think**.\n\nThen I know.', 'Rich text', {'think_ms': 12000, 'gen_tok': 90, 'gen_ms': 9000, 'prompt_tok': 30, 'cached_tok': 10, 'thinking_tok': 8})
+    page.go(s.url + '#' + str(chat))
+    check('thinking is folded', page.wait('document.querySelector("details.thinking")?.open === false'))
+    check('and says how long it took', page.text('.thinking summary').startswith('Thought for 12 s'))
+    check('formulas are set', page.wait('document.querySelectorAll(".body .katex math").length === 4', 10), page.eval('document.querySelectorAll(".body .katex").length'))
+    check('with styles of their own', page.eval('[...document.querySelectorAll(".katex-html span")].some(e => e.style.height)'))
+    check('code is coloured', page.wait('document.querySelector(".code .hljs-keyword")?.textContent === "def"', 10))
+    check('and is whole', page.eval('document.querySelector(".code code").textContent').count('\n') == 2)
+    check('a table', page.eval('document.querySelectorAll(".body table td").length') == 4)
+    check('money is not a formula', '$5 and $6' in page.text('.body:not(.user .body)') or '$5 and $6' in page.text('.message.assistant .body'))
+    check('a link opens apart', page.eval('(e => e.target === "_blank" && e.rel.includes("noopener"))(document.querySelector(".body a"))'))
+    check('HTML is text', page.eval('!document.querySelector(".body img, .body script") && !window.bad') and '<img src=x' in page.text('.message.assistant .body'))
+    check('no link runs anything', page.eval('[...document.querySelectorAll(".body a")].every(a => /^https?:/.test(a.href))'))
+    page.click('.thinking summary')
+    check('thinking opens by hand', page.wait('document.querySelector("details.thinking").open'))
+    shot(page, 'page-rich')
+    page.media(dark=True)
+    shot(page, 'page-dark')
+    check('dark', page.eval('getComputedStyle(document.body).backgroundColor') == 'rgb(20, 22, 27)')
+    contrast(page, 'dark')
+    page.media(dark=False)
+    contrast(page, 'light')
+
+
+def hostile_text(s, page):
+    chat = imported(s, HOSTILE, HOSTILE, 'Hostile')
+    began = time.monotonic()
+    page.go(s.url + '#' + str(chat))
+    check('hostile text is shown', page.wait('document.querySelector(".message.assistant .body")?.innerText.length > 100', 15))
+    page.eval('new Promise(r => setTimeout(r, 1500))')
+    check('the page answers', page.eval('1 + 1') == 2, f'{time.monotonic() - began:.1f} s')
+    check('nothing of it ran', page.eval('!window.bad'))
+    check('no dangerous link or attribute', page.eval('''![...document.querySelectorAll(".message *")].some(e => [...e.attributes].some(a =>
+        /^on/.test(a.name) || (["href", "src"].includes(a.name) && !/^https?:/.test(a.value)) || /url\\(/.test(a.value)))'''))
+
+
+def live_thinking(s, page):
+    """Events given to a message of the page's own: the model here does not think."""
+    page.go(s.url)
+    r = page.eval('''(async () => {
+        const src = performance.getEntriesByType('resource').map(e => e.name).find(n => /message-/.test(n));
+        const { MessageView } = await import(src);
+        const m = { id: 1, role: 'assistant', text: '', thinking: '', state: 'running', info: {} }, v = new MessageView(m, {}), out = [];
+        const frame = () => new Promise(r => requestAnimationFrame(() => setTimeout(r, 0)));
+        document.querySelector('#log').append(v.el);
+        v.event({ t: 'queue', position: 3 }); out.push(v.status.innerText);
+        v.event({ t: 'prefill', done: 1024, total: 4096 }); out.push(v.status.innerText);
+        v.event({ t: 'think', d: 'Let me see. ' }); await frame(); out.push(v.details.open, v.summary.innerText, v.el.getAttribute('aria-busy'));
+        v.event({ t: 'text', d: 'Here ' }); await frame(); out.push(v.details.open, v.body.innerText.trim());
+        v.event({ t: 'text', d: 'it **is**' }); await frame(); const first = v.body.firstChild; v.event({ t: 'text', d: '.\\n\\nNext\\n\\nAnd\\n\\nmore' }); await frame();
+        out.push(v.body.querySelectorAll('p').length);
+        v.event({ t: 'lost' }); out.push(v.status.innerText);
+        v.event({ t: 'done', message: { id: 1, state: 'done', info: { think_ms: 61000, thinking_tok: 4 } } }); out.push(v.summary.innerText, v.thought.textContent, v.el.getAttribute('aria-busy'));
+        v.el.remove();
+        return out; })()''')
+    want = ['Waiting: 3 requests are before yours', 'Reading: 1,024 of 4,096 tokens', True, 'Thinking…', 'true', False, 'Here', 4, 'Connection lost. Reconnecting…']
+    check('thinking opens while it runs and folds after', r[:9] == want, r)
+    check('and tells its time', r[9].startswith('Thought for 1 min 1 s') and r[10].strip() == 'Let me see.' and r[11] == 'false', r[9:])
+
+
+def list_of_chats(s, page):
+    page.go(s.url)
+    page.key('k', cdp.CTRL)
+    check('Ctrl+K goes to the search', page.eval('document.activeElement.id') == 'search')
+    page.type('capital fra')
+    check('it finds', page.wait('document.querySelector(".found mark")?.textContent.toLowerCase().includes("capital")'))
+    page.key('ArrowDown')
+    page.key('Enter')
+    check('and opens', page.wait('document.querySelector(".message.user .body")?.innerText.includes("capital")'))
+    page.eval('document.querySelector("#search").value = ""; document.querySelector("#search").dispatchEvent(new Event("input"))')
+    row = '#list li:has([aria-current])'
+    check('without words the list is back', page.wait(f'document.querySelector("{row} .chat-more")'))
+    page.click(f'{row} .chat-more')
+    check('its menu has the focus', page.wait('document.activeElement.getAttribute("role") === "menuitem"'))
+    page.key('Enter')
+    check('a name is asked for', page.wait('document.querySelector("dialog[open] input")'))
+    page.eval('document.querySelector("dialog input").select()')
+    page.type('Capitals <b>of</b> Europe')
+    page.key('Enter')
+    check('renamed', page.wait(f'document.querySelector("{row}")?.innerText.includes("<b>of</b>")') and page.text('#title') == 'Capitals <b>of</b> Europe')
+    page.click(f'{row} .chat-more')
+    page.key('ArrowDown')
+    page.key('Enter')
+    check('pinned', page.wait('document.querySelector("#list h2")?.innerText === "Pinned"'))
+    n = page.eval('document.querySelectorAll("#list li").length')
+    page.click('#list ul:last-of-type li:last-of-type .chat-more')
+    page.key('ArrowUp')
+    page.key('Enter')
+    check('deleting asks', page.wait('document.querySelector("dialog[open] .danger")'))
+    page.key('Escape')
+    page.wait('!document.querySelector("dialog[open]")')
+    check('and can be left', page.eval('document.querySelectorAll("#list li").length') == n)
+    page.click('#list ul:last-of-type li:last-of-type .chat-more')
+    page.key('ArrowUp')
+    page.key('Enter')
+    page.wait('document.querySelector("dialog[open] .danger")')
+    page.click('dialog .danger')
+    check('deleted', page.wait(f'document.querySelectorAll("#list li").length === {n - 1}'))
+    shot(page, 'page-list')
+
+
+def settings(s, page):
+    page.click('#new')
+    page.click('#settings')
+    page.wait('document.querySelector("dialog.settings[open]")')
+    check('defaults are shown', page.eval('document.querySelector("#set-temperature").placeholder !== ""'))
+    shot(page, 'page-settings')
+    page.eval('document.querySelector("#set-system").focus()')
+    page.type('You are a pirate.')
+    page.eval('document.querySelector("#set-max_tokens").focus()')
+    page.type('5')
+    page.click('dialog .main-button')
+    check('saved', page.wait('!document.querySelector("dialog.settings")'))
+    check('the cap on tokens holds', ask(page, 'Tell me a long story about the sea.') and page.wait('document.querySelector(".message.assistant .status")?.innerText.includes("limit")'))
+    chat = page.eval('location.hash.slice(1)')
+    c = s.call('GET', 'api/ui/chats/' + chat)
+    check('settings are the chat\'s', c['system'] == 'You are a pirate.' and c['settings']['max_tokens'] == 5, c['settings'])
+    for bad in ({'settings': {'temperature': 99}}, {'settings': {'top_k': 1.5}}, {'title': ''}, {'head': 'x'}, []):
+        try:
+            s.call('POST', 'api/ui/chats/' + chat, bad)
+            check(f'{bad} is refused', False)
+        except urllib.error.HTTPError as e:
+            check(f'{bad} is refused', e.code in (400, 422), e.code)
+    page.click('#settings')
+    page.wait('document.querySelector("dialog.settings[open]")')
+    page.eval('(e => { e.value = "fr"; e.dispatchEvent(new Event("change")); })(document.querySelector("#set-language"))')
+    check('French', page.wait('document.querySelector("#new").innerText === "Nouvelle discussion"') and page.eval('document.documentElement.lang') == 'fr')
+    page.eval('localStorage.removeItem("lang")')
+
+
+def languages(s, browser):
+    page = browser.page()
+    page.go(s.url)
+    r = page.eval('''Promise.all(performance.getEntriesByType('resource').map(e => e.name).filter(n => /lang-/.test(n)).map(n => import(n))).then(all => all.map(m =>
+        Object.entries(m.default).map(([k, v]) => k + ' ' + (typeof v === 'string' ? v : v.other).match(/\\{\\w+\\}/g)?.sort())))''')
+    check('every language has every word, with the same values in it', len(r) == 3 and len(r[0]) > 90 and set(r[0]) == set(r[1]) == set(r[2]),
+          (set(r[0]) ^ set(r[1])) | (set(r[0]) ^ set(r[2])))
+    page.close()
+    for language, code, word in (('fr-FR,fr', 'fr', 'Nouvelle discussion'), ('zh-CN,zh', 'zh-Hans', '新对话'), ('de-DE', 'en', 'New chat')):
+        page = browser.page(language=language)
+        page.go(s.url)
+        check(f'{language}: the browser\'s language', page.text('#new') == word and page.eval('document.documentElement.lang') == code)
+        if code == 'fr':
+            check('fr: an answer', ask(page, 'Dis bonjour.') and 'jetons' in page.text('.message.assistant .facts'))
+            shot(page, 'page-french')
+        check(f'{language}: no problems', not page.problems, page.problems)
+        page.close()
+
+
+def phone(s, browser):
+    page = browser.page(width=360, height=640)
+    page.go(s.url)
+    wide = 'document.documentElement.scrollWidth <= 360 && document.querySelector("#log").scrollWidth <= 360'
+    check('360 px: nothing sticks out', page.eval(wide))
+    check('360 px: the list is away', page.eval('document.querySelector("#side").inert && getComputedStyle(document.querySelector("#side")).visibility === "hidden"'))
+    page.click('#open-side')
+    check('360 px: it opens', page.wait('getComputedStyle(document.querySelector("#side")).visibility === "visible"'))
+    shot(page, 'page-phone-list')
+    page.wait('document.querySelectorAll("#list a").length > 2')
+    page.click('#list li:has(a[title="Rich text"]) a')
+    check('360 px: and closes when a chat is opened', page.wait('document.querySelector("#side").inert && document.querySelector(".body .katex")'))
+    check('360 px: tables and code scroll inside', page.eval(wide))
+    check('360 px: things to touch are large enough', page.eval('''[...document.querySelectorAll("button")].filter(b => b.offsetParent).every(b => {
+        const r = b.getBoundingClientRect(); return r.width >= 24 && r.height >= 24; })'''))
+    page.eval('document.querySelector("#log").scrollTop = 0')
+    shot(page, 'page-phone')
+    page.size(550, 400)  # 1100 x 800 at 200 %
+    check('200 %: nothing sticks out', page.eval('document.documentElement.scrollWidth <= 550'))
+    check('phone: no problems', not page.problems, page.problems)
+    page.close()
+
+
+def keyboard(s, browser):
+    page = browser.page()
+    page.go(s.url)
+    page.eval('document.activeElement.blur()')
+    seen = []
+    for _ in range(40):
+        page.key('Tab')
+        seen.append(page.eval('document.activeElement.id || document.activeElement.className || document.activeElement.tagName'))
+    check('Tab reaches everything, the way to the field first', seen[1] == 'skip' and all(k in seen for k in ('close-side', 'new', 'search', 'log', 'ask')), seen)
+    page.eval('document.querySelector("#ask").focus()')
+    page.type('one')
+    page.key('Enter', cdp.SHIFT)
+    page.type('two')
+    check('Shift+Enter is a new line', page.eval('document.querySelector("#ask").value') == 'one\ntwo')
+    page.eval('document.querySelector("#ask").value = ""')
+    page.call('Input.imeSetComposition', {'text': '你', 'selectionStart': 1, 'selectionEnd': 1})
+    page.call('Input.dispatchKeyEvent', {'type': 'rawKeyDown', 'key': 'Enter', 'windowsVirtualKeyCode': 229})
+    time.sleep(.3)
+    check('Enter that chooses a character does not send', page.eval('!document.querySelector(".message")'))
+    page.type('你好')
+    check('the draft outlives a reload', page.eval('document.querySelector("#ask").value.length') > 0 and page.reload()
+          and page.wait('document.querySelector("#ask")?.value.includes("你好")'))
+    page.eval('document.querySelector("#ask").focus()')
+    page.key('Enter')
+    check('Enter sends', page.wait('document.querySelector(".message.user")') and page.wait(FINISHED, 60))
+    check('keyboard: no problems', not page.problems, page.problems)
+    page.close()
+
+
+CONTRAST = '''(() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const lum = ([r, g, b]) => { const f = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; return .2126 * f(r) + .7152 * f(g) + .0722 * f(b); };
+  const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] === 1) return c; } return [255, 255, 255]; };
+  const bad = [];
+  for (const e of document.querySelectorAll('body *')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) || !e.offsetParent || e.closest(':disabled, .hidden-label, .katex-mathml')) continue;
+    const s = getComputedStyle(e); if (s.visibility !== 'visible') continue;
+    let o = 1; for (let p = e; p; p = p.parentElement) o *= Number(getComputedStyle(p).opacity);
+    const g = ground(e), t = parse(s.color).slice(0, 3).map((v, i) => v * o + g[i] * (1 - o)), a = lum(t), b = lum(g);
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) bad.push([e.className || e.tagName, e.textContent.slice(0, 20), ratio.toFixed(2)]);
+  }
+  return bad.slice(0, 8); })()'''
+
+
+def contrast(page, theme):
+    bad = page.eval(CONTRAST)
+    check(f'{theme}: text stands out 4.5:1', not bad, bad)
+
+
+NAMES = '''(() => {
+  const bad = [];
+  const named = e => (e.getAttribute('aria-label') || e.innerText || e.labels?.[0]?.innerText || '').trim();
+  for (const e of document.querySelectorAll('button, a[href], input, textarea, select, summary, [role=menuitem]'))
+    if ((e.offsetParent || e.closest('dialog[open]')) && !named(e)) bad.push(e.outerHTML.slice(0, 80));
+  const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
+  if (new Set(ids).size !== ids.length) bad.push('an id twice');
+  for (const e of document.querySelectorAll('[aria-labelledby], [aria-describedby], [aria-controls]'))
+    for (const a of ['aria-labelledby', 'aria-describedby', 'aria-controls']) for (const id of (e.getAttribute(a) || '').split(' ')) if (id && !document.getElementById(id)) bad.push(`${a}=${id}`);
+  if (document.querySelectorAll('main').length !== 1 || document.querySelectorAll('nav').length !== 1 || document.querySelectorAll('h1').length !== 1) bad.push('landmarks');
+  if (!document.title || !document.documentElement.lang) bad.push('title or language');
+  for (const e of document.querySelectorAll('[tabindex]')) if (e.tabIndex > 0) bad.push('a tabindex above 0');
+  for (const e of document.querySelectorAll('[aria-hidden=true]')) if (e.querySelector('button, a[href], input') || e.matches('button')) bad.push('hidden from readers, but can have the focus');
+  return bad; })()'''
+
+
+def for_readers(s, page):
+    chat = next(c['id'] for c in s.call('GET', 'api/ui/chats?offset=0') if c['title'] == 'Rich text')
+    page.go(s.url + f'#{chat}')
+    page.wait('document.querySelector(".body .katex")')
+    bad = page.eval(NAMES)
+    check('everything that can be used has a name', not bad, bad)
+    roles = {n['role']['value'] for n in page.call('Accessibility.getFullAXTree')['nodes'] if not n.get('ignored')}
+    check('a reader sees landmarks, articles and formulas', {'main', 'navigation', 'search', 'article', 'heading', 'MathMLMath', 'table'} <= roles, roles)
+    page.click('#settings')
+    page.wait('document.querySelector("dialog.settings[open]")')
+    bad = page.eval(NAMES)
+    check('the settings, too', not bad, bad)
+    contrast(page, 'settings')
+    page.key('Escape')
+    axe = os.environ.get('HADAL_TEST_AXE')
+    if axe:
+        page.eval(open(axe, encoding='utf8').read())
+        r = page.eval('axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}).then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 120))]))')
+        check('axe-core finds nothing', not r, json.dumps(r, indent=1))
+
+
+def carrying(s):
+    everything = s.call('GET', 'api/ui/export?format=json')
+    n = len(everything['chats'])
+    check('an export of all', everything['format'] == 'hadal-chats' and n > 3)
+    check('comes in again', s.call('POST', 'api/ui/import', everything)['chats'] == n and len(s.call('GET', 'api/ui/export?format=json')['chats']) == 2 * n)
+    chat = next(c['id'] for c in everything['chats'] if c['title'] == 'Rich text')
+    with urllib.request.urlopen(f'{s.url}api/ui/export?format=md&chat={chat}') as f:
+        md = f.read().decode()
+        check('Markdown', f.headers['content-type'].startswith('text/markdown') and '# Rich text' in md and '> First I **think**.' in md and r'\int_0^\infty' in md)
+    copy = f'{s.folder}/copy.db'
+    r = subprocess.run([HADAL, 'backup', f'{s.folder}/chats.db', copy], capture_output=True, text=True)
+    check('a backup while it runs', r.returncode == 0 and os.path.getsize(copy) > 10000, r.stderr)
+
+
+def offline(s, page):
+    """The service worker opens the page without the server."""
+    page.go(s.url)
+    ready = page.eval('''navigator.serviceWorker.ready.then(async () => { for (let i = 0; i < 100; i++) {
+        if (await caches.match("/")) return true; await new Promise(r => setTimeout(r, 50)); } return false; })''')
+    check('the service worker is there', ready)
+    s.kill(signal.SIGINT)
+    page.problems.clear()
+    page.reload()
+    check('the page opens without the server, and says so', page.wait('document.querySelector(".toast.shown")?.innerText.includes("does not answer")', 10))
+    s.start()
+    check('and finds it', page.wait('!document.querySelector(".toast.shown") && document.querySelectorAll("#list a").length > 2', 10))
+    page.problems.clear()
+
+
+def main():
+    if not cdp.find_chromium() or not MODEL:
+        print('test_page_full: needs chromium (apt-get install chromium) and the default model', file=sys.stderr)
+        print('0 passed, 1 failed')
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        s, browser = Server(folder), None
+        try:
+            browser = cdp.Browser()
+            page = browser.page()
+            first_load(s, page)
+            assets(s)
+            for part in (conversation, versions, stop_and_go_on, rich_text, hostile_text, live_thinking, list_of_chats, settings, for_readers):
+                part(s, page)
+                check(f'{part.__name__}: no problems', not page.problems, page.problems[:5])
+                page.problems.clear()
+            languages(s, browser)
+            phone(s, browser)
+            keyboard(s, browser)
+            carrying(s)
+            check('no request to anybody else', all(u.startswith((s.url, 'data:', 'about:', 'blob:')) for u in page.requests), [u for u in page.requests if not u.startswith(s.url)][:3])
+            away(s, page)
+            offline(s, page)
+        finally:
+            if browser:
+                browser.close()
+            if s.process.poll() is None:
+                s.kill(signal.SIGINT)
+    print(f'{passed} passed, {failed} failed')
+    return failed != 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
