@@ -23,6 +23,7 @@ const hd_command *const hd_commands[] = {
     &hd_cmd_quantize,
     &hd_cmd_score,
     &hd_cmd_tokenize,
+    &hd_cmd_top,
     &hd_cmd_backup,
     &hd_cmd_completion,
     NULL, // ends the table
