@@ -179,7 +179,7 @@ static hd_h1_state request_line(hd_h1 *h, char *line)
     if (v[5] != '1' || v[7] > '1') return refuse(h, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
     size_t n = strlen(line);
     if (!all(line, n, is_token)) return refuse(h, 400, "request line: not a method");
-    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"}; // 405 where no row has it
     bool found = false;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) found |= strcmp(line, known[i]) == 0;
     if (!found) return refuse(h, 501, "a method that is not known here");

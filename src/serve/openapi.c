@@ -130,11 +130,22 @@ static json_t *field_schema(const hd_field *f)
     return j;
 }
 
-static json_t *schema_of(const body_schema *b)
+/* The names that will be answered, where not every name is. */
+static json_t *model_names(const hd_server *s)
+{
+    json_t *list = json_array();
+    json_array_append_new(list, json_null());
+    json_array_append_new(list, json_string(s->model_name));
+    for (int i = 0; i < s->n_alias; i++) json_array_append_new(list, json_string(s->alias[i].name));
+    return json_pack("{s:o}", "enum", list);
+}
+
+static json_t *schema_of(const body_schema *b, const hd_server *s)
 {
     json_t *properties = json_loads(b->properties, 0, NULL);
     for (const hd_field *f = b->fields; f && f->name && properties; f++)
         json_object_set_new(properties, f->name, field_schema(f));
+    if (!s->any_model && json_object_get(properties, "model")) json_object_set_new(properties, "model", model_names(s));
     json_t *j = json_pack("{s:s, s:o}", "type", "object", "properties", properties);
     if (j && b->required) json_object_set_new(j, "required", json_pack("[s]", b->required));
     return j;
@@ -158,7 +169,7 @@ static json_t *operation(size_t i, const char *version)
     for (int k = 0; k < n && k < (int)sizeof id; k++)
         if (strchr("/{}.", id[k])) id[k] = '_';
     json_t *replies = json_object(), *media = content("application/json", json_pack("{s:s}", "type", "object"));
-    if (rows[i].stream) json_object_set_new(media, rows[i].stream, json_pack("{s:{s:s}}", "schema", "type", "string"));
+    if (rows[i].stream) json_object_set_new(media, rows[i].stream, json_object());
     add_reply(replies, "200", "Done", media);
     for (size_t k = 0; k < sizeof errors / sizeof errors[0]; k++)
         add_reply(replies, errors[k][0], errors[k][1],
@@ -176,7 +187,7 @@ static json_t *operation(size_t i, const char *version)
     return op;
 }
 
-json_t *hd_openapi_json(void)
+json_t *hd_openapi_json(const hd_server *s)
 {
     static const char *const versions[] = {"/v1", "", "/beta"};
     json_t *paths = json_object(), *schemas = json_object();
@@ -188,7 +199,7 @@ json_t *hd_openapi_json(void)
             json_object_set_new(paths, path, json_pack("{s:o}", rows[i].method, operation(i, versions[v])));
         }
     }
-    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) json_object_set_new(schemas, bodies[i].name, schema_of(&bodies[i]));
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) json_object_set_new(schemas, bodies[i].name, schema_of(&bodies[i], s));
     json_object_set_new(schemas, "error",
                         json_pack("{s:s, s:[s], s:{s:{}}}", "type", "object", "required", "error", "properties", "error"));
     return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:o, s:{s:{s:s, s:s}}}, s:[{}, {s:[]}]}", "openapi", "3.1.0", "info", "title",
@@ -197,7 +208,7 @@ json_t *hd_openapi_json(void)
                      schemas, "securitySchemes", "key", "type", "http", "scheme", "bearer", "security", "key");
 }
 
-static void handle(hd_req *r) { hd_api_reply(r, 200, hd_openapi_json()); }
+static void handle(hd_req *r) { hd_api_reply(r, 200, hd_openapi_json(hd_server_of(r))); }
 
 const hd_route hd_routes_openapi[] = {
     {"GET", "/openapi.json", HD_RIGHT_ANYONE, 0, handle, hd_api_fail_openai, false},

@@ -526,7 +526,7 @@ static void test_logprobs(void)
 static void test_openapi(void)
 {
     const hd_route *const tables[] = {hd_routes_openai, hd_routes_anthropic, hd_routes_ollama, hd_routes_responses, hd_routes_openapi};
-    json_t *j = hd_openapi_json();
+    json_t *j = hd_openapi_json(&the_server);
     const json_t *paths = at(j, "paths");
     size_t n = 0;
     CHECK(paths != NULL);

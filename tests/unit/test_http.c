@@ -150,7 +150,7 @@ static const sample samples[] = {
     {"G(T / HTTP/1.1\r\n" H E, 400, "not a method"},
     {"get / HTTP/1.1\r\n" H E, 501, ""},
     {"CONNECT a:80 HTTP/1.1\r\n" H E, 501, ""},
-    {"TRACE / HTTP/1.1\r\n" H E, 501, ""},
+    {"TRACEX / HTTP/1.1\r\n" H E, 501, ""},
     {"GETT / HTTP/1.1\r\n" H E, 501, ""},
     {"\x16\x03\x01\x02", 400, "control"},
 
