@@ -167,7 +167,8 @@ static hd_status open_sched(serving *v, hd_err *err)
     hd_status st;
     const options *o = &v->o;
     char *dir = NULL;
-    if (o->disk_gb > 0) HD_TRY(cache_folder(&dir, v, err));
+    bool passing = o->port == 0 && !o->cache_dir; // another port at the next start: nobody would find what was kept
+    if (o->disk_gb > 0 && !passing) HD_TRY(cache_folder(&dir, v, err));
     hd_sched_opts so = {.max_queue = (int)o->queue,
                         .max_live = (int)o->parallel,
                         .park_dir = dir,
@@ -309,6 +310,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
 {
     hd_status st;
     serving *v = NULL;
+    char **words = NULL;
     int n = 0;
     HD_TRY(hd_alloc(&v, sizeof *v, err));
     options *o = &v->o;
@@ -349,10 +351,13 @@ static hd_status run(int argc, char **argv, hd_err *err)
         HD_MODEL_OPTS(o->load),
     };
     HD_TRY(hd_config_words(&v->argv, argc, argv, err));
-    HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], v->argv.n, v->argv.v, &n, err));
+    HD_TRY(hd_alloc_n(&words, (size_t)v->argv.n + 1, sizeof *words, err)); // parsing moves them about
+    for (int i = 0; i < v->argv.n; i++) words[i] = v->argv.v[i];
+    HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], v->argv.n, words, &n, err));
     if (n != 1) HD_TRY(hd_fail(err, HD_USAGE, "serve: one model is needed: hadal serve MODEL"));
-    HD_TRY(serve(v, v->argv.v[1], err));
+    HD_TRY(serve(v, words[1], err));
 fail:
+    free(words);
     if (v) {
         hd_words_free(&v->argv);
         hd_words_free(&v->keys);
@@ -386,7 +391,7 @@ const hd_command hd_cmd_serve = {
             "      --sessions N         conversations of full length the cache has room for; default 4\n"
             "      --parallel N         answers in one pass of the model; default 64\n"
             "      --queue N            requests that may wait for a place; default 256\n"
-            "      --cache-dir DIR      where prompts are kept across restarts; default: in ~/.cache/hadal\n"
+            "      --cache-dir DIR      where prompts are kept across restarts; default: in ~/.cache/hadal, by port\n"
             "      --cache-gb N         of them at most; default 4, 0: keep none\n"
             "      --chats FILE         the page's conversations; default: in ~/.local/state/hadal\n"
             "      --no-chats           keep none\n"
