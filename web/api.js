@@ -15,23 +15,23 @@ async function failure(r) {
   return new ApiError(r.status, e.message || r.statusText || String(r.status), e.code, Number(r.headers.get('retry-after')) || 0);
 }
 
-// A server with API keys wants one from the page as well: it is asked for once, and kept by this browser.  A link may bring it
-// (#key=...), as the code for a phone does.
-if (location.hash.startsWith('#key=')) {
-  localStorage.setItem('key', decodeURIComponent(location.hash.slice(5)));
-  history.replaceState(null, '', location.pathname);
-}
+// A server with API keys wants one from the page as well: it is asked for once, and exchanged for a cookie.  Where a one-time link lets people
+// in (hadal serve --lan) there is nothing to type, and the server's own words say so.
 export const hooks = { askKey: async () => null };
 
+async function logIn() {
+  const key = await hooks.askKey();
+  if (!key) return false;
+  const r = await fetch('/login', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ key }) });
+  return r.ok || logIn();
+}
+
 async function send(path, options) {
-  for (;;) {
-    const key = localStorage.getItem('key');
-    const r = await fetch(path, { ...options, headers: { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) } });
-    if (r.status !== 401) return r;
-    const typed = await hooks.askKey();
-    if (!typed) return r;
-    localStorage.setItem('key', typed);
-  }
+  const r = await fetch(path, options);
+  if (r.status !== 401) return r;
+  const body = await r.clone().json().catch(() => null);
+  if (!/API key/.test(body?.error?.message || '') || !(await logIn())) return r;
+  return fetch(path, options);
 }
 
 async function call(method, path, body) {

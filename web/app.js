@@ -47,7 +47,7 @@ function error(e) {
   else if (e.status === 503 && e.code === 'store') notice(t('storeFailed', { why: e.message }), true);
   else if (e.status === 503 || e.status === 429) notice(t('busy', { time: t('seconds', { n: e.retryAfter || 5 }) }));
   else if (e.status === 404) notice(t('notFound'));
-  else if (e.status === 401) notice(t('keyNeeded'), true);
+  else if (e.status === 401) notice(e.message, true);
   else notice(`${t('errorTitle')}: ${e.message}`);
 }
 // The server is gone: say so, and look for it until it is back.

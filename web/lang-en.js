@@ -19,5 +19,5 @@ export default {
   language: 'Language', asBrowser: 'As the browser', exportAll: 'Export all chats', importChats: 'Import chats', imported: { one: '{n} chat imported', other: '{n} chats imported' }, removeAll: 'Delete all chats',
   removeAllAsk: 'Delete all chats?', model: 'Model', close: 'Close', newest: 'Scroll to the end', shortcuts: 'Keys', keyList: 'Enter: send · Shift+Enter: new line · Esc: stop · Ctrl+K: search · ↑ in the empty field: edit the last question · Ctrl+Shift+O: new chat',
   code: 'code', mathSource: 'formula', notFound: 'This chat does not exist (any more).', answerDone: 'Answer finished', errorTitle: 'That did not work', storeFailed: 'The server cannot save: {why}', image: 'Image',
-  askKey: 'API key of this server', keyNeeded: 'This server asks for an API key. Reload the page to give it.', unsaved: 'The server could not save this answer: {why}',
+  askKey: 'API key of this server', unsaved: 'The server could not save this answer: {why}',
 };

@@ -17,5 +17,5 @@ export default {
   imported: { one: '{n} discussion importée', other: '{n} discussions importées' }, removeAll: 'Supprimer toutes les discussions', removeAllAsk: 'Supprimer toutes les discussions ?', model: 'Modèle', close: 'Fermer',
   newest: 'Aller à la fin', shortcuts: 'Touches', keyList: 'Entrée : envoyer · Maj+Entrée : nouvelle ligne · Échap : arrêter · Ctrl+K : rechercher · ↑ dans le champ vide : modifier la dernière question · Ctrl+Maj+O : nouvelle discussion',
   code: 'code', mathSource: 'formule', notFound: 'Cette discussion n’existe pas (ou plus).', answerDone: 'Réponse terminée', errorTitle: 'Cela n’a pas marché', storeFailed: 'Le serveur ne peut pas enregistrer : {why}', image: 'Image',
-  askKey: 'Clé d’API de ce serveur', keyNeeded: 'Ce serveur demande une clé d’API. Rechargez la page pour la donner.', unsaved: 'Le serveur n’a pas pu enregistrer cette réponse : {why}',
+  askKey: 'Clé d’API de ce serveur', unsaved: 'Le serveur n’a pas pu enregistrer cette réponse : {why}',
 };

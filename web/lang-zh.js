@@ -12,5 +12,5 @@ export default {
   importChats: '导入对话', imported: { other: '已导入 {n} 个对话' }, removeAll: '删除全部对话', removeAllAsk: '删除全部对话？', model: '模型', close: '关闭', newest: '滚动到末尾', shortcuts: '快捷键',
   keyList: 'Enter：发送 · Shift+Enter：换行 · Esc：停止 · Ctrl+K：搜索 · 空输入框中 ↑：编辑上一个问题 · Ctrl+Shift+O：新对话', code: '代码', mathSource: '公式', notFound: '此对话不存在或已删除。', answerDone: '回答完成',
   errorTitle: '操作没有成功', storeFailed: '服务器无法保存：{why}', image: '图片',
-  askKey: '此服务器的 API 密钥', keyNeeded: '此服务器需要 API 密钥。请重新加载页面后输入。', unsaved: '服务器无法保存此回答：{why}',
+  askKey: '此服务器的 API 密钥', unsaved: '服务器无法保存此回答：{why}',
 };

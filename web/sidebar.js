@@ -137,7 +137,7 @@ export class Sidebar {
       } catch (e) {
         this.hooks.error(e);
       }
-      this.focusRow(c.id, true);
+      if (!this.menu) this.focusRow(c.id, true);
     } }, label);
     const el = h('div', { class: 'menu', role: 'menu', 'aria-label': t('chatMenu', { title: c.title }) },
       item(t('rename'), async () => {
