@@ -122,7 +122,7 @@ static int32_t literal(reader *r)
         int n = hd_utf8_put(c, character(r));
         if (good(r)) r->b->st = hd_buf_add(&s, c, (size_t)n, r->b->err);
     }
-    r->at++;
+    take(r, "\"");
     int32_t node = hd_node_literal(r->b, s.data ? s.data : "", s.len);
     hd_buf_free(&s);
     return node;
@@ -146,7 +146,7 @@ static int32_t class(reader *r)
         }
         hd_chars_add(&c, lo, hi);
     }
-    r->at++;
+    take(r, "]");
     if (not) hd_chars_not(&c);
     return hd_node_chars(r->b, &c, false);
 }

@@ -69,7 +69,7 @@ static void not_negative(hd_schema *s, int32_t alt, int64_t lo, int64_t hi, int 
     digits d = {.s = s, .point = point};
     int64_t first = 0, last = 9;
     for (int i = 0; i < point; i++) last = last * 10 + 9;
-    for (d.n = point + 1; d.n <= DIGITS; d.n++, first = last + 1, last = last * 10 + 9) {
+    for (d.n = point + 1; d.n <= DIGITS; d.n++, first = last + 1, last = last < MOST_WHOLE ? last * 10 + 9 : last) {
         int64_t a = lo > first ? lo : first, b = hi < last ? hi : last;
         if (a > b) continue;
         spell(d.lo, a, d.n);

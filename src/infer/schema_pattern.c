@@ -151,7 +151,7 @@ static void class(reader *r, hd_chars *c)
         }
         hd_chars_add(c, lo, hi);
     }
-    r->at++;
+    take(r, ']');
     if (not && ascii) hd_chars_add(c, 0x80, 0x10FFFF);
     if (not) hd_chars_not(c);
 }

@@ -70,6 +70,7 @@ static void test_refused(void)
         {"root ::= b", HD_FORMAT, "no rule b"},
         {"root ::= \"x", HD_FORMAT, "line 1, column"},
         {"root ::= [a", HD_FORMAT, "closing ]"},
+        {"root ::= (\"a\"c\")?", HD_FORMAT, "closing \""},
         {"root ::= (\"a\"", HD_FORMAT, "closing )"},
         {"root ::= \"a\")", HD_FORMAT, "end of the rule"},
         {"root ::= [z-a]", HD_FORMAT, "backwards"},
