@@ -245,20 +245,30 @@ static bool same_address(const uint8_t a[16], const uint8_t b[16])
     return memcmp(a, b, memcmp(a, v4, 12) == 0 ? 16 : 8) == 0;
 }
 
-/* Room for one more?  A connection that waits between requests makes place. */
+/* Of two connections that nobody would miss, the one to go: between requests before an unfinished head, then the older. */
+static hd_conn *spare(hd_conn *a, hd_conn *b)
+{
+    bool waits = (b->phase == HD_AT_IDLE || b->phase == HD_AT_HEAD) && n_out(b) == 0;
+    if (!waits) return a;
+    if (!a || (a->phase == HD_AT_HEAD && b->phase == HD_AT_IDLE)) return b;
+    return a->phase == b->phase && b->deadline < a->deadline ? b : a;
+}
+
+/* Room for one more?  When all places are taken somebody makes place who asks nothing, or is slow to: an honest head is
+ * whole within milliseconds, so that a crowd of slow ones keeps nobody out. */
 static bool admit(hd_net *n, const uint8_t addr[16], bool trusted)
 {
     int same = 0;
-    hd_conn *idle = NULL;
+    hd_conn *out = NULL;
     for (hd_conn *c = n->conns; c; c = c->next) {
         same += same_address(c->addr, addr);
-        if (c->phase == HD_AT_IDLE && !c->req && n_out(c) == 0 && (!idle || c->deadline < idle->deadline)) idle = c;
+        out = spare(out, c);
     }
     if (!trusted && same >= n->o.max_conns_per_ip) return hd_metrics_refused(n->metrics, HD_REFUSED_ADDRESS), false;
     if (n->n_conns < n->o.max_conns) return true;
     hd_metrics_refused(n->metrics, HD_REFUSED_FULL);
-    if (!idle) return false;
-    hd_conn_close(idle);
+    if (!out) return false;
+    hd_conn_close(out);
     return true;
 }
 

@@ -514,6 +514,20 @@ static void many(void)
     for (int i = 0; i < 12; i++) close(fd[i]);
 }
 
+/* All places taken by those who never finish their heads: who does is served. */
+static void crowded(void)
+{
+    int fd[40], n_served = 0;
+    for (int i = 0; i < 40; i++) say(fd[i] = dial(), "GET /ok HTTP/1.1\r\nX");
+    for (int i = 0; i < 5; i++) n_served += strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "\r\n\r\nfine") != NULL;
+    CHECK(n_served == 5, "%d", n_served);
+    for (int i = 0; i < 40; i++) close(fd[i]);
+    for (int i = 0; i < 16; i++) say(fd[i] = dial(), "GET /wait HTTP/1.1\r\n" H "\r\n"); // these are being served
+    usleep(100000);
+    CHECK(strcmp(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "") == 0, "%s", got);
+    for (int i = 0; i < 16; i++) close(fd[i]);
+}
+
 static void operators(void)
 {
     int fd = dial_port(hd_net_operator_port(net));
@@ -573,6 +587,9 @@ int main(void)
     start((hd_net_opts){.api_key_hashes = keys, .trusted_proxies = proxies});
     rights();
     logins();
+    stop();
+    start((hd_net_opts){.max_conns = 16});
+    crowded();
     stop();
     start((hd_net_opts){.trusted_proxies = proxies});
     users_behind_a_proxy();
