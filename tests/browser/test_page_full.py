@@ -360,7 +360,7 @@ def list_of_chats(s, page):
     page.key('ArrowUp')
     page.key('Enter')
     page.wait('document.querySelector("dialog[open] .danger")')
-    page.click('dialog .danger')
+    page.click('dialog[open] .danger')
     check('deleted', page.wait(f'document.querySelectorAll("#list li").length === {n - 1}'))
     shot(page, 'page-list')
 
