@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """OpenAI's own Python client, unchanged, against the server: chat, streams, tools, schemas, errors, models, completions, Responses."""
 import json
+import threading
 
 import sdk
 
@@ -178,6 +179,24 @@ def responses(c):
     check(e and e.param == "previous_response_id", e)
 
 
+def busy(c):
+    """One answers, one waits, a third is refused for now; a client that tries again comes through once they have left."""
+    streams = [chat(c, stream=True, max_tokens=1500, temperature=1, logit_bias=no_end(c)) for _ in range(2)]
+    e = raises(openai.RateLimitError, lambda: chat(c), "a full queue")
+    if e:
+        check(int(e.response.headers["retry-after"]) >= 1 and e.response.headers["x-should-retry"] == "true", e.response.headers)
+    timer = threading.Timer(0.3, lambda: [s.close() for s in streams])
+    timer.start()
+    check(chat(c.with_options(max_retries=4)).choices[0].message.content, "the second try")
+    timer.join()
+
+
+def no_end(c):
+    return {t: -100 for t in range(3)}  # what ends a text
+
+
+with sdk.Server("--alias", "tiny", "--parallel", "1", "--queue", "1") as server:
+    busy(openai.OpenAI(base_url=server.url, api_key="none", max_retries=0))
 with sdk.Server("--alias", "tiny") as server:
     client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
     said = whole(client)
