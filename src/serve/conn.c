@@ -8,6 +8,7 @@
  * (pipelining is served one after the other), and more than HD_PIPELINE of it ends the connection.  A client that reads
  * slowly has its queue grow to HD_BACKLOG at most, and must drain it at HD_WRITE_RATE at least. */
 #include <arpa/inet.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -245,24 +246,28 @@ static bool same_address(const uint8_t a[16], const uint8_t b[16])
     return memcmp(a, b, memcmp(a, v4, 12) == 0 ? 16 : 8) == 0;
 }
 
-/* Of two connections that nobody would miss, the one to go: between requests before an unfinished head, then the older. */
-static hd_conn *spare(hd_conn *a, hd_conn *b)
+/* How much a connection would be missed: one between requests least, then an unfinished head, the older the less, then a
+ * body, the slower the less.  One that is being answered is never cut: infinitely. */
+static double worth(hd_conn *c, double now)
 {
-    bool waits = (b->phase == HD_AT_IDLE || b->phase == HD_AT_HEAD) && n_out(b) == 0;
-    if (!waits) return a;
-    if (!a || (a->phase == HD_AT_HEAD && b->phase == HD_AT_IDLE)) return b;
-    return a->phase == b->phase && b->deadline < a->deadline ? b : a;
+    if (n_out(c) > 0 || c->closing) return INFINITY;
+    if (c->phase == HD_AT_IDLE) return c->deadline - now - 2e6;
+    if (c->phase == HD_AT_HEAD) return c->deadline - now - 1e6;
+    if (c->phase == HD_AT_BODY) return ((double)c->req->in.body.len + 1) / (now - c->t_body + 0.05);
+    return INFINITY;
 }
 
-/* Room for one more?  When all places are taken somebody makes place who asks nothing, or is slow to: an honest head is
+/* Room for one more?  When all places are taken somebody makes place who asks nothing, or is slow to: an honest request is
  * whole within milliseconds, so that a crowd of slow ones keeps nobody out. */
 static bool admit(hd_net *n, const uint8_t addr[16], bool trusted)
 {
     int same = 0;
+    double least = INFINITY, now = hd_now_s();
     hd_conn *out = NULL;
     for (hd_conn *c = n->conns; c; c = c->next) {
         same += same_address(c->addr, addr);
-        out = spare(out, c);
+        double w = n->n_conns < n->o.max_conns ? INFINITY : worth(c, now);
+        if (w < least) least = w, out = c;
     }
     if (!trusted && same >= n->o.max_conns_per_ip) return hd_metrics_refused(n->metrics, HD_REFUSED_ADDRESS), false;
     if (n->n_conns < n->o.max_conns) return true;

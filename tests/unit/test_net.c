@@ -514,11 +514,11 @@ static void many(void)
     for (int i = 0; i < 12; i++) close(fd[i]);
 }
 
-/* All places taken by those who never finish their heads: who does is served. */
+/* All places taken by those who never finish their requests: who does is served. */
 static void crowded(void)
 {
     int fd[40], n_served = 0;
-    for (int i = 0; i < 40; i++) say(fd[i] = dial(), "GET /ok HTTP/1.1\r\nX");
+    for (int i = 0; i < 40; i++) say(fd[i] = dial(), i % 2 ? "GET /ok HTTP/1.1\r\nX" : "POST /echo HTTP/1.1\r\n" H "Content-Length: 9\r\n\r\nx");
     for (int i = 0; i < 5; i++) n_served += strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "\r\n\r\nfine") != NULL;
     CHECK(n_served == 5, "%d", n_served);
     for (int i = 0; i < 40; i++) close(fd[i]);
