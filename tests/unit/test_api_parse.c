@@ -547,6 +547,46 @@ static void test_openapi(void)
     json_decref(j);
 }
 
+/* ---- Without memory ---- */
+
+static int64_t allocations_left = INT64_MAX;
+
+static void *scarce(size_t n) { return allocations_left-- > 0 ? malloc(n) : NULL; }
+
+/* JSON's n-th allocation fails and all after it, or that one alone: a request is answered all the same, whole or with an error, and
+ * what says that it is done is what it would have been. */
+static void test_no_memory(void)
+{
+    static const struct {
+        const hd_dialect *d;
+        const char *body;
+    } row[] = {
+        {&hd_dialect_chat, CHAT(TOOLS ", \"n\": 2")},
+        {&hd_dialect_chat, CHAT(TOOLS ", \"stream\": true, \"stream_options\": {\"include_usage\": true}")},
+        {&hd_dialect_anthropic, "{\"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}"},
+        {&hd_dialect_ollama_chat, "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}"},
+        {&hd_dialect_responses, "{\"input\": \"hi\", \"stream\": true}"},
+        {&hd_dialect_completion, "{\"prompt\": \"hi\"}"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        bool whole = false;
+        int n = 0;
+        json_set_alloc_funcs(scarce, free);
+        for (; n < 4000 && !whole; n += 1 + n / 50) {
+            allocations_left = n;
+            ask(row[i].d, row[i].body);
+            answer_all();
+            whole = allocations_left > 0;
+            allocations_left = INT64_MAX;
+            CHECK(the_req.over && the_req.status != 0, "%zu: allocation %d", i, n);
+            CHECK(the_req.status == 200 || the_req.status == 503, "%zu: allocation %d: %d", i, n, the_req.status);
+        }
+        json_set_alloc_funcs(malloc, free);
+        CHECK(whole && n > 20 && the_req.status == 200, "%zu: %d", i, n);
+        json_decref(strcmp(the_req.type, "application/json") == 0 ? reply() : events());
+    }
+}
+
 int main(void)
 {
     serve_tiny("deepseek-r1");
@@ -562,6 +602,7 @@ int main(void)
     test_tools();
     test_logprobs();
     test_openapi();
+    test_no_memory();
     forget_reply();
     hd_buf_free(&the_req.head);
     hd_buf_free(&the_req.out);
