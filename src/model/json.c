@@ -36,7 +36,7 @@ static void *noting_malloc(size_t n)
     return p;
 }
 
-static void note_refusals(void)
+void hd_json_note(void)
 {
     json_malloc_t take;
     json_free_t give;
@@ -44,6 +44,8 @@ static void note_refusals(void)
     if (take == malloc) json_set_alloc_funcs(noting_malloc, give);
     refused = false;
 }
+
+bool hd_json_refused(void) { return refused; }
 
 hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_values, const char *kind,
                         const char *where, hd_err *err)
@@ -53,7 +55,7 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
     if (!n) return hd_fail(err, HD_FORMAT, "%s: %s: nothing there, JSON expected", kind, where);
     if (count_values(text, n) > max_values)
         return hd_fail(err, HD_LIMIT, "%s: %s: more than %zu JSON values", kind, where, max_values);
-    note_refusals();
+    hd_json_note();
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &at);
     if (*out && !refused) return HD_OK;
     json_decref(*out);
@@ -66,7 +68,7 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
 hd_status hd_json_print_take(json_t *j, size_t flags, const char *what, hd_err *err)
 {
     hd_status st = HD_OK;
-    note_refusals();
+    hd_json_note();
     char *text = j ? json_dumps(j, flags) : NULL;
     if (!text || refused) st = hd_fail(err, HD_NOMEM, "%s: JSON: no memory", what);
     else if (puts(text) < 0) st = hd_fail_errno(err, "write: standard output");

@@ -10,6 +10,9 @@
 /* Parse all of text[0..n).  kind and where begin the message.  *out: release with json_decref. */
 hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_values, const char *kind,
                         const char *where, hd_err *err);
+/* Was memory refused to Jansson, on this thread, since hd_json_note?  Values that are built in between may lack a part. */
+void hd_json_note(void);
+bool hd_json_refused(void);
 /* Print j and a line's end on standard output, whole or not at all.  j: taken; NULL (it could not be made) is HD_NOMEM. */
 hd_status hd_json_print_take(json_t *j, size_t flags, const char *what, hd_err *err);
 

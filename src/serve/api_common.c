@@ -108,11 +108,11 @@ static void flush(exchange *x)
         hd_buf first = x->w.out;
         hd_buf_init(&x->w.out, first.max);
         begin(x);
-        if (x->w.out.len && !x->gone) hd_reply_write(x->r, x->w.out.data, x->w.out.len);
+        if (x->w.out.len && x->w.st == HD_OK && !x->gone) hd_reply_write(x->r, x->w.out.data, x->w.out.len);
         hd_buf_free(&x->w.out);
         x->w.out = first;
     }
-    if (!x->gone) hd_reply_write(x->r, x->w.out.data, x->w.out.len);
+    if (!x->gone && x->w.st == HD_OK) hd_reply_write(x->r, x->w.out.data, x->w.out.len);
     hd_buf_clear(&x->w.out);
     x->quiet = false;
 }
@@ -176,6 +176,7 @@ static void finish(exchange *x)
     if (!x->q.stream) {
         if (x->w.failed) hd_writer_put(&x->w, "", x->w.d->error(&x->w.why, hd_req_id(x->r)), "\n");
         else hd_writer_whole(&x->w);
+        if (x->w.st != HD_OK) hd_buf_clear(&x->w.out);
         if (!x->begun && x->w.st == HD_OK) {
             hd_reply(x->r, 200, "application/json", x->w.out.data, x->w.out.len);
             return;
@@ -205,7 +206,7 @@ static void on_event(void *arg, const hd_job_event *e)
         snprintf(text, sizeof text, ": prefill %lld/%lld\n\n", (long long)e->done_tok, (long long)e->total_tok);
         comment(x, text);
     }
-    if (x->q.stream && !(x->w.failed && !x->begun)) flush(x);
+    if (x->q.stream && x->w.st == HD_OK && !(x->w.failed && !x->begun)) flush(x);
     if (!x->over && (hd_writer_done(&x->w) || x->w.st != HD_OK)) finish(x);
     x->busy = false;
     if (x->over) release(x);

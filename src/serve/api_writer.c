@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/utf8.h"
+#include "model/json.h"
 #include "model/tokenizer.h"
 #include "serve/api.h"
 
@@ -194,7 +195,10 @@ void hd_writer_close(hd_writer *w)
 
 void hd_writer_begin(hd_writer *w)
 {
-    if (w->q->stream && w->d->begin) w->d->begin(w);
+    if (!w->q->stream || !w->d->begin) return;
+    hd_json_note();
+    w->d->begin(w);
+    if (hd_json_refused()) note(w, hd_fail(&w->err, HD_NOMEM, "reply: no memory"));
 }
 
 static void take_text(hd_writer *w, int i, const hd_job_event *e)
@@ -236,6 +240,7 @@ void hd_writer_event(hd_writer *w, int i, const hd_job_event *e)
 {
     hd_api_error why = {0};
     if (w->failed) return;
+    hd_json_note();
     switch (e->kind) {
     case HD_JOB_QUEUED:
     case HD_JOB_PREFILL: break;
@@ -253,9 +258,15 @@ void hd_writer_event(hd_writer *w, int i, const hd_job_event *e)
         hd_writer_fail(w, &why);
         break;
     }
+    if (hd_json_refused()) note(w, hd_fail(&w->err, HD_NOMEM, "reply: no memory"));
 }
 
-void hd_writer_whole(hd_writer *w) { hd_writer_put(w, "", w->d->whole(w), "\n"); }
+void hd_writer_whole(hd_writer *w)
+{
+    hd_json_note();
+    hd_writer_put(w, "", w->d->whole(w), "\n");
+    if (hd_json_refused()) note(w, hd_fail(&w->err, HD_NOMEM, "reply: no memory"));
+}
 
 void hd_writer_fail(hd_writer *w, const hd_api_error *e)
 {
