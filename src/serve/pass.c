@@ -100,7 +100,7 @@ static int slice(const hd_sched *s)
 /* What is known of the prompts is found; what is not gets rows.  False: a job had to be given up, look again. */
 static bool plan(hd_sched *s)
 {
-    bool later[s->n_live];
+    bool later[s->n_live + 1]; // none may be left, and an array has a first
     hd_err err;
     int n_reading = 0, saying = 0;
     for (int i = 0; i < s->n_live; i++) saying += is_saying(s->live[i]);
