@@ -2,6 +2,7 @@
 """OpenAI's own Python client, unchanged, against the server: chat, streams, tools, schemas, errors, models, completions, Responses."""
 import json
 import threading
+from typing import Literal, Optional
 
 import sdk
 
@@ -137,6 +138,29 @@ def errors(c):
     raises(openai.APIStatusError, lambda: c.embeddings.create(model="tiny", input="x"), "embeddings")
 
 
+def helpers(c):
+    """The client's own ways to give a schema as a class."""
+    import pydantic
+
+    class Inner(pydantic.BaseModel):
+        x: int
+        maybe: Optional[int] = None
+
+    class Outer(pydantic.BaseModel):
+        inner: Inner
+        kind: Literal["a", "b"]
+
+    ask = {"model": "tiny", "messages": SAY, "max_tokens": 100, "temperature": 0}
+    r = c.chat.completions.parse(**ask, response_format=Outer)
+    check(isinstance(r.choices[0].message.parsed, Outer), r)
+    tool = openai.pydantic_function_tool(Inner, name="make")
+    with c.chat.completions.stream(**ask, tools=[tool], tool_choice="required") as s:
+        types = {e.type for e in s}
+        call = s.get_final_completion().choices[0].message.tool_calls[0]
+    check("tool_calls.function.arguments.done" in types and isinstance(call.function.parsed_arguments, Inner), (types, call))
+    check(isinstance(c.responses.parse(model="tiny", input="x", text_format=Inner, max_output_tokens=100).output_parsed, Inner))
+
+
 def models(c):
     names = [m.id for m in c.models.list()]
     check(len(names) == 2 and "tiny" in names, names)
@@ -203,6 +227,7 @@ with sdk.Server("--alias", "tiny") as server:
     streams(client, said)
     structured(client)
     tools(client)
+    helpers(client)
     errors(client)
     models(client)
     completions(client)
