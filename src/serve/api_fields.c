@@ -38,12 +38,14 @@ hd_status hd_refuse_nomem(hd_api_error *e)
 
 hd_status hd_refuse_for(hd_api_error *e, const hd_err *err, const char *param)
 {
+    bool named = param && strncmp(err->msg, param, strlen(param)) == 0; // by the message itself
     switch (err->code) {
     case HD_NOMEM: return hd_refuse_nomem(e);
     case HD_USAGE:
     case HD_FORMAT:
     case HD_LIMIT:
-    case HD_UNSUPPORTED: return hd_refuse(e, 422, "invalid_value", param, "%s%s%s", param ? param : "", param ? ": " : "", err->msg);
+    case HD_UNSUPPORTED: return hd_refuse(e, 422, "invalid_value", param, "%s%s%s", param && !named ? param : "",
+                                            param && !named ? ": " : "", err->msg);
     default: return hd_refuse(e, 500, "internal_error", NULL, "%s", err->msg);
     }
 }

@@ -556,7 +556,8 @@ const hd_route hd_routes_openai[] = {
     {"POST", "/completions", HD_RIGHT_API, HD_API_MAX_BODY, handle_completion, hd_api_fail_openai, true},
     {"GET", "/models", HD_RIGHT_API, 0, handle_models, hd_api_fail_openai, true},
     {"GET", "/models/{id}", HD_RIGHT_API, 0, handle_model, hd_api_fail_openai, true},
-    {"POST", "/tokenize", HD_RIGHT_API, HD_API_MAX_BODY, handle_tokenize, hd_api_fail_openai, true},
+    {"POST", "/tokenize", HD_RIGHT_API, 1 << 20, // more would keep others waiting
+      handle_tokenize, hd_api_fail_openai, true},
     {"POST", "/embeddings", HD_RIGHT_API, HD_API_MAX_BODY, handle_embeddings, hd_api_fail_openai, true},
     {0},
 };

@@ -130,7 +130,7 @@ fail:
 /* Reading megabytes only to find that they do not fit would keep everybody waiting: no text has so many bytes to a token. */
 static hd_status check_bytes(size_t n, const hd_server *s, const char *field, hd_api_error *e)
 {
-    enum { MOST_BYTES_A_TOK = 24, ALWAYS = 1 << 14 };
+    enum { MOST_BYTES_A_TOK = 16, ALWAYS = 1 << 14 };
     int64_t ctx = hd_engine_ctx_tok(s->engine);
     if (n < ALWAYS || n / MOST_BYTES_A_TOK < (size_t)ctx) return HD_OK;
     e->n_ctx = ctx;
