@@ -240,6 +240,7 @@ hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err)
     if (o->login_secret) memcpy(n->login_secret, o->login_secret, sizeof n->login_secret);
     else randombytes_buf(n->login_secret, sizeof n->login_secret);
     address_secret(n);
+    randombytes_buf(&n->run, sizeof n->run);
     hd_login_link(n);
     raise_files(n->o.max_conns + 128);
     HD_TRY(hd_guard_keys(n, err));

@@ -99,7 +99,7 @@ struct hd_net {
     hd_post *post;
     int n_post, cap_post;
     uint8_t secret[16];   // for hashes of addresses
-    uint64_t n_requests;
+    uint64_t run, n_requests; // run: random, so that ids of requests differ from run to run
     uint8_t login_secret[32];
     char once[33];
     uint8_t (*key)[32];   // SHA-256 of each key

@@ -51,10 +51,8 @@ hd_req *hd_req_new(hd_conn *c)
     r->t_begin = hd_now_s();
     hd_h1_init(&r->in);
     hd_buf_init(&r->extra, 8 << 10);
-    /* The number mixed with this run's secret: never twice in a run, and no help in guessing how many there are. */
-    uint64_t v = (++c->net->n_requests * 0x9e3779b97f4a7c15u), s;
-    memcpy(&s, c->net->secret, sizeof s);
-    v ^= s;
+    /* The number mixed with one of this run's own: never twice in a run, and no help in guessing how many there are. */
+    uint64_t v = ++c->net->n_requests * 0x9e3779b97f4a7c15u ^ c->net->run;
     memcpy(r->id, "req-", 4);
     for (int i = 0; i < 16; i++) r->id[4 + i] = digit[v >> (60 - 4 * i) & 15];
     r->user = 1;

@@ -568,6 +568,26 @@ static void stopping(void)
     close(idle);
 }
 
+/* The id of the request in `got`. */
+static void take_id(char out[32]) { snprintf(out, 32, "%.20s", strstr(got, "X-Request-Id: ") ? strstr(got, "X-Request-Id: ") + 14 : ""); }
+
+/* A log that goes on over a restart has no id twice. */
+static void ids_differ(void)
+{
+    static const uint8_t secret[32] = {1};
+    char id[3][32];
+    for (int i = 0; i < 2; i++) {
+        start((hd_net_opts){.login_secret = secret});
+        ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n");
+        take_id(id[i]);
+        ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n");
+        take_id(id[2]);
+        CHECK(strlen(id[i]) == 20 && strcmp(id[i], id[2]) != 0, "%s %s", id[i], id[2]);
+        stop();
+    }
+    CHECK(strcmp(id[0], id[1]) != 0, "%s", id[0]);
+}
+
 int main(void)
 {
     const char *const hosts[] = {"chat.example", NULL}, *const origins[] = {"https://app.example", NULL};
@@ -588,6 +608,7 @@ int main(void)
     rights();
     logins();
     stop();
+    ids_differ();
     start((hd_net_opts){.max_conns = 16});
     crowded();
     stop();
