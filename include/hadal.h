@@ -90,7 +90,7 @@ typedef struct {
     int n_threads;           // 0: the physical cores this process may use
     bool exact;              // f32 activations and sums: slow, for comparing
     bool no_pack;            // keep the file's own pages: less memory, slower, the same bits
-    const char *cache_type;  // "bf16" (NULL), "f16", "q8_0", "f32"
+    const char *cache_type;  // "bf16", "f16", "q8_0", "f32"; NULL: what suits the model, bf16 or f16
     int64_t ctx_tok;         // positions of one session; 0: what the model was made for and memory allows
     int n_sessions;          // sessions that can be full at once; 0: one
     const char *chat_format; // a name from the table of formats; NULL: told from the model's own template

@@ -159,7 +159,7 @@ fail:
 static hd_status run(int argc, char **argv, hd_err *err)
 {
     hd_status st;
-    options o = {.cache = "bf16"};
+    options o = {0};
     int n = 0;
     const hd_opt opts[] = {
         {"tokens", 0, HD_OPT_STR, &o.tokens, 0, 0},
@@ -190,12 +190,13 @@ static hd_status run(int argc, char **argv, hd_err *err)
     if (o.logits && o.ctx)
         return hd_fail(err, HD_USAGE, "score: --logits goes with one sequence, not with chunks (-c)");
     if (o.kl && (!o.ctx || o.exact)) return hd_fail(err, HD_USAGE, "score: --kl goes with -c and without --exact");
-    HD_TRY(hd_cache_type_named(&type, o.exact ? "f32" : o.cache, err));
+    if (o.cache || o.exact) HD_TRY(hd_cache_type_named(&type, o.exact ? "f32" : o.cache, err));
     HD_TRY(hd_hub_open_source(&s, argv[1], true, err));
     if (o.tokens) HD_TRY(ids_from_list(&ids, o.tokens, err));
     else HD_TRY(ids_from_text(&ids, &bos, s, &o, err));
     hd_model_opts mo = {.n_threads = (int)o.threads, .exact = o.exact, .pack = o.no_pack ? 0 : -1};
     HD_TRY(hd_model_open(&m, s, &mo, err));
+    if (!o.cache && !o.exact) type = hd_cache_default(hd_model_config(m));
     if (o.kl) HD_TRY(score_kl(m, type, s, &ids, bos, &o, err));
     else if (o.ctx) HD_TRY(score_chunks(m, type, &ids, bos, &o, err));
     else HD_TRY(score_ids(m, type, &ids, &o, err));
@@ -222,7 +223,7 @@ const hd_command hd_cmd_score = {
         "      --logits FILE      write a row of float32 logits for every id, [ids, vocabulary], native byte "
         "order\n"
         "      --exact            f32 activations, sums and cache: slow, for comparing\n"
-        "      --cache TYPE       bf16 (default), f16, q8_0, f32\n"
+        "      --cache TYPE       bf16, f16, q8_0 or f32; default: bf16, Qwen2 f16\n"
         "      --kl               with -c: the KL divergence from this model in f32 throughout, too\n"
         "      --slice N          rows of one pass (changes no bit of the result)\n"
         "      --no-bos           the text starts without the begin-of-sequence id\n"

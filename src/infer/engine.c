@@ -91,10 +91,12 @@ hd_status hd_engine_open(hd_engine **out, const char *path, const hd_engine_opts
     if (o->n_sessions < 0 || n_sessions > MAX_SESSIONS)
         return hd_fail(err, HD_USAGE, "engine: %d sessions: must be 0 to %d", o->n_sessions, MAX_SESSIONS);
     HD_TRY(hd_alloc(&e, sizeof *e, err));
-    HD_TRY(hd_cache_type_named(&e->cache_type, o->cache_type ? o->cache_type : o->exact ? "f32" : "bf16", err));
+    if (o->cache_type || o->exact)
+        HD_TRY(hd_cache_type_named(&e->cache_type, o->cache_type ? o->cache_type : "f32", err));
     HD_TRY(hd_source_open(&e->src, path, true, err));
     HD_TRY(hd_model_open(&e->model, e->src, &mo, err));
     e->n_vocab = hd_model_config(e->model)->n_vocab;
+    if (!o->cache_type && !o->exact) e->cache_type = hd_cache_default(hd_model_config(e->model));
     HD_TRY(open_text(e, o->chat_format, err));
     if (!o->no_pack) hd_source_release_all(e->src); // the vocabulary was copied
     HD_TRY(choose_context(e, o->ctx_tok, n_sessions, err));

@@ -49,6 +49,8 @@ hd_kv_shape hd_cache_shape(const hd_config *c, hd_cache_type type)
     return s;
 }
 
+hd_cache_type hd_cache_default(const hd_config *c) { return c->qkv_bias ? HD_CACHE_F16 : HD_CACHE_BF16; }
+
 hd_status hd_cache_type_named(hd_cache_type *out, const char *name, hd_err *err)
 {
     static const char *const names[HD_N_CACHE_TYPE] = {"f32", "f16", "bf16", "q8_0"};

@@ -12,6 +12,10 @@ typedef struct hd_seq hd_seq;
 /* A type by the name that people give it. */
 hd_status hd_cache_type_named(hd_cache_type *out, const char *name, hd_err *err);
 
+/* What a cache is unless told otherwise: bf16, which attention reads fastest; f16 where keys have biases (Qwen2), beside which
+ * bf16's 8 bits of mantissa lose what positions differ in. */
+hd_cache_type hd_cache_default(const hd_config *c);
+
 /* The layers' shapes under a configuration: n_layers + n_mtp of them. */
 hd_kv_shape hd_cache_shape(const hd_config *c, hd_cache_type type);
 size_t hd_cache_tok_bytes(const hd_config *c, hd_cache_type type); // bytes a position, all layers
