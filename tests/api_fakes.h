@@ -70,7 +70,10 @@ void hd_reply(hd_req *r, int status, const char *type, const void *body, size_t 
     r->over = true;
 }
 size_t hd_reply_backlog(const hd_req *r) { return 0; }
-void hd_req_fail(hd_req *r, int status, const char *code, const char *message) { hd_api_fail_openai(r, status, code, message); }
+void hd_req_fail(hd_req *r, int status, const char *code, const char *message)
+{
+    hd_api_fail_openai(r, status, code, message);
+}
 void hd_req_note(hd_req *r, int64_t prompt_tok, int64_t cached_tok, int64_t gen_tok) {}
 void hd_req_on_gone(hd_req *r, void (*fn)(void *arg), void *arg)
 {
@@ -156,7 +159,8 @@ static inline void serve_tiny(const char *chat_format)
 {
     static const hd_alias alias[] = {{"deepseek-reasoner", 1}, {"deepseek-chat", 0}};
     hd_engine_opts o = {.n_threads = 1, .ctx_tok = 2000, .n_sessions = 1, .chat_format = chat_format};
-    the_server = (hd_server){.model_name = "tiny", .created = 1700000000, .alias = alias, .n_alias = 2, .sched = (hd_sched *)jobs};
+    the_server = (hd_server){
+        .model_name = "tiny", .created = 1700000000, .alias = alias, .n_alias = 2, .sched = (hd_sched *)jobs};
     CHECK_OK(hd_engine_open(&the_server.engine, tiny_model(TINY_V3, 1), &o, &err));
     if (!the_server.engine) exit(hd_test_end());
     the_server.tok = hd_engine_tokenizer(the_server.engine, &err);

@@ -323,17 +323,23 @@ hd_status hd_automaton_flush(hd_automaton *a, uint32_t **keep, int n, hd_err *er
 {
     hd_status st;
     hd_automaton fresh = {0};
+    uint32_t *number = NULL;
+    HD_TRY(hd_alloc_n(&number, (size_t)n, sizeof *number, err));
     HD_TRY(hd_automaton_open(&fresh, a->p, err));
     for (int i = 0; i < n; i++) {
         const hd_state *s = &a->state[*keep[i]];
         fresh.n_found = 0;
         for (uint32_t k = 0; k < s->n; k++) HD_TRY(move_place(&fresh, a, a->place[s->first + k], err));
-        HD_TRY(state_of(&fresh, keep[i], err));
+        HD_TRY(state_of(&fresh, &number[i], err));
     }
+    for (int i = 0; i < n; i++) *keep[i] = number[i]; // only now that nothing can fail
+    fresh.work = a->work;
+    free(number);
     hd_automaton_close(a);
     *a = fresh;
     return HD_OK;
 fail:
+    free(number);
     hd_automaton_close(&fresh);
     return st;
 }

@@ -12,7 +12,7 @@ enum { MAX_CHAR = 0x10FFFF };
 
 void hd_chars_add(hd_chars *c, int32_t lo, int32_t hi)
 {
-    if (lo > hi) return;
+    if (lo < 0 || lo > hi) return; // what is wrong has been told already
     if (c->n == HD_CHARS_RANGES) hd_chars_sort(c); // overlaps may have taken room
     if (c->n == HD_CHARS_RANGES) {
         c->full = true;

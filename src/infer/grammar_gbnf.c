@@ -91,7 +91,7 @@ static int32_t character(reader *r)
     if (peek(r) != '\\') {
         r->at += (size_t)hd_utf8_next((const uint8_t *)r->text + r->at, r->n - r->at, &c);
         if (c < 0) bad(r, HD_FORMAT, "not valid UTF-8");
-        return c;
+        return c < 0 ? 0 : c;
     }
     r->at++;
     int e = peek(r);

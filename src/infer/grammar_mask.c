@@ -5,7 +5,7 @@
  * most k plain characters are taken whole when any k plain characters may follow, which is asked of the automaton
  * directly: all states it can be in after one such character, after two, ... until no new one comes.
  *
- * Measured for 151,643 words of Qwen2 on one core of a 2.5 GHz server: see doc/grammar.md. */
+ * What a mask costs is in doc/grammar.md. */
 #include <string.h>
 
 #include "infer/grammar_impl.h"

@@ -19,18 +19,18 @@ enum {
     HD_API_MAX_STOPS = 16,
     HD_API_MAX_BIAS = 1024,
     HD_API_MAX_MESSAGES = 10000,
-    HD_API_MAX_DEPTH = 256,          // levels of a request's JSON
-    HD_API_MAX_VALUES = 1 << 20,     // and values
-    HD_API_MAX_BODY = 16 << 20,      // bytes
-    HD_API_MAX_TOP = 20,             // top_logprobs
+    HD_API_MAX_DEPTH = 256,      // levels of a request's JSON
+    HD_API_MAX_VALUES = 1 << 20, // and values
+    HD_API_MAX_BODY = 16 << 20,  // bytes
+    HD_API_MAX_TOP = 20,         // top_logprobs
 };
 
 /* ---- Errors ---- */
 
 typedef struct {
-    int http;          // 400, 404, 422, 429, 501, 503 ...
-    const char *code;  // "invalid_value"; static
-    char param[96];    // the field that is wrong, or ""
+    int http;         // 400, 404, 422, 429, 501, 503 ...
+    const char *code; // "invalid_value"; static
+    char param[96];   // the field that is wrong, or ""
     char message[3000];
     int64_t n_prompt, n_ctx; // of a prompt that is too long; else 0
 } hd_api_error;
@@ -62,13 +62,13 @@ typedef struct {
 
     hd_message *msg; // a conversation; else a prompt
     int n_msg;
-    bool prefix;     // the last message is the answer's beginning
-    const char *prompt[HD_API_MAX_CHOICES]; // bare text
+    bool prefix;                                  // the last message is the answer's beginning
+    const char *prompt[HD_API_MAX_CHOICES];       // bare text
     const json_t *prompt_ids[HD_API_MAX_CHOICES]; // or ids
     int n_prompt;
     const char *suffix; // fill in the middle
     bool echo, raw;
-    bool load_only;     // ollama: nothing to answer
+    bool load_only; // ollama: nothing to answer
 
     bool stream, include_usage;
     int n;
@@ -117,10 +117,12 @@ typedef struct {
     size_t at; // offset in hd_chat_request
     const char *what;
 } hd_field;
-extern const hd_field hd_fields_openai[], hd_fields_anthropic[], hd_fields_ollama[], hd_fields_responses[]; // a row without a name ends it
+extern const hd_field hd_fields_openai[], hd_fields_anthropic[], hd_fields_ollama[],
+    hd_fields_responses[]; // a row without a name ends it
 
 /* Read those of the rows that o has; null counts as absent.  422 names what is of a wrong type or out of range. */
-hd_status hd_fields_read(void *into, const hd_field *row, const json_t *o, const char *prefix, hd_api_error *e);
+hd_status hd_fields_read(void *into, const hd_field *row, const json_t *o, const char *prefix,
+                         hd_api_error *e);
 /* One string (or null): *out stays as it is when there is none. */
 hd_status hd_field_string(const char **out, const json_t *o, const char *name, hd_api_error *e);
 hd_status hd_field_bool(bool *out, const json_t *o, const char *name, hd_api_error *e);
@@ -130,9 +132,11 @@ hd_status hd_field_bias(hd_chat_request *q, const json_t *o, hd_api_error *e);
 /* How long it may think: "none" ... "high". */
 hd_status hd_field_effort(hd_chat_request *q, const json_t *v, const char *name, hd_api_error *e);
 /* Content that is a string, or a list of text parts, or null (*out "").  what: "messages[3].content". */
-hd_status hd_field_content(hd_chat_request *q, const char **out, const json_t *v, const char *what, hd_api_error *e);
+hd_status hd_field_content(hd_chat_request *q, const char **out, const json_t *v, const char *what,
+                           hd_api_error *e);
 /* Functions as OpenAI lists them ({"type": "function", "function": {...}}); flat: Responses' and Anthropic's way. */
-hd_status hd_field_tools(hd_chat_request *q, const json_t *v, bool flat, const char *schema_key, hd_api_error *e);
+hd_status hd_field_tools(hd_chat_request *q, const json_t *v, bool flat, const char *schema_key,
+                         hd_api_error *e);
 /* A schema, or {"type": "json_object"} and its like. */
 hd_status hd_field_format(hd_chat_request *q, const json_t *v, const char *name, hd_api_error *e);
 /* Room for n messages. */
@@ -150,8 +154,8 @@ typedef struct hd_writer hd_writer;
 typedef struct {
     hd_writer *w; // which choice of which writer, for its parser
     int i;
-    hd_buf text, thinking;     // told so far (kept for whole replies, and by dialects that repeat it)
-    json_t *logprobs;          // list, not yet told of in a stream
+    hd_buf text, thinking; // told so far (kept for whole replies, and by dialects that repeat it)
+    json_t *logprobs;      // list, not yet told of in a stream
     json_t *logprobs_thinking;
     hd_call_out *call;
     int n_call;
@@ -168,7 +172,7 @@ struct hd_writer {
     const hd_tokenizer *tok; // for log-probabilities; may be NULL without them
     const char *id;          // of the request
     int64_t created;
-    bool reasoning_too;      // `reasoning` beside `reasoning_content`
+    bool reasoning_too; // `reasoning` beside `reasoning_content`
     hd_choice choice[HD_API_MAX_CHOICES];
     int n_choice, n_ended;
     int64_t prompt_tok, cached_tok;
@@ -176,15 +180,15 @@ struct hd_writer {
     hd_buf out;   // what is to be sent; the caller sends and clears it
     hd_status st; // the first failure silences the rest
     hd_err err;
-    bool failed;  // the answer ended with an error:
+    bool failed; // the answer ended with an error:
     hd_api_error why;
 
     int block, item, seq; // counters of the dialects that number their parts
     char block_kind;
 };
 
-void hd_writer_open(hd_writer *w, const hd_chat_request *q, const hd_tokenizer *tok, const char *id, int n_choice,
-                    int64_t prompt_tok);
+void hd_writer_open(hd_writer *w, const hd_chat_request *q, const hd_tokenizer *tok, const char *id,
+                    int n_choice, int64_t prompt_tok);
 void hd_writer_close(hd_writer *w);
 /* What a stream begins with. */
 void hd_writer_begin(hd_writer *w);
@@ -207,8 +211,8 @@ json_t *hd_timings(const hd_writer *w);
 
 struct hd_dialect {
     const char *name;
-    const char *stream_type;   // Content-Type of a stream
-    const char *keep_alive;    // sent in a stream while nothing else is; NULL: nothing may be
+    const char *stream_type; // Content-Type of a stream
+    const char *keep_alive;  // sent in a stream while nothing else is; NULL: nothing may be
     const char *id_prefix, *call_prefix;
     hd_status (*read)(hd_chat_request *q, const json_t *o, hd_api_error *e);
     /* Pieces of a stream; each may be NULL.  text: n bytes more of the answer (or of the thought). */

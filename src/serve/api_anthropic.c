@@ -24,7 +24,8 @@ static hd_status one_block(blocks *b, const json_t *o, hd_api_error *e)
     hd_status st = HD_OK;
     if (type && strcmp(type, "text") == 0) {
         HD_TRY(hd_field_string(&text, o, "text", e));
-        if (!text) HD_TRY(hd_refuse(e, 422, "invalid_type", b->what, "%s: a text block without text", b->what));
+        if (!text)
+            HD_TRY(hd_refuse(e, 422, "invalid_type", b->what, "%s: a text block without text", b->what));
         if (hd_buf_adds(&b->text, text, NULL) != HD_OK) HD_TRY(hd_refuse_nomem(e));
     } else if (type && strcmp(type, "thinking") == 0) {
         HD_TRY(hd_field_string(&b->m->thinking, o, "thinking", e));
@@ -39,7 +40,8 @@ static hd_status one_block(blocks *b, const json_t *o, hd_api_error *e)
         c->arguments = args ? hd_keep_text(&q->keep, args, strlen(args)) : NULL;
         free(args);
         if (!name || !c->arguments)
-            HD_TRY(hd_refuse(e, 422, "invalid_type", b->what, "%s: tool_use needs a name and an input object", b->what));
+            HD_TRY(hd_refuse(e, 422, "invalid_type", b->what, "%s: tool_use needs a name and an input object",
+                             b->what));
         b->m->call = b->call;
         b->m->n_call++;
     } else if (type && strcmp(type, "tool_result") == 0) {
@@ -47,8 +49,9 @@ static hd_status one_block(blocks *b, const json_t *o, hd_api_error *e)
         answer->role = "tool";
         HD_TRY(hd_field_content(q, &answer->text, json_object_get(o, "content"), b->what, e));
     } else {
-        st = hd_refuse(e, 422, "unsupported_content", b->what, "%s: a block of type '%.40s': only text, thinking and tools can be read",
-                       b->what, type ? type : "(none)");
+        st = hd_refuse(e, 422, "unsupported_content", b->what,
+                       "%s: a block of type '%.40s': only text, thinking and tools can be read", b->what,
+                       type ? type : "(none)");
     }
 fail:
     return st;
@@ -66,7 +69,8 @@ static hd_status read_message(hd_chat_request *q, const json_t *o, size_t i, hd_
     const char *role = json_string_value(json_object_get(o, "role"));
     hd_buf_init(&b.text, HD_API_MAX_BODY);
     snprintf(what, sizeof what, "messages[%zu]", i);
-    bool known = role && (strcmp(role, "user") == 0 || strcmp(role, "assistant") == 0 || strcmp(role, "system") == 0);
+    bool known =
+        role && (strcmp(role, "user") == 0 || strcmp(role, "assistant") == 0 || strcmp(role, "system") == 0);
     if (!known) HD_TRY(hd_refuse(e, 422, "invalid_value", what, "%s.role: must be user or assistant", what));
     words.role = role;
     if (json_is_array(content)) {
@@ -80,7 +84,8 @@ static hd_status read_message(hd_chat_request *q, const json_t *o, size_t i, hd_
         if (!words.text) HD_TRY(hd_refuse_nomem(e));
     } else {
         if (!json_is_string(content))
-            HD_TRY(hd_refuse(e, 422, "invalid_type", what, "%s.content: must be a string or a list of blocks", what));
+            HD_TRY(hd_refuse(e, 422, "invalid_type", what, "%s.content: must be a string or a list of blocks",
+                             what));
         words.text = json_string_value(content);
     }
     q->msg[q->n_msg++] = words;
@@ -94,9 +99,11 @@ static hd_status read_messages(hd_chat_request *q, const json_t *o, hd_api_error
     hd_status st;
     const json_t *list = json_object_get(o, "messages"), *system = json_object_get(o, "system");
     size_t n = json_array_size(list), room = n + 2;
-    if (list && !json_is_array(list)) return hd_refuse(e, 422, "invalid_type", "messages", "messages: must be a list");
+    if (list && !json_is_array(list))
+        return hd_refuse(e, 422, "invalid_type", "messages", "messages: must be a list");
     if (n == 0) return hd_refuse(e, 400, "missing_field", "messages", "messages: there are none");
-    for (size_t i = 0; i < n; i++) room += json_array_size(json_object_get(json_array_get(list, i), "content"));
+    for (size_t i = 0; i < n; i++)
+        room += json_array_size(json_object_get(json_array_get(list, i), "content"));
     HD_TRY(hd_request_messages(q, room, "messages", e));
     if (system && !json_is_null(system)) {
         q->msg[0].role = "system";
@@ -115,12 +122,15 @@ static hd_status read_thinking(hd_chat_request *q, const json_t *v, hd_api_error
     const json_t *budget = json_object_get(v, "budget_tokens");
     q->thinking_otherwise = 0; // who does not ask for thoughts gets none
     if (!v || json_is_null(v)) return HD_OK;
-    if (!type || (strcmp(type, "enabled") != 0 && strcmp(type, "disabled") != 0 && strcmp(type, "adaptive") != 0))
-        return hd_refuse(e, 422, "invalid_value", "thinking", "thinking.type: must be enabled, disabled or adaptive");
+    if (!type ||
+        (strcmp(type, "enabled") != 0 && strcmp(type, "disabled") != 0 && strcmp(type, "adaptive") != 0))
+        return hd_refuse(e, 422, "invalid_value", "thinking",
+                         "thinking.type: must be enabled, disabled or adaptive");
     q->thinking = strcmp(type, "disabled") != 0;
     if (!budget || json_is_null(budget)) return HD_OK;
     if (!json_is_integer(budget) || json_integer_value(budget) < 1)
-        return hd_refuse(e, 422, "invalid_value", "thinking", "thinking.budget_tokens: must be a whole number above 0");
+        return hd_refuse(e, 422, "invalid_value", "thinking",
+                         "thinking.budget_tokens: must be a whole number above 0");
     q->limit_thinking = q->thinking == 1;
     q->think_tok = json_integer_value(budget);
     return HD_OK;
@@ -138,10 +148,13 @@ static hd_status read_tool_choice(hd_chat_request *q, const json_t *v, hd_api_er
     if (strcmp(type, "none") == 0) q->tools.choice = HD_TOOLS_NONE;
     else if (strcmp(type, "any") == 0) q->tools.choice = HD_TOOLS_REQUIRED;
     else if (strcmp(type, "tool") == 0) q->tools.choice = HD_TOOLS_NAMED;
-    else return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice.type: must be auto, any, tool or none");
+    else
+        return hd_refuse(e, 422, "invalid_value", "tool_choice",
+                         "tool_choice.type: must be auto, any, tool or none");
     q->tools.named = json_string_value(json_object_get(v, "name"));
     bool named = q->tools.named && hd_tools_find(&q->tools, q->tools.named, strlen(q->tools.named));
-    if ((q->tools.choice == HD_TOOLS_NAMED && !named) || (q->tools.choice == HD_TOOLS_REQUIRED && !q->tools.n))
+    if ((q->tools.choice == HD_TOOLS_NAMED && !named) ||
+        (q->tools.choice == HD_TOOLS_REQUIRED && !q->tools.n))
         return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: no such tool");
     return HD_OK;
 }
@@ -178,15 +191,15 @@ static json_t *usage(const hd_writer *w)
     int64_t out = 0;
     for (int i = 0; i < w->n_choice; i++) out += w->choice[i].gen_tok;
     return json_pack("{s:I, s:I, s:I, s:I}", "input_tokens", (json_int_t)(w->prompt_tok - w->cached_tok),
-                     "cache_creation_input_tokens", (json_int_t)0, "cache_read_input_tokens", (json_int_t)w->cached_tok,
-                     "output_tokens", (json_int_t)out);
+                     "cache_creation_input_tokens", (json_int_t)0, "cache_read_input_tokens",
+                     (json_int_t)w->cached_tok, "output_tokens", (json_int_t)out);
 }
 
 static json_t *message(const hd_writer *w, json_t *content, json_t *why, json_t *sequence)
 {
-    return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "id", json_sprintf("msg_%s", w->id), "type", "message",
-                     "role", "assistant", "model", w->q->model_name, "content", content, "stop_reason", why,
-                     "stop_sequence", sequence, "usage", usage(w));
+    return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "id", json_sprintf("msg_%s", w->id), "type",
+                     "message", "role", "assistant", "model", w->q->model_name, "content", content,
+                     "stop_reason", why, "stop_sequence", sequence, "usage", usage(w));
 }
 
 static json_t *stop_reason(const hd_choice *c)
@@ -203,7 +216,8 @@ static json_t *stop_sequence(const hd_choice *c)
 
 static void begin(hd_writer *w)
 {
-    put_event(w, "message_start", json_pack("{s:o}", "message", message(w, json_array(), json_null(), json_null())));
+    put_event(w, "message_start",
+              json_pack("{s:o}", "message", message(w, json_array(), json_null(), json_null())));
 }
 
 static void end_block(hd_writer *w)
@@ -211,7 +225,8 @@ static void end_block(hd_writer *w)
     if (!w->block_kind) return;
     if (w->block_kind == 't')
         put_event(w, "content_block_delta",
-                  json_pack("{s:i, s:{s:s, s:s}}", "index", w->block, "delta", "type", "signature_delta", "signature", ""));
+                  json_pack("{s:i, s:{s:s, s:s}}", "index", w->block, "delta", "type", "signature_delta",
+                            "signature", ""));
     put_event(w, "content_block_stop", json_pack("{s:i}", "index", w->block));
     w->block++;
     w->block_kind = 0;
@@ -229,19 +244,23 @@ static void text(hd_writer *w, int i, bool thinking, const char *s, size_t n)
     char kind = thinking ? 't' : 'a';
     if (w->block_kind != kind)
         start_block(w, kind,
-                    thinking ? json_pack("{s:s, s:s, s:s}", "type", "thinking", "thinking", "", "signature", "")
-                             : json_pack("{s:s, s:s}", "type", "text", "text", ""));
+                    thinking
+                        ? json_pack("{s:s, s:s, s:s}", "type", "thinking", "thinking", "", "signature", "")
+                        : json_pack("{s:s, s:s}", "type", "text", "text", ""));
     put_event(w, "content_block_delta",
-              json_pack("{s:i, s:{s:s, s:o}}", "index", w->block, "delta", "type", thinking ? "thinking_delta" : "text_delta",
-                        thinking ? "thinking" : "text", hd_text_json(s, n)));
+              json_pack("{s:i, s:{s:s, s:o}}", "index", w->block, "delta", "type",
+                        thinking ? "thinking_delta" : "text_delta", thinking ? "thinking" : "text",
+                        hd_text_json(s, n)));
 }
 
 static void call(hd_writer *w, int i, const hd_call_out *c)
 {
-    start_block(w, 'c', json_pack("{s:s, s:s, s:s, s:{}}", "type", "tool_use", "id", c->id, "name", c->name, "input"));
+    start_block(
+        w, 'c',
+        json_pack("{s:s, s:s, s:s, s:{}}", "type", "tool_use", "id", c->id, "name", c->name, "input"));
     put_event(w, "content_block_delta",
-              json_pack("{s:i, s:{s:s, s:s}}", "index", w->block, "delta", "type", "input_json_delta", "partial_json",
-                        c->arguments));
+              json_pack("{s:i, s:{s:s, s:s}}", "index", w->block, "delta", "type", "input_json_delta",
+                        "partial_json", c->arguments));
     end_block(w);
 }
 
@@ -250,8 +269,8 @@ static void end(hd_writer *w)
     const hd_choice *c = &w->choice[0];
     end_block(w);
     put_event(w, "message_delta",
-              json_pack("{s:{s:o, s:o}, s:o}", "delta", "stop_reason", stop_reason(c), "stop_sequence", stop_sequence(c),
-                        "usage", usage(w)));
+              json_pack("{s:{s:o, s:o}, s:o}", "delta", "stop_reason", stop_reason(c), "stop_sequence",
+                        stop_sequence(c), "usage", usage(w)));
     put_event(w, "message_stop", json_object());
 }
 
@@ -260,18 +279,20 @@ static json_t *whole(hd_writer *w)
     hd_choice *c = &w->choice[0];
     json_t *content = json_array();
     if (c->thinking.len)
-        json_array_append_new(content, json_pack("{s:s, s:o, s:s}", "type", "thinking", "thinking",
-                                                 hd_text_json(c->thinking.data, c->thinking.len), "signature", ""));
+        json_array_append_new(content,
+                              json_pack("{s:s, s:o, s:s}", "type", "thinking", "thinking",
+                                        hd_text_json(c->thinking.data, c->thinking.len), "signature", ""));
     if (c->text.len || !c->n_call)
-        json_array_append_new(content, json_pack("{s:s, s:o}", "type", "text", "text", hd_text_json(c->text.data, c->text.len)));
+        json_array_append_new(content, json_pack("{s:s, s:o}", "type", "text", "text",
+                                                 hd_text_json(c->text.data, c->text.len)));
     for (int k = 0; k < c->n_call; k++) {
         json_t *input = json_loads(c->call[k].arguments, 0, NULL);
         if (!json_is_object(input)) { // cut off by the limit
             json_decref(input);
             input = json_object();
         }
-        json_array_append_new(content, json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", c->call[k].id, "name",
-                                                 c->call[k].name, "input", input));
+        json_array_append_new(content, json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id",
+                                                 c->call[k].id, "name", c->call[k].name, "input", input));
     }
     return message(w, content, stop_reason(c), stop_sequence(c));
 }
@@ -286,8 +307,8 @@ static json_t *error(const hd_api_error *e, const char *id)
                        : e->http == 503 ? "overloaded_error"
                        : e->http >= 500 ? "api_error"
                                         : "invalid_request_error";
-    return json_pack("{s:s, s:{s:s, s:s}, s:s}", "type", "error", "error", "type", type, "message", e->message, "request_id",
-                     id ? id : "");
+    return json_pack("{s:s, s:{s:s, s:s}, s:s}", "type", "error", "error", "type", type, "message",
+                     e->message, "request_id", id ? id : "");
 }
 
 static void stream_error(hd_writer *w, json_t *j) { hd_writer_put(w, "event: error\ndata: ", j, "\n\n"); }
@@ -338,6 +359,7 @@ static void handle_count(hd_req *r)
 
 const hd_route hd_routes_anthropic[] = {
     {"POST", "/messages", HD_RIGHT_API, HD_API_MAX_BODY, handle_messages, hd_api_fail_anthropic, true},
-    {"POST", "/messages/count_tokens", HD_RIGHT_API, HD_API_MAX_BODY, handle_count, hd_api_fail_anthropic, true},
+    {"POST", "/messages/count_tokens", HD_RIGHT_API, HD_API_MAX_BODY, handle_count, hd_api_fail_anthropic,
+     true},
     {0},
 };

@@ -31,9 +31,9 @@ struct exchange {
     slot slot[HD_API_MAX_CHOICES];
     hd_timer *beat;
     int beats;
-    bool open;   // the writer
-    bool begun;  // the reply's head is sent
-    bool quiet;  // nothing was sent since the last beat
+    bool open;  // the writer
+    bool begun; // the reply's head is sent
+    bool quiet; // nothing was sent since the last beat
     bool busy, gone, over;
 };
 
@@ -41,9 +41,9 @@ struct exchange {
 
 void hd_chat_request_open(hd_chat_request *q, const hd_dialect *d, const hd_sample_opts *defaults)
 {
-    *q = (hd_chat_request){.dialect = d, .thinking = -1, .thinking_otherwise = -1, .n = 1, .sample = *defaults};
+    *q = (hd_chat_request){
+        .dialect = d, .thinking = -1, .thinking_otherwise = -1, .n = 1, .sample = *defaults};
     q->stream = d->stream_default;
-    q->include_usage = false;
 }
 
 void hd_chat_request_close(hd_chat_request *q)
@@ -84,7 +84,10 @@ void hd_api_refuse(hd_req *r, const hd_dialect *d, const hd_api_error *e)
         hd_server *s = hd_server_of(r);
         hd_sched_stats stats = {0};
         if (s->sched) hd_sched_get_stats(s->sched, &stats);
-        snprintf(seconds, sizeof seconds, "%d", stats.wait_s < 1 ? 1 : stats.wait_s > 100 ? 100 : (int)stats.wait_s);
+        snprintf(seconds, sizeof seconds, "%d",
+                 stats.wait_s < 1     ? 1
+                 : stats.wait_s > 100 ? 100
+                                      : (int)stats.wait_s);
         hd_reply_header(r, "Retry-After", seconds);
         hd_reply_header(r, "x-should-retry", "true");
     }
@@ -203,7 +206,8 @@ static void on_event(void *arg, const hd_job_event *e)
         snprintf(text, sizeof text, ": queue %d\n\n", e->position);
         comment(x, text);
     } else if (e->kind == HD_JOB_PREFILL && one->i == 0) {
-        snprintf(text, sizeof text, ": prefill %lld/%lld\n\n", (long long)e->done_tok, (long long)e->total_tok);
+        snprintf(text, sizeof text, ": prefill %lld/%lld\n\n", (long long)e->done_tok,
+                 (long long)e->total_tok);
         comment(x, text);
     }
     if (x->q.stream && x->w.st == HD_OK && !(x->w.failed && !x->begun)) flush(x);
@@ -271,7 +275,8 @@ static hd_status submit_one(exchange *x, int i, hd_ids *prompt_take, hd_grammar 
     hd_status st = hd_sched_submit(x->s->sched, &x->slot[i].job, &o, &context_full, &err);
     if (st == HD_OK) return HD_OK;
     x->slot[i].job = NULL;
-    if (st == HD_LIMIT && context_full) return hd_refuse(e, 400, "context_length_exceeded", "messages", "%s", err.msg);
+    if (st == HD_LIMIT && context_full)
+        return hd_refuse(e, 400, "context_length_exceeded", "messages", "%s", err.msg);
     if (st == HD_LIMIT) return hd_refuse(e, 429, "queue_full", NULL, "%s", err.msg);
     if (st == HD_CANCELLED) return hd_refuse(e, 503, "server_stopping", NULL, "%s", err.msg);
     return hd_refuse_for(e, &err, NULL);
@@ -288,8 +293,9 @@ static hd_status check_bias(const hd_chat_request *q, const hd_server *s, hd_api
 {
     for (int i = 0; i < q->sample.n_bias; i++)
         if (q->sample.bias[i].id >= hd_engine_n_vocab(s->engine))
-            return hd_refuse(e, 422, "invalid_value", "logit_bias", "logit_bias: token %d: the vocabulary has 0 to %lld",
-                             q->sample.bias[i].id, (long long)hd_engine_n_vocab(s->engine) - 1);
+            return hd_refuse(e, 422, "invalid_value", "logit_bias",
+                             "logit_bias: token %d: the vocabulary has 0 to %lld", q->sample.bias[i].id,
+                             (long long)hd_engine_n_vocab(s->engine) - 1);
     return HD_OK;
 }
 
@@ -300,7 +306,8 @@ static void reply_loaded(exchange *x)
     x->open = x->over = true;
     hd_writer_whole(&x->w);
     if (x->w.st == HD_OK)
-        hd_reply(x->r, 200, x->q.stream ? x->w.d->stream_type : "application/json", x->w.out.data, x->w.out.len);
+        hd_reply(x->r, 200, x->q.stream ? x->w.d->stream_type : "application/json", x->w.out.data,
+                 x->w.out.len);
     else hd_req_fail(x->r, 503, "out_of_memory", "the server is short of memory; try again later");
 }
 

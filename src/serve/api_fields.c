@@ -44,8 +44,9 @@ hd_status hd_refuse_for(hd_api_error *e, const hd_err *err, const char *param)
     case HD_USAGE:
     case HD_FORMAT:
     case HD_LIMIT:
-    case HD_UNSUPPORTED: return hd_refuse(e, 422, "invalid_value", param, "%s%s%s", param && !named ? param : "",
-                                            param && !named ? ": " : "", err->msg);
+    case HD_UNSUPPORTED:
+        return hd_refuse(e, 422, "invalid_value", param, "%s%s%s", param && !named ? param : "",
+                         param && !named ? ": " : "", err->msg);
     default: return hd_refuse(e, 500, "internal_error", NULL, "%s", err->msg);
     }
 }
@@ -109,7 +110,8 @@ hd_status hd_api_json(json_t **out, const char *body, size_t n, hd_api_error *e)
     hd_err err = {0};
     *out = NULL;
     if (depth_of(body, n) > HD_API_MAX_DEPTH)
-        return hd_refuse(e, 400, "invalid_json", NULL, "the body's JSON is nested deeper than %d levels", HD_API_MAX_DEPTH);
+        return hd_refuse(e, 400, "invalid_json", NULL, "the body's JSON is nested deeper than %d levels",
+                         HD_API_MAX_DEPTH);
     hd_status st = hd_json_parse(out, body, n, HD_API_MAX_VALUES, "request", "body", &err);
     if (st == HD_NOMEM) return hd_refuse_nomem(e);
     if (st != HD_OK) return hd_refuse(e, 400, "invalid_json", NULL, "%s", err.msg);
@@ -126,12 +128,16 @@ hd_status hd_api_json(json_t **out, const char *body, size_t n, hd_api_error *e)
 /* Ranges are the widest of the services that clients were written for, and never wider than the sampler's own. */
 const hd_field hd_fields_openai[] = {
     {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p), "keep the likeliest tokens that reach this probability together"},
+    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
+     "keep the likeliest tokens that reach this probability together"},
     {"top_k", HD_FIELD_INT, 0, 1 << 30, AT(sample.top_k), "keep so many of the likeliest tokens; 0: all"},
-    {"min_p", HD_FIELD_FLOAT, 0, 1, AT(sample.min_p), "drop what is less likely than this times the likeliest"},
+    {"min_p", HD_FIELD_FLOAT, 0, 1, AT(sample.min_p),
+     "drop what is less likely than this times the likeliest"},
     {"repetition_penalty", HD_FIELD_FLOAT, 0.01, 10, AT(sample.repetition_penalty), "1: none"},
-    {"presence_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.presence_penalty), "once for each token that was generated before"},
-    {"frequency_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.frequency_penalty), "as often as the token was generated before"},
+    {"presence_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.presence_penalty),
+     "once for each token that was generated before"},
+    {"frequency_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.frequency_penalty),
+     "as often as the token was generated before"},
     {"n", HD_FIELD_INT, 1, HD_API_MAX_CHOICES, AT(n), "answers"},
     {"max_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"},
     {"max_completion_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "the same"},
@@ -141,26 +147,33 @@ const hd_field hd_fields_openai[] = {
 const hd_field hd_fields_responses[] = {
     {"max_output_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"},
     {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p), "keep the likeliest tokens that reach this probability together"},
+    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
+     "keep the likeliest tokens that reach this probability together"},
     {"stream", HD_FIELD_BOOL, 0, 1, AT(stream), "answer in server-sent events"},
     {0},
 };
 const hd_field hd_fields_anthropic[] = {
     {"max_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"},
     {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p), "keep the likeliest tokens that reach this probability together"},
+    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
+     "keep the likeliest tokens that reach this probability together"},
     {"top_k", HD_FIELD_INT, 0, 1 << 30, AT(sample.top_k), "keep so many of the likeliest tokens; 0: all"},
     {"stream", HD_FIELD_BOOL, 0, 1, AT(stream), "answer in server-sent events"},
     {0},
 };
-const hd_field hd_fields_ollama[] = { // of "options"
+const hd_field hd_fields_ollama[] = {
+    // of "options"
     {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p), "keep the likeliest tokens that reach this probability together"},
+    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
+     "keep the likeliest tokens that reach this probability together"},
     {"top_k", HD_FIELD_INT, 0, 1 << 30, AT(sample.top_k), "keep so many of the likeliest tokens; 0: all"},
-    {"min_p", HD_FIELD_FLOAT, 0, 1, AT(sample.min_p), "drop what is less likely than this times the likeliest"},
+    {"min_p", HD_FIELD_FLOAT, 0, 1, AT(sample.min_p),
+     "drop what is less likely than this times the likeliest"},
     {"repeat_penalty", HD_FIELD_FLOAT, 0.01, 10, AT(sample.repetition_penalty), "1: none"},
-    {"presence_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.presence_penalty), "once for each token that was generated before"},
-    {"frequency_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.frequency_penalty), "as often as the token was generated before"},
+    {"presence_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.presence_penalty),
+     "once for each token that was generated before"},
+    {"frequency_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.frequency_penalty),
+     "as often as the token was generated before"},
     {"num_predict", HD_FIELD_INT64, -2, 1e15, AT(max_tok), "tokens of the answer; below 1: no limit"},
     {0},
 };
@@ -174,7 +187,8 @@ static hd_status read_field(void *into, const hd_field *f, const json_t *v, cons
 {
     char *at = (char *)into + f->at;
     if (f->kind == HD_FIELD_BOOL) {
-        if (!json_is_boolean(v)) return hd_refuse(e, 422, "invalid_type", name, "%s: must be true or false", name);
+        if (!json_is_boolean(v))
+            return hd_refuse(e, 422, "invalid_type", name, "%s: must be true or false", name);
         *(bool *)at = json_is_true(v);
         return HD_OK;
     }
@@ -191,7 +205,8 @@ static hd_status read_field(void *into, const hd_field *f, const json_t *v, cons
     return HD_OK;
 }
 
-hd_status hd_fields_read(void *into, const hd_field *row, const json_t *o, const char *prefix, hd_api_error *e)
+hd_status hd_fields_read(void *into, const hd_field *row, const json_t *o, const char *prefix,
+                         hd_api_error *e)
 {
     char name[96];
     for (; row->name; row++) {
@@ -217,7 +232,8 @@ hd_status hd_field_bool(bool *out, const json_t *o, const char *name, hd_api_err
 {
     const json_t *v = json_object_get(o, name);
     if (!v || json_is_null(v)) return HD_OK;
-    if (!json_is_boolean(v)) return hd_refuse(e, 422, "invalid_type", name, "%s: must be true or false", name);
+    if (!json_is_boolean(v))
+        return hd_refuse(e, 422, "invalid_type", name, "%s: must be true or false", name);
     *out = json_is_true(v);
     return HD_OK;
 }
@@ -230,11 +246,13 @@ hd_status hd_field_stop(hd_chat_request *q, const json_t *o, const char *name, h
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
     if (!v || json_is_null(v)) return HD_OK;
     if (n > (size_t)(HD_API_MAX_STOPS - q->n_stop))
-        return hd_refuse(e, 422, "invalid_value", name, "%s: %zu strings, at most %d", name, n, HD_API_MAX_STOPS);
+        return hd_refuse(e, 422, "invalid_value", name, "%s: %zu strings, at most %d", name, n,
+                         HD_API_MAX_STOPS);
     for (size_t i = 0; i < n; i++) {
         one = json_is_array(v) ? json_array_get(v, i) : v;
         if (!json_is_string(one)) return hd_refuse(e, 422, "invalid_type", name, "%s: must be strings", name);
-        if (json_string_length(one) == 0) return hd_refuse(e, 422, "invalid_value", name, "%s: an empty string", name);
+        if (json_string_length(one) == 0)
+            return hd_refuse(e, 422, "invalid_value", name, "%s: an empty string", name);
         if (json_string_length(one) > 1000)
             return hd_refuse(e, 422, "invalid_value", name, "%s: a string longer than 1000 bytes", name);
         q->stop[q->n_stop++] = json_string_value(one);
@@ -249,9 +267,11 @@ hd_status hd_field_bias(hd_chat_request *q, const json_t *o, hd_api_error *e)
     json_t *v;
     size_t n = json_object_size(all);
     if (!all || json_is_null(all)) return HD_OK;
-    if (!json_is_object(all)) return hd_refuse(e, 422, "invalid_type", name, "%s: must be an object of token ids", name);
+    if (!json_is_object(all))
+        return hd_refuse(e, 422, "invalid_type", name, "%s: must be an object of token ids", name);
     if (n > HD_API_MAX_BIAS)
-        return hd_refuse(e, 422, "invalid_value", name, "%s: %zu entries, at most %d", name, n, HD_API_MAX_BIAS);
+        return hd_refuse(e, 422, "invalid_value", name, "%s: %zu entries, at most %d", name, n,
+                         HD_API_MAX_BIAS);
     q->bias = hd_keep_alloc(&q->keep, (n + 1) * sizeof *q->bias);
     if (!q->bias) return hd_refuse_nomem(e);
     q->sample.bias = q->bias;
@@ -264,7 +284,8 @@ hd_status hd_field_bias(hd_chat_request *q, const json_t *o, hd_api_error *e)
         if (id < 0 || id > INT32_MAX || *end)
             return hd_refuse(e, 422, "invalid_value", name, "%s: '%.20s' is no token id", name, key);
         if (!json_is_number(v) || !(x >= -100 && x <= 100))
-            return hd_refuse(e, 422, "invalid_value", name, "%s: token %ld: must be a number from -100 to 100", name, id);
+            return hd_refuse(e, 422, "invalid_value", name,
+                             "%s: token %ld: must be a number from -100 to 100", name, id);
         q->bias[q->sample.n_bias++] = (hd_bias){(int32_t)id, x <= -100 ? -INFINITY : (float)x};
     }
     return HD_OK;
@@ -278,8 +299,8 @@ hd_status hd_field_effort(hd_chat_request *q, const json_t *v, const char *name,
         bool limit;
         int64_t tok;
     } level[] = {
-        {"none", 0, true, 0},       {"minimal", 0, true, 0},      {"low", 1, true, 1024}, {"medium", 1, true, 4096},
-        {"high", 1, false, 0},      {"xhigh", 1, false, 0},       {"max", 1, false, 0},
+        {"none", 0, true, 0},  {"minimal", 0, true, 0}, {"low", 1, true, 1024}, {"medium", 1, true, 4096},
+        {"high", 1, false, 0}, {"xhigh", 1, false, 0},  {"max", 1, false, 0},
     };
     const char *s = json_string_value(v);
     if (!v || json_is_null(v)) return HD_OK;
@@ -295,21 +316,25 @@ hd_status hd_field_effort(hd_chat_request *q, const json_t *v, const char *name,
 }
 
 /* The text of one part of a message, whatever its type is called. */
-static hd_status part_text(const char **text, size_t *n, const json_t *part, const char *what, hd_api_error *e)
+static hd_status part_text(const char **text, size_t *n, const json_t *part, const char *what,
+                           hd_api_error *e)
 {
     const char *type = json_string_value(json_object_get(part, "type"));
     const json_t *t = json_object_get(part, "text");
     if (json_is_string(part)) t = part;
-    else if (!type || (strcmp(type, "text") != 0 && strcmp(type, "input_text") != 0 && strcmp(type, "output_text") != 0))
-        return hd_refuse(e, 422, "unsupported_content", what, "%s: a part of type '%.40s': only text can be read", what,
-                         type ? type : "(none)");
-    if (!json_is_string(t)) return hd_refuse(e, 422, "invalid_type", what, "%s: a text part without its text", what);
+    else if (!type || (strcmp(type, "text") != 0 && strcmp(type, "input_text") != 0 &&
+                       strcmp(type, "output_text") != 0))
+        return hd_refuse(e, 422, "unsupported_content", what,
+                         "%s: a part of type '%.40s': only text can be read", what, type ? type : "(none)");
+    if (!json_is_string(t))
+        return hd_refuse(e, 422, "invalid_type", what, "%s: a text part without its text", what);
     *text = json_string_value(t);
     *n = json_string_length(t);
     return HD_OK;
 }
 
-hd_status hd_field_content(hd_chat_request *q, const char **out, const json_t *v, const char *what, hd_api_error *e)
+hd_status hd_field_content(hd_chat_request *q, const char **out, const json_t *v, const char *what,
+                           hd_api_error *e)
 {
     hd_status st = HD_OK;
     const json_t *part;
@@ -340,20 +365,22 @@ fail:
 hd_status hd_request_messages(hd_chat_request *q, size_t n, const char *name, hd_api_error *e)
 {
     if (n > HD_API_MAX_MESSAGES)
-        return hd_refuse(e, 422, "invalid_value", name, "%s: %zu of them, at most %d", name, n, HD_API_MAX_MESSAGES);
+        return hd_refuse(e, 422, "invalid_value", name, "%s: %zu of them, at most %d", name, n,
+                         HD_API_MAX_MESSAGES);
     q->msg = hd_keep_alloc(&q->keep, (n + 1) * sizeof *q->msg);
     return q->msg ? HD_OK : hd_refuse_nomem(e);
 }
 
 /* ---- Tools ---- */
 
-static hd_status read_tool(hd_tool *t, const json_t *o, const char *schema_key, const char *what, hd_api_error *e)
+static hd_status read_tool(hd_tool *t, const json_t *o, const char *schema_key, const char *what,
+                           hd_api_error *e)
 {
     const json_t *schema = json_object_get(o, schema_key);
     t->name = json_string_value(json_object_get(o, "name"));
     if (!hd_tool_name_ok(t->name))
-        return hd_refuse(e, 422, "invalid_value", what, "%s.name: 1 to %d letters, digits, '_', '-' and '.'", what,
-                         HD_MAX_TOOL_NAME);
+        return hd_refuse(e, 422, "invalid_value", what, "%s.name: 1 to %d letters, digits, '_', '-' and '.'",
+                         what, HD_MAX_TOOL_NAME);
     hd_status st = hd_field_string(&t->description, o, "description", e);
     if (st == HD_OK) st = hd_field_bool(&t->strict, o, "strict", e);
     if (st == HD_OK && schema && !json_is_null(schema) && !json_is_object(schema))
@@ -362,7 +389,8 @@ static hd_status read_tool(hd_tool *t, const json_t *o, const char *schema_key, 
     return st;
 }
 
-hd_status hd_field_tools(hd_chat_request *q, const json_t *v, bool flat, const char *schema_key, hd_api_error *e)
+hd_status hd_field_tools(hd_chat_request *q, const json_t *v, bool flat, const char *schema_key,
+                         hd_api_error *e)
 {
     hd_status st = HD_OK;
     size_t n = json_array_size(v);
@@ -378,7 +406,8 @@ hd_status hd_field_tools(hd_chat_request *q, const json_t *v, bool flat, const c
         const char *kind = json_string_value(type);
         snprintf(what, sizeof what, flat ? "tools[%zu]" : "tools[%zu].function", i);
         if (type && (!kind || (strcmp(kind, "function") != 0 && strcmp(kind, "custom") != 0)))
-            return hd_refuse(e, 422, "unsupported_tool", what, "%s: type '%.40s': only functions can be called", what,
+            return hd_refuse(e, 422, "unsupported_tool", what,
+                             "%s: type '%.40s': only functions can be called", what,
                              kind ? kind : "(no string)");
         if (!flat) o = json_object_get(o, "function");
         if (!json_is_object(o)) return hd_refuse(e, 422, "invalid_type", what, "%s: must be an object", what);
@@ -406,7 +435,8 @@ hd_status hd_field_format(hd_chat_request *q, const json_t *v, const char *name,
         return HD_OK;
     }
     if (strcmp(type, "json_schema") != 0)
-        return hd_refuse(e, 422, "invalid_value", name, "%s.type: must be text, json_object or json_schema", name);
+        return hd_refuse(e, 422, "invalid_value", name, "%s.type: must be text, json_object or json_schema",
+                         name);
     q->schema = json_object_get(inner ? inner : v, "schema"); // Responses has it flat
     if (!json_is_object(q->schema))
         return hd_refuse(e, 422, "invalid_type", name, "%s: a JSON schema is missing in it", name);

@@ -10,7 +10,8 @@
 
 /* ---- Requests ---- */
 
-static hd_status read_calls(hd_chat_request *q, hd_message *m, const json_t *calls, const char *what, hd_api_error *e)
+static hd_status read_calls(hd_chat_request *q, hd_message *m, const json_t *calls, const char *what,
+                            hd_api_error *e)
 {
     size_t i, n = json_array_size(calls);
     json_t *o;
@@ -25,7 +26,8 @@ static hd_status read_calls(hd_chat_request *q, hd_message *m, const json_t *cal
         call[i].arguments = text ? hd_keep_text(&q->keep, text, strlen(text)) : NULL;
         free(text);
         if (!call[i].name || !call[i].arguments)
-            return hd_refuse(e, 422, "invalid_type", what, "%s.tool_calls[%zu].function: a name and an arguments object", what, i);
+            return hd_refuse(e, 422, "invalid_type", what,
+                             "%s.tool_calls[%zu].function: a name and an arguments object", what, i);
     }
     m->call = call;
     m->n_call = (int)n;
@@ -41,7 +43,9 @@ static hd_status read_message(hd_chat_request *q, hd_message *m, const json_t *o
     snprintf(what, sizeof what, "messages[%zu]", i);
     for (int k = 0; role && k < 4; k++)
         if (strcmp(role, roles[k]) == 0) m->role = roles[k];
-    if (!m->role) return hd_refuse(e, 422, "invalid_value", what, "%s.role: must be system, user, assistant or tool", what);
+    if (!m->role)
+        return hd_refuse(e, 422, "invalid_value", what, "%s.role: must be system, user, assistant or tool",
+                         what);
     if (json_array_size(json_object_get(o, "images")))
         return hd_refuse(e, 422, "unsupported_content", what, "%s.images: only text can be read", what);
     HD_TRY(hd_field_string(&text, o, "content", e));
@@ -60,7 +64,8 @@ static hd_status read_format(hd_chat_request *q, const json_t *v, hd_api_error *
         q->format = HD_FORMAT_JSON;
         return HD_OK;
     }
-    if (!json_is_object(v)) return hd_refuse(e, 422, "invalid_value", "format", "format: must be \"json\" or a JSON schema");
+    if (!json_is_object(v))
+        return hd_refuse(e, 422, "invalid_value", "format", "format: must be \"json\" or a JSON schema");
     q->format = HD_FORMAT_SCHEMA;
     q->schema = v;
     return HD_OK;
@@ -174,12 +179,14 @@ static json_t *call_json(const hd_call_out *c)
 static void text(hd_writer *w, int i, bool thinking, const char *s, size_t n)
 {
     json_t *t = hd_text_json(s, n);
-    hd_writer_put(w, "", said(w, line(w, false), thinking ? json_string("") : t, thinking ? t : NULL, NULL), "\n");
+    hd_writer_put(w, "", said(w, line(w, false), thinking ? json_string("") : t, thinking ? t : NULL, NULL),
+                  "\n");
 }
 
 static void call(hd_writer *w, int i, const hd_call_out *c)
 {
-    hd_writer_put(w, "", said(w, line(w, false), json_string(""), NULL, json_pack("[o]", call_json(c))), "\n");
+    hd_writer_put(w, "", said(w, line(w, false), json_string(""), NULL, json_pack("[o]", call_json(c))),
+                  "\n");
 }
 
 static json_t *with_counts(const hd_writer *w, json_t *j)
@@ -192,10 +199,10 @@ static json_t *with_counts(const hd_writer *w, json_t *j)
     }
     json_t *counts = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "done_reason",
                                c->reason == HD_END_STOP ? "stop" : "length", "total_duration",
-                               (json_int_t)((w->queue_s + w->prefill_s + w->gen_s) * ns), "load_duration", (json_int_t)0,
-                               "prompt_eval_count", (json_int_t)w->prompt_tok, "prompt_eval_duration",
-                               (json_int_t)(w->prefill_s * ns), "eval_count", (json_int_t)c->gen_tok, "eval_duration",
-                               (json_int_t)(w->gen_s * ns));
+                               (json_int_t)((w->queue_s + w->prefill_s + w->gen_s) * ns), "load_duration",
+                               (json_int_t)0, "prompt_eval_count", (json_int_t)w->prompt_tok,
+                               "prompt_eval_duration", (json_int_t)(w->prefill_s * ns), "eval_count",
+                               (json_int_t)c->gen_tok, "eval_duration", (json_int_t)(w->gen_s * ns));
     json_object_update(j, counts);
     json_decref(counts);
     return j;
@@ -215,13 +222,17 @@ static json_t *whole(hd_writer *w)
     return with_counts(w, said(w, line(w, true), hd_text_json(c->text.data, c->text.len), thinking, calls));
 }
 
-static json_t *error(const hd_api_error *e, const char *id) { return json_pack("{s:s}", "error", e->message); }
+static json_t *error(const hd_api_error *e, const char *id)
+{
+    return json_pack("{s:s}", "error", e->message);
+}
 
 static void stream_error(hd_writer *w, json_t *j) { hd_writer_put(w, "", j, "\n"); }
 
-#define OLLAMA                                                                                                         \
-    .stream_type = "application/x-ndjson", .id_prefix = "", .call_prefix = "call_", .text = text, .call = call, .end = end, \
-    .whole = whole, .error = error, .stream_error = stream_error, .stream_default = true
+#define OLLAMA                                                                                               \
+    .stream_type = "application/x-ndjson", .id_prefix = "", .call_prefix = "call_", .text = text,            \
+    .call = call, .end = end, .whole = whole, .error = error, .stream_error = stream_error,                  \
+    .stream_default = true
 
 const hd_dialect hd_dialect_ollama_chat = {.name = "ollama chat", .read = read_chat, OLLAMA};
 const hd_dialect hd_dialect_ollama_generate = {.name = "ollama generate", .read = read_generate, OLLAMA};
@@ -254,8 +265,8 @@ static json_t *details(const hd_server *s)
 
 static json_t *tag(const hd_server *s, const char *name)
 {
-    return json_pack("{s:s, s:s, s:o, s:o}", "name", name, "model", name, "modified_at", rfc3339(s->created), "details",
-                     details(s));
+    return json_pack("{s:s, s:s, s:o, s:o}", "name", name, "model", name, "modified_at", rfc3339(s->created),
+                     "details", details(s));
 }
 
 static json_t *all_tags(const hd_server *s)
@@ -266,7 +277,10 @@ static json_t *all_tags(const hd_server *s)
     return list;
 }
 
-static void handle_tags(hd_req *r) { hd_api_reply(r, 200, json_pack("{s:o}", "models", all_tags(hd_server_of(r)))); }
+static void handle_tags(hd_req *r)
+{
+    hd_api_reply(r, 200, json_pack("{s:o}", "models", all_tags(hd_server_of(r))));
+}
 
 static void handle_ps(hd_req *r)
 {
@@ -293,10 +307,11 @@ static void handle_show(hd_req *r)
         json_t *can = json_pack("[s, s]", "completion", "tools");
         if (hd_tokenizer_find(s->tok, "</think>") >= 0) json_array_append_new(can, json_string("thinking"));
         hd_api_reply(r, 200,
-                     json_pack("{s:s, s:s, s:s, s:o, s:o, s:{s:s, s:I}, s:o}", "modelfile", "", "parameters", "", "template", "",
-                               "modified_at", rfc3339(s->created), "details", details(s), "model_info",
-                               "general.architecture", chat ? chat : "", "general.context_length",
-                               (json_int_t)hd_engine_ctx_tok(s->engine), "capabilities", can));
+                     json_pack("{s:s, s:s, s:s, s:o, s:o, s:{s:s, s:I}, s:o}", "modelfile", "", "parameters",
+                               "", "template", "", "modified_at", rfc3339(s->created), "details", details(s),
+                               "model_info", "general.architecture", chat ? chat : "",
+                               "general.context_length", (json_int_t)hd_engine_ctx_tok(s->engine),
+                               "capabilities", can));
     } else {
         hd_api_refuse(r, &hd_dialect_ollama_chat, &e);
     }

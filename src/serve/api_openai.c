@@ -9,13 +9,15 @@
 
 /* ---- Requests ---- */
 
-static hd_status read_calls(hd_chat_request *q, hd_message *m, const json_t *calls, const char *what, hd_api_error *e)
+static hd_status read_calls(hd_chat_request *q, hd_message *m, const json_t *calls, const char *what,
+                            hd_api_error *e)
 {
     size_t i, n = json_array_size(calls);
     json_t *o;
     if (!calls || json_is_null(calls)) return HD_OK;
     if (!json_is_array(calls) || n > HD_MAX_TOOLS)
-        return hd_refuse(e, 422, "invalid_type", what, "%s.tool_calls: must be a list of up to %d", what, HD_MAX_TOOLS);
+        return hd_refuse(e, 422, "invalid_type", what, "%s.tool_calls: must be a list of up to %d", what,
+                         HD_MAX_TOOLS);
     hd_call *call = hd_keep_alloc(&q->keep, (n + 1) * sizeof *call);
     if (!call) return hd_refuse_nomem(e);
     json_array_foreach((json_t *)calls, i, o)
@@ -24,8 +26,8 @@ static hd_status read_calls(hd_chat_request *q, hd_message *m, const json_t *cal
         call[i].name = json_string_value(json_object_get(f, "name"));
         call[i].arguments = json_string_value(json_object_get(f, "arguments"));
         if (!call[i].name || !call[i].arguments)
-            return hd_refuse(e, 422, "invalid_type", what, "%s.tool_calls[%zu].function: name and arguments are strings",
-                             what, i);
+            return hd_refuse(e, 422, "invalid_type", what,
+                             "%s.tool_calls[%zu].function: name and arguments are strings", what, i);
     }
     m->call = call;
     m->n_call = (int)n;
@@ -36,8 +38,8 @@ static hd_status read_message(hd_chat_request *q, hd_message *m, const json_t *o
 {
     static const struct {
         const char *name, *role;
-    } roles[] = {{"system", "system"}, {"developer", "system"}, {"user", "user"}, {"assistant", "assistant"},
-                 {"tool", "tool"},     {"function", "tool"}};
+    } roles[] = {{"system", "system"},       {"developer", "system"}, {"user", "user"},
+                 {"assistant", "assistant"}, {"tool", "tool"},        {"function", "tool"}};
     hd_status st;
     char what[64];
     snprintf(what, sizeof what, "messages[%zu]", i);
@@ -46,7 +48,8 @@ static hd_status read_message(hd_chat_request *q, hd_message *m, const json_t *o
     for (size_t k = 0; role && k < sizeof roles / sizeof roles[0]; k++)
         if (strcmp(role, roles[k].name) == 0) m->role = roles[k].role;
     if (!m->role)
-        return hd_refuse(e, 422, "invalid_value", what, "%s.role: must be system, developer, user, assistant or tool", what);
+        return hd_refuse(e, 422, "invalid_value", what,
+                         "%s.role: must be system, developer, user, assistant or tool", what);
     const char *thinking = NULL, *other = NULL;
     HD_TRY(hd_field_string(&thinking, o, "reasoning_content", e));
     HD_TRY(hd_field_string(&other, o, "reasoning", e));
@@ -63,14 +66,16 @@ static hd_status read_messages(hd_chat_request *q, const json_t *o, hd_api_error
     hd_status st;
     const json_t *list = json_object_get(o, "messages");
     size_t n = json_array_size(list);
-    if (list && !json_is_array(list)) return hd_refuse(e, 422, "invalid_type", "messages", "messages: must be a list");
+    if (list && !json_is_array(list))
+        return hd_refuse(e, 422, "invalid_type", "messages", "messages: must be a list");
     if (n == 0) return hd_refuse(e, 400, "missing_field", "messages", "messages: there are none");
     HD_TRY(hd_request_messages(q, n, "messages", e));
     for (size_t i = 0; i < n; i++) HD_TRY(read_message(q, &q->msg[i], json_array_get(list, i), i, e));
     q->n_msg = (int)n;
     HD_TRY(hd_field_bool(&q->prefix, json_array_get(list, n - 1), "prefix", e));
     if (q->prefix && strcmp(q->msg[n - 1].role, "assistant") != 0)
-        st = hd_refuse(e, 422, "invalid_value", "prefix", "prefix: only the assistant's last message can be continued");
+        st = hd_refuse(e, 422, "invalid_value", "prefix",
+                       "prefix: only the assistant's last message can be continued");
 fail:
     return st;
 }
@@ -80,17 +85,16 @@ fail:
 static hd_status read_thinking(hd_chat_request *q, const json_t *o, hd_api_error *e)
 {
     hd_status st;
-    bool on = q->thinking == 1;
     const json_t *kwargs = json_object_get(o, "chat_template_kwargs"), *t = json_object_get(o, "thinking");
     HD_TRY(hd_field_effort(q, json_object_get(o, "reasoning_effort"), "reasoning_effort", e));
     if (json_is_object(t)) {
         const char *type = json_string_value(json_object_get(t, "type"));
         if (type) q->thinking = strcmp(type, "disabled") != 0;
     }
-    const json_t *flags[] = {json_object_get(o, "enable_thinking"), json_object_get(kwargs, "enable_thinking"),
-                             json_object_get(kwargs, "thinking")};
+    const json_t *flags[] = {json_object_get(o, "enable_thinking"),
+                             json_object_get(kwargs, "enable_thinking"), json_object_get(kwargs, "thinking")};
     for (int i = 0; i < 3; i++)
-        if (json_is_boolean(flags[i])) q->thinking = on = json_is_true(flags[i]);
+        if (json_is_boolean(flags[i])) q->thinking = json_is_true(flags[i]);
 fail:
     return st;
 }
@@ -105,16 +109,19 @@ static hd_status read_tool_choice(hd_chat_request *q, const json_t *v, hd_api_er
             const hd_tool_choice choice[] = {HD_TOOLS_AUTO, HD_TOOLS_NONE, HD_TOOLS_REQUIRED};
             q->tools.choice = choice[i];
             if (choice[i] == HD_TOOLS_REQUIRED && q->tools.n == 0)
-                return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: 'required' without tools");
+                return hd_refuse(e, 422, "invalid_value", "tool_choice",
+                                 "tool_choice: 'required' without tools");
             return HD_OK;
         }
     const json_t *f = json_object_get(v, "function");
     q->tools.named = json_string_value(json_object_get(f ? f : v, "name"));
     q->tools.choice = HD_TOOLS_NAMED;
     if (!q->tools.named)
-        return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: must be auto, none, required or a function");
+        return hd_refuse(e, 422, "invalid_value", "tool_choice",
+                         "tool_choice: must be auto, none, required or a function");
     if (!hd_tools_find(&q->tools, q->tools.named, strlen(q->tools.named)))
-        return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: '%.64s' is not among the tools", q->tools.named);
+        return hd_refuse(e, 422, "invalid_value", "tool_choice",
+                         "tool_choice: '%.64s' is not among the tools", q->tools.named);
     return HD_OK;
 }
 
@@ -134,7 +141,8 @@ static hd_status read_common(hd_chat_request *q, const json_t *o, hd_api_error *
         HD_TRY(hd_refuse(e, 422, "invalid_type", "stream_options", "stream_options: must be an object"));
     HD_TRY(hd_field_bool(&q->include_usage, options, "include_usage", e));
     if (seed && !json_is_null(seed)) {
-        if (!json_is_integer(seed)) HD_TRY(hd_refuse(e, 422, "invalid_type", "seed", "seed: must be a whole number"));
+        if (!json_is_integer(seed))
+            HD_TRY(hd_refuse(e, 422, "invalid_type", "seed", "seed: must be a whole number"));
         q->sample.seed = (uint64_t)json_integer_value(seed);
         q->has_seed = true;
     }
@@ -153,7 +161,8 @@ static hd_status read_chat(hd_chat_request *q, const json_t *o, hd_api_error *e)
     HD_TRY(hd_field_bool(&q->logprobs, o, "logprobs", e));
     if (top && !json_is_null(top)) {
         if (!json_is_integer(top) || json_integer_value(top) < 0 || json_integer_value(top) > HD_API_MAX_TOP)
-            HD_TRY(hd_refuse(e, 422, "invalid_value", "top_logprobs", "top_logprobs: must be from 0 to %d", HD_API_MAX_TOP));
+            HD_TRY(hd_refuse(e, 422, "invalid_value", "top_logprobs", "top_logprobs: must be from 0 to %d",
+                             HD_API_MAX_TOP));
         q->n_top = (int)json_integer_value(top);
         if (q->n_top > 0 && !q->logprobs)
             HD_TRY(hd_refuse(e, 422, "invalid_value", "top_logprobs", "top_logprobs: needs logprobs: true"));
@@ -180,9 +189,10 @@ static hd_status read_prompt(hd_chat_request *q, const json_t *v, hd_api_error *
         q->prompt[i] = json_string_value(one);
         q->prompt_ids[i] = is_ids(one) ? one : NULL;
         if (!q->prompt[i] && !q->prompt_ids[i])
-            return hd_refuse(e, 422, "invalid_type", "prompt", "prompt: must be text, token ids or a list of these");
-        json_array_foreach((json_t *)q->prompt_ids[i], k, id) if (!json_is_integer(id))
-            return hd_refuse(e, 422, "invalid_type", "prompt", "prompt: token ids are whole numbers");
+            return hd_refuse(e, 422, "invalid_type", "prompt",
+                             "prompt: must be text, token ids or a list of these");
+        json_array_foreach((json_t *)q->prompt_ids[i], k, id) if (!json_is_integer(id)) return hd_refuse(
+            e, 422, "invalid_type", "prompt", "prompt: token ids are whole numbers");
     }
     q->n_prompt = (int)n;
     return HD_OK;
@@ -197,20 +207,22 @@ static hd_status read_completion(hd_chat_request *q, const json_t *o, hd_api_err
     HD_TRY(hd_field_string(&q->suffix, o, "suffix", e));
     HD_TRY(hd_field_bool(&q->echo, o, "echo", e));
     if (q->n_prompt * q->n > HD_API_MAX_CHOICES)
-        HD_TRY(hd_refuse(e, 422, "invalid_value", "n", "n: %d prompts times %d are more than %d answers", q->n_prompt, q->n,
-                         HD_API_MAX_CHOICES));
+        HD_TRY(hd_refuse(e, 422, "invalid_value", "n", "n: %d prompts times %d are more than %d answers",
+                         q->n_prompt, q->n, HD_API_MAX_CHOICES));
     if (json_is_number(best) && json_number_value(best) != q->n)
         HD_TRY(hd_refuse(e, 422, "invalid_value", "best_of", "best_of: must be as n"));
     if (json_is_integer(top)) {
         if (json_integer_value(top) < 0 || json_integer_value(top) > HD_API_MAX_TOP)
-            HD_TRY(hd_refuse(e, 422, "invalid_value", "logprobs", "logprobs: must be from 0 to %d", HD_API_MAX_TOP));
+            HD_TRY(hd_refuse(e, 422, "invalid_value", "logprobs", "logprobs: must be from 0 to %d",
+                             HD_API_MAX_TOP));
         q->logprobs = true;
         q->n_top = (int)json_integer_value(top);
     } else if (top && !json_is_null(top) && !json_is_false(top)) {
         HD_TRY(hd_refuse(e, 422, "invalid_type", "logprobs", "logprobs: must be a whole number"));
     }
     if (q->echo && (q->logprobs || q->prompt_ids[0]))
-        HD_TRY(hd_refuse(e, 422, "invalid_value", "echo", "echo: not with logprobs, nor for a prompt of ids"));
+        HD_TRY(
+            hd_refuse(e, 422, "invalid_value", "echo", "echo: not with logprobs, nor for a prompt of ids"));
 fail:
     return st;
 }
@@ -225,9 +237,9 @@ static const char *finish_reason(const hd_choice *c)
 
 static json_t *head(const hd_writer *w, const char *object, json_t *choices)
 {
-    return json_pack("{s:o, s:s, s:I, s:s, s:s, s:o}", "id", json_sprintf("%s%s", w->d->id_prefix, w->id), "object", object,
-                     "created", (json_int_t)w->created, "model", w->q->model_name, "system_fingerprint",
-                     "hadal-" HADAL_VERSION, "choices", choices);
+    return json_pack("{s:o, s:s, s:I, s:s, s:s, s:o}", "id", json_sprintf("%s%s", w->d->id_prefix, w->id),
+                     "object", object, "created", (json_int_t)w->created, "model", w->q->model_name,
+                     "system_fingerprint", "hadal-" HADAL_VERSION, "choices", choices);
 }
 
 static json_t *logprobs_json(hd_choice *c)
@@ -256,11 +268,12 @@ static void put_delta(hd_writer *w, int i, json_t *delta, const char *reason)
     hd_choice *c = &w->choice[i];
     if (!c->begun) {
         json_object_set_new(delta, "role", json_string("assistant"));
-        if (!json_object_get(delta, "content")) json_object_set_new(delta, "content", reason ? json_string("") : json_null());
+        if (!json_object_get(delta, "content"))
+            json_object_set_new(delta, "content", reason ? json_string("") : json_null());
     }
     c->begun = true;
-    json_t *choice = json_pack("{s:i, s:o, s:o, s:o?}", "index", i, "delta", delta, "logprobs", logprobs_json(c),
-                               "finish_reason", reason ? json_string(reason) : json_null());
+    json_t *choice = json_pack("{s:i, s:o, s:o, s:o?}", "index", i, "delta", delta, "logprobs",
+                               logprobs_json(c), "finish_reason", reason ? json_string(reason) : json_null());
     put_chunk(w, "chat.completion.chunk", json_pack("[o]", choice),
               reason ? json_pack("{s:o}", "timings", hd_timings(w)) : NULL);
 }
@@ -277,14 +290,19 @@ static void chat_call(hd_writer *w, int i, const hd_call_out *c)
 {
     int k = w->choice[i].n_call - 1;
     put_delta(w, i,
-              json_pack("{s:[{s:i, s:s, s:s, s:{s:s, s:s}}]}", "tool_calls", "index", k, "id", c->id, "type", "function",
-                        "function", "name", c->name, "arguments", ""),
+              json_pack("{s:[{s:i, s:s, s:s, s:{s:s, s:s}}]}", "tool_calls", "index", k, "id", c->id, "type",
+                        "function", "function", "name", c->name, "arguments", ""),
               NULL);
-    put_delta(w, i,
-              json_pack("{s:[{s:i, s:{s:s}}]}", "tool_calls", "index", k, "function", "arguments", c->arguments), NULL);
+    put_delta(
+        w, i,
+        json_pack("{s:[{s:i, s:{s:s}}]}", "tool_calls", "index", k, "function", "arguments", c->arguments),
+        NULL);
 }
 
-static void chat_choice_end(hd_writer *w, int i) { put_delta(w, i, json_object(), finish_reason(&w->choice[i])); }
+static void chat_choice_end(hd_writer *w, int i)
+{
+    put_delta(w, i, json_object(), finish_reason(&w->choice[i]));
+}
 
 static void chat_end(hd_writer *w)
 {
@@ -301,11 +319,13 @@ static json_t *chat_message(hd_writer *w, hd_choice *c)
     json_object_set_new(m, "content", silent ? json_null() : hd_text_json(c->text.data, c->text.len));
     if (c->thinking.len) {
         json_object_set_new(m, "reasoning_content", hd_text_json(c->thinking.data, c->thinking.len));
-        if (w->reasoning_too) json_object_set_new(m, "reasoning", hd_text_json(c->thinking.data, c->thinking.len));
+        if (w->reasoning_too)
+            json_object_set_new(m, "reasoning", hd_text_json(c->thinking.data, c->thinking.len));
     }
     for (int k = 0; k < c->n_call; k++)
-        json_array_append_new(calls, json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", c->call[k].id, "type", "function",
-                                               "function", "name", c->call[k].name, "arguments", c->call[k].arguments));
+        json_array_append_new(calls, json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", c->call[k].id, "type",
+                                               "function", "function", "name", c->call[k].name, "arguments",
+                                               c->call[k].arguments));
     if (c->n_call) json_object_set(m, "tool_calls", calls);
     json_decref(calls);
     return m;
@@ -316,8 +336,9 @@ static json_t *chat_whole(hd_writer *w)
     json_t *choices = json_array();
     for (int i = 0; i < w->n_choice; i++) {
         hd_choice *c = &w->choice[i];
-        json_array_append_new(choices, json_pack("{s:i, s:o, s:o, s:s}", "index", i, "message", chat_message(w, c), "logprobs",
-                                                 logprobs_json(c), "finish_reason", finish_reason(c)));
+        json_array_append_new(choices,
+                              json_pack("{s:i, s:o, s:o, s:s}", "index", i, "message", chat_message(w, c),
+                                        "logprobs", logprobs_json(c), "finish_reason", finish_reason(c)));
     }
     json_t *j = head(w, "chat.completion", choices);
     json_object_set_new(j, "usage", hd_usage_openai(w));
@@ -344,8 +365,8 @@ static json_t *old_logprobs(hd_choice *c)
         json_t *top = json_object();
         json_array_append(tokens, json_object_get(x, "token"));
         json_array_append(values, json_object_get(x, "logprob"));
-        json_array_foreach(json_object_get(x, "top_logprobs"), k, y)
-            json_object_set(top, json_string_value(json_object_get(y, "token")), json_object_get(y, "logprob"));
+        json_array_foreach(json_object_get(x, "top_logprobs"), k, y) json_object_set(
+            top, json_string_value(json_object_get(y, "token")), json_object_get(y, "logprob"));
         json_array_append_new(tops, top);
     }
     json_decref(list);
@@ -354,15 +375,13 @@ static json_t *old_logprobs(hd_choice *c)
 
 static void put_completion(hd_writer *w, int i, const char *s, size_t n, const char *reason)
 {
-    json_t *choice = json_pack("{s:i, s:o, s:o, s:o}", "index", i, "text", hd_text_json(s, n), "logprobs",
-                               old_logprobs(&w->choice[i]), "finish_reason", reason ? json_string(reason) : json_null());
+    json_t *choice =
+        json_pack("{s:i, s:o, s:o, s:o}", "index", i, "text", hd_text_json(s, n), "logprobs",
+                  old_logprobs(&w->choice[i]), "finish_reason", reason ? json_string(reason) : json_null());
     put_chunk(w, "text_completion", json_pack("[o]", choice), NULL);
 }
 
-static const char *echo_of(const hd_writer *w, int i)
-{
-    return w->q->echo ? w->q->prompt[i / w->q->n] : "";
-}
+static const char *echo_of(const hd_writer *w, int i) { return w->q->echo ? w->q->prompt[i / w->q->n] : ""; }
 
 static void completion_begin(hd_writer *w)
 {
@@ -370,9 +389,15 @@ static void completion_begin(hd_writer *w)
         if (*echo_of(w, i)) put_completion(w, i, echo_of(w, i), strlen(echo_of(w, i)), NULL);
 }
 
-static void completion_text(hd_writer *w, int i, bool thinking, const char *s, size_t n) { put_completion(w, i, s, n, NULL); }
+static void completion_text(hd_writer *w, int i, bool thinking, const char *s, size_t n)
+{
+    put_completion(w, i, s, n, NULL);
+}
 
-static void completion_choice_end(hd_writer *w, int i) { put_completion(w, i, "", 0, finish_reason(&w->choice[i])); }
+static void completion_choice_end(hd_writer *w, int i)
+{
+    put_completion(w, i, "", 0, finish_reason(&w->choice[i]));
+}
 
 static void completion_end(hd_writer *w)
 {
@@ -386,15 +411,15 @@ static json_t *completion_whole(hd_writer *w)
     json_t *choices = json_array();
     for (int i = 0; i < w->n_choice; i++) {
         hd_choice *c = &w->choice[i];
-        json_t *text = json_sprintf("%s%s", echo_of(w, i), ""), *all = NULL;
+        json_t *all = NULL;
         hd_buf b;
         hd_buf_init(&b, SIZE_MAX);
-        if (hd_buf_adds(&b, echo_of(w, i), NULL) == HD_OK && (!c->text.len || hd_buf_add(&b, c->text.data, c->text.len, NULL) == HD_OK))
+        if (hd_buf_adds(&b, echo_of(w, i), NULL) == HD_OK &&
+            (!c->text.len || hd_buf_add(&b, c->text.data, c->text.len, NULL) == HD_OK))
             all = hd_text_json(b.data, b.len);
         hd_buf_free(&b);
-        json_decref(text);
-        json_array_append_new(choices, json_pack("{s:i, s:o, s:o, s:s}", "index", i, "text", all, "logprobs", old_logprobs(c),
-                                                 "finish_reason", finish_reason(c)));
+        json_array_append_new(choices, json_pack("{s:i, s:o, s:o, s:s}", "index", i, "text", all, "logprobs",
+                                                 old_logprobs(c), "finish_reason", finish_reason(c)));
     }
     json_t *j = head(w, "text_completion", choices);
     json_object_set_new(j, "usage", hd_usage_openai(w));
@@ -474,8 +499,8 @@ static json_t *model_json(const hd_server *s, const char *name)
     struct tm tm;
     if (gmtime_r(&t, &tm)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
     return json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I}", "id", name, "object", "model", "created",
-                     (json_int_t)s->created, "owned_by", "hadal", "type", "model", "display_name", name, "created_at", when,
-                     "max_model_len", (json_int_t)hd_engine_ctx_tok(s->engine));
+                     (json_int_t)s->created, "owned_by", "hadal", "type", "model", "display_name", name,
+                     "created_at", when, "max_model_len", (json_int_t)hd_engine_ctx_tok(s->engine));
 }
 
 static void handle_models(hd_req *r)
@@ -485,8 +510,9 @@ static void handle_models(hd_req *r)
     json_t *list = json_array();
     json_array_append_new(list, model_json(s, s->model_name));
     for (int i = 0; i < s->n_alias; i++) json_array_append_new(list, model_json(s, s->alias[i].name));
-    hd_api_reply(r, 200, json_pack("{s:s, s:o, s:b, s:s, s:s}", "object", "list", "data", list, "has_more", 0, "first_id",
-                                   s->model_name, "last_id", last));
+    hd_api_reply(r, 200,
+                 json_pack("{s:s, s:o, s:b, s:s, s:s}", "object", "list", "data", list, "has_more", 0,
+                           "first_id", s->model_name, "last_id", last));
 }
 
 static void handle_model(hd_req *r)
@@ -498,7 +524,8 @@ static void handle_model(hd_req *r)
     else hd_api_refuse(r, &hd_dialect_chat, &e);
 }
 
-static hd_status tokenize(hd_ids *ids, hd_chat_request *q, const json_t *o, const hd_server *s, hd_api_error *e)
+static hd_status tokenize(hd_ids *ids, hd_chat_request *q, const json_t *o, const hd_server *s,
+                          hd_api_error *e)
 {
     hd_status st;
     hd_err err = {0};
@@ -514,7 +541,8 @@ static hd_status tokenize(hd_ids *ids, hd_chat_request *q, const json_t *o, cons
     HD_TRY(hd_field_string(&text, o, "content", e));
     HD_TRY(hd_field_bool(&special, o, "add_special", e));
     HD_TRY(hd_field_bool(&special, o, "add_special_tokens", e));
-    if (!text) HD_TRY(hd_refuse(e, 400, "missing_field", "content", "content: missing (or prompt, or messages)"));
+    if (!text)
+        HD_TRY(hd_refuse(e, 400, "missing_field", "content", "content: missing (or prompt, or messages)"));
     st = HD_OK;
     if (special && hd_tokenizer_adds_bos(s->tok)) st = hd_ids_add(ids, hd_tokenizer_bos(s->tok), &err);
     if (st == HD_OK) st = hd_tokenizer_encode(s->tok, text, strlen(text), ids, &err);
@@ -537,8 +565,9 @@ static void handle_tokenize(hd_req *r)
     if (st == HD_OK) {
         json_t *list = json_array();
         for (int64_t i = 0; i < ids.n; i++) json_array_append_new(list, json_integer(ids.id[i]));
-        hd_api_reply(r, 200, json_pack("{s:o, s:I, s:I}", "tokens", list, "count", (json_int_t)ids.n, "max_model_len",
-                                       (json_int_t)hd_engine_ctx_tok(s->engine)));
+        hd_api_reply(r, 200,
+                     json_pack("{s:o, s:I, s:I}", "tokens", list, "count", (json_int_t)ids.n, "max_model_len",
+                               (json_int_t)hd_engine_ctx_tok(s->engine)));
     } else {
         hd_api_refuse(r, &hd_dialect_chat, &e);
     }
@@ -557,7 +586,7 @@ const hd_route hd_routes_openai[] = {
     {"GET", "/models", HD_RIGHT_API, 0, handle_models, hd_api_fail_openai, true},
     {"GET", "/models/{id}", HD_RIGHT_API, 0, handle_model, hd_api_fail_openai, true},
     {"POST", "/tokenize", HD_RIGHT_API, 1 << 20, // more would keep others waiting
-      handle_tokenize, hd_api_fail_openai, true},
+     handle_tokenize, hd_api_fail_openai, true},
     {"POST", "/embeddings", HD_RIGHT_API, HD_API_MAX_BODY, handle_embeddings, hd_api_fail_openai, true},
     {0},
 };

@@ -33,7 +33,8 @@ hd_status hd_api_choose_model(hd_chat_request *q, const hd_server *s, hd_api_err
         size_t n = (size_t)snprintf(known, sizeof known, "%.127s", s->model_name);
         for (int i = 0; i < s->n_alias && n < sizeof known; i++)
             n += (size_t)snprintf(known + n, sizeof known - n, ", %s", s->alias[i].name);
-        return hd_refuse(e, 404, "model_not_found", "model", "model: '%.100s' is not known here; known: %s", q->model, known);
+        return hd_refuse(e, 404, "model_not_found", "model", "model: '%.100s' is not known here; known: %s",
+                         q->model, known);
     }
     q->model_name = q->model ? q->model : s->model_name;
     if (q->thinking < 0 && a) q->thinking = a->thinking;
@@ -56,8 +57,8 @@ static const char *joined(hd_keep **keep, const char *before, const char *gap, c
 }
 
 /* The messages with the tools told of; out has room for one more than there are. */
-static hd_status with_tools(hd_message *out, int *n, const hd_chat_request *q, const char *chat, hd_keep **keep,
-                            hd_api_error *e)
+static hd_status with_tools(hd_message *out, int *n, const hd_chat_request *q, const char *chat,
+                            hd_keep **keep, hd_api_error *e)
 {
     hd_err err = {0};
     hd_buf text;
@@ -135,9 +136,10 @@ static hd_status check_bytes(size_t n, const hd_server *s, const char *field, hd
     if (n < ALWAYS || n / MOST_BYTES_A_TOK < (size_t)ctx) return HD_OK;
     e->n_ctx = ctx;
     e->n_prompt = (int64_t)(n / MOST_BYTES_A_TOK);
-    return hd_refuse(e, 400, "context_length_exceeded", field,
-                     "the prompt has %zu bytes, more than %lld tokens; the context holds %lld with the answer", n,
-                     (long long)e->n_prompt, (long long)ctx);
+    return hd_refuse(
+        e, 400, "context_length_exceeded", field,
+        "the prompt has %zu bytes, more than %lld tokens; the context holds %lld with the answer", n,
+        (long long)e->n_prompt, (long long)ctx);
 }
 
 static size_t bytes_of(const hd_message *msg, int n)
@@ -159,7 +161,9 @@ static hd_status render(hd_ids *out, const hd_chat_request *q, const hd_server *
     hd_message *msg = hd_keep_alloc(&keep, (size_t)(q->n_msg + 2) * sizeof *msg);
     if (!msg) HD_TRY(hd_refuse_nomem(e));
     HD_TRY(with_tools(msg, &n, q, hd_engine_chat_name(s->engine), &keep, e));
-    if (n == 0) HD_TRY(hd_refuse(e, 400, "missing_field", "messages", "messages: nothing comes before the one to be continued"));
+    if (n == 0)
+        HD_TRY(hd_refuse(e, 400, "missing_field", "messages",
+                         "messages: nothing comes before the one to be continued"));
     HD_TRY(check_bytes(bytes_of(msg, n), s, "messages", e));
     st = hd_engine_render(s->engine, msg, n, q->thinking, out, &err);
     if (st == HD_OK && q->prefix) st = add_beginning(out, s->tok, &q->msg[q->n_msg - 1], &err);
@@ -181,13 +185,14 @@ static const char *const fim[][3] = {
 static const char *const *fim_of(const hd_tokenizer *t)
 {
     for (size_t i = 0; i < sizeof fim / sizeof fim[0]; i++)
-        if (hd_tokenizer_find(t, fim[i][0]) >= 0 && hd_tokenizer_find(t, fim[i][1]) >= 0 && hd_tokenizer_find(t, fim[i][2]) >= 0)
+        if (hd_tokenizer_find(t, fim[i][0]) >= 0 && hd_tokenizer_find(t, fim[i][1]) >= 0 &&
+            hd_tokenizer_find(t, fim[i][2]) >= 0)
             return fim[i];
     return NULL;
 }
 
-static hd_status plain(hd_ids *out, const char *prompt, const char *suffix, const hd_tokenizer *t, const char *const *f,
-                       hd_err *err)
+static hd_status plain(hd_ids *out, const char *prompt, const char *suffix, const hd_tokenizer *t,
+                       const char *const *f, hd_err *err)
 {
     hd_status st = HD_OK;
     if (hd_tokenizer_adds_bos(t)) HD_TRY(hd_ids_add(out, hd_tokenizer_bos(t), err));
@@ -209,7 +214,8 @@ static hd_status given_ids(hd_ids *out, const json_t *list, int64_t n_vocab, hd_
     {
         json_int_t id = json_integer_value(v);
         if (id < 0 || id >= n_vocab)
-            return hd_refuse(e, 422, "invalid_value", "prompt", "prompt: id %lld: the vocabulary has 0 to %lld", (long long)id,
+            return hd_refuse(e, 422, "invalid_value", "prompt",
+                             "prompt: id %lld: the vocabulary has 0 to %lld", (long long)id,
                              (long long)n_vocab - 1);
         if (hd_ids_add(out, (int32_t)id, NULL) != HD_OK) return hd_refuse_nomem(e);
     }
@@ -225,7 +231,8 @@ hd_status hd_api_prompt(hd_ids *out, const hd_chat_request *q, const hd_server *
     else {
         const char *const *f = q->suffix ? fim_of(s->tok) : NULL;
         if (q->suffix && !f)
-            HD_TRY(hd_refuse(e, 422, "unsupported", "suffix", "suffix: this model has no tokens to fill in the middle"));
+            HD_TRY(hd_refuse(e, 422, "unsupported", "suffix",
+                             "suffix: this model has no tokens to fill in the middle"));
         HD_TRY(check_bytes(strlen(q->prompt[i]) + (q->suffix ? strlen(q->suffix) : 0), s, "prompt", e));
         st = plain(out, q->prompt[i], q->suffix, s->tok, f, &err);
         if (st != HD_OK) HD_TRY(hd_refuse_for(e, &err, "prompt"));
@@ -235,8 +242,8 @@ hd_status hd_api_prompt(hd_ids *out, const hd_chat_request *q, const hd_server *
         e->n_prompt = out->n;
         e->n_ctx = hd_engine_ctx_tok(s->engine);
         HD_TRY(hd_refuse(e, 400, "context_length_exceeded", q->n_msg ? "messages" : "prompt",
-                         "the prompt has %lld tokens, the context holds %lld with the answer", (long long)out->n,
-                         (long long)e->n_ctx));
+                         "the prompt has %lld tokens, the context holds %lld with the answer",
+                         (long long)out->n, (long long)e->n_ctx));
     }
 fail:
     return st;
@@ -245,8 +252,8 @@ fail:
 /* ---- Grammar ---- */
 
 /* As exact as can be: where a tool's schema holds what cannot be enforced and does not insist, any object will do. */
-static hd_status tools_grammar(hd_grammar **out, const hd_chat_request *q, const char *chat, const json_t *otherwise,
-                               hd_api_error *e)
+static hd_status tools_grammar(hd_grammar **out, const hd_chat_request *q, const char *chat,
+                               const json_t *otherwise, hd_api_error *e)
 {
     hd_err err = {0};
     hd_status st = HD_NOMEM;

@@ -51,11 +51,12 @@ json_t *hd_usage_openai(const hd_writer *w)
 {
     int64_t out = 0, thinking = 0;
     for (int i = 0; i < w->n_choice; i++) out += w->choice[i].gen_tok, thinking += w->choice[i].thinking_tok;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:{s:I}, s:{s:I}}", "prompt_tokens", (json_int_t)w->prompt_tok,
-                     "completion_tokens", (json_int_t)out, "total_tokens", (json_int_t)(w->prompt_tok + out),
-                     "prompt_cache_hit_tokens", (json_int_t)w->cached_tok, "prompt_cache_miss_tokens",
-                     (json_int_t)(w->prompt_tok - w->cached_tok), "prompt_tokens_details", "cached_tokens",
-                     (json_int_t)w->cached_tok, "completion_tokens_details", "reasoning_tokens", (json_int_t)thinking);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:{s:I}, s:{s:I}}", "prompt_tokens",
+                     (json_int_t)w->prompt_tok, "completion_tokens", (json_int_t)out, "total_tokens",
+                     (json_int_t)(w->prompt_tok + out), "prompt_cache_hit_tokens", (json_int_t)w->cached_tok,
+                     "prompt_cache_miss_tokens", (json_int_t)(w->prompt_tok - w->cached_tok),
+                     "prompt_tokens_details", "cached_tokens", (json_int_t)w->cached_tok,
+                     "completion_tokens_details", "reasoning_tokens", (json_int_t)thinking);
 }
 
 json_t *hd_timings(const hd_writer *w)
@@ -63,9 +64,9 @@ json_t *hd_timings(const hd_writer *w)
     int64_t out = 0;
     for (int i = 0; i < w->n_choice; i++) out += w->choice[i].gen_tok;
     return json_pack("{s:f, s:I, s:I, s:f, s:I, s:f, s:f}", "queue_ms", w->queue_s * 1e3, "prompt_n",
-                     (json_int_t)(w->prompt_tok - w->cached_tok), "cache_n", (json_int_t)w->cached_tok, "prompt_ms",
-                     w->prefill_s * 1e3, "predicted_n", (json_int_t)out, "predicted_ms", w->gen_s * 1e3,
-                     "predicted_per_second", w->gen_s > 0 ? (double)out / w->gen_s : 0.0);
+                     (json_int_t)(w->prompt_tok - w->cached_tok), "cache_n", (json_int_t)w->cached_tok,
+                     "prompt_ms", w->prefill_s * 1e3, "predicted_n", (json_int_t)out, "predicted_ms",
+                     w->gen_s * 1e3, "predicted_per_second", w->gen_s > 0 ? (double)out / w->gen_s : 0.0);
 }
 
 /* ---- Log-probabilities ---- */
@@ -128,14 +129,15 @@ static void make_call_id(char out[40], const char *prefix)
         memset(random, 0, sizeof random);
         memcpy(random, &t.tv_nsec, sizeof random < sizeof t.tv_nsec ? sizeof random : sizeof t.tv_nsec);
     }
-    for (size_t k = 0; k < sizeof random && n < 38; k++) n += snprintf(out + n, 40 - (size_t)n, "%02x", random[k]);
+    for (size_t k = 0; k < sizeof random && n < 38; k++)
+        n += snprintf(out + n, 40 - (size_t)n, "%02x", random[k]);
 }
 
+/* whole: the reason why the text ended says it, too. */
 static void found_call(void *arg, const char *name, const char *arguments, size_t n, bool whole)
 {
     hd_choice *c = arg;
     hd_writer *w = c->w;
-    (void)whole; // the reason why the text ended says the rest
     if (w->st == HD_OK) note(w, hd_realloc(&c->call, (size_t)(c->n_call + 1) * sizeof *c->call, &w->err));
     if (w->st != HD_OK) return;
     hd_call_out *out = &c->call[c->n_call];
@@ -154,8 +156,8 @@ static bool has_tools(const hd_chat_request *q) { return q->tools.n > 0 && q->to
 
 /* ---- The writer ---- */
 
-void hd_writer_open(hd_writer *w, const hd_chat_request *q, const hd_tokenizer *tok, const char *id, int n_choice,
-                    int64_t prompt_tok)
+void hd_writer_open(hd_writer *w, const hd_chat_request *q, const hd_tokenizer *tok, const char *id,
+                    int n_choice, int64_t prompt_tok)
 {
     memset(w, 0, sizeof *w);
     w->q = q;
@@ -228,7 +230,8 @@ static void take_end(hd_writer *w, int i, const hd_job_event *e)
     if (e->prefill_s > w->prefill_s) w->prefill_s = e->prefill_s;
     if (e->gen_s > w->gen_s) w->gen_s = e->gen_s;
     if (w->st == HD_OK)
-        note(w, hd_tool_parser_end(&c->tools, e->reason == HD_END_LENGTH || e->reason == HD_END_CONTEXT, &w->err));
+        note(w, hd_tool_parser_end(&c->tools, e->reason == HD_END_LENGTH || e->reason == HD_END_CONTEXT,
+                                   &w->err));
     c->ended = true;
     w->n_ended++;
     if (!w->q->stream) return;

@@ -15,76 +15,124 @@ typedef struct {
     const char *properties; // JSON, of the other fields
 } body_schema;
 
-#define STOP "\"anyOf\": [{\"type\": \"string\", \"minLength\": 1, \"maxLength\": 1000}, {\"type\": \"array\", \"maxItems\": 16, \"items\": " \
-             "{\"type\": \"string\", \"minLength\": 1, \"maxLength\": 1000}}, {\"type\": \"null\"}]"
-#define TEXT_PARTS "\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"type\": \"object\", \"required\": [\"type\", "  \
-                   "\"text\"], \"properties\": {\"type\": {\"enum\": [\"text\"]}, \"text\": {\"type\": \"string\"}}}}"
-#define TOOLS "{\"type\": [\"array\", \"null\"], \"maxItems\": 128, \"items\": {\"type\": \"object\", \"required\": [\"type\", "  \
-              "\"function\"], \"properties\": {\"type\": {\"enum\": [\"function\"]}, \"function\": {\"type\": \"object\", "       \
-              "\"required\": [\"name\"], \"properties\": {" FUNCTION ", \"parameters\": {\"type\": \"object\"}}}}}}"
-#define FUNCTION "\"name\": {\"type\": \"string\", \"pattern\": \"^[A-Za-z0-9_.-]{1,64}$\"}, \"description\": {\"type\": "           \
-                 "\"string\"}, \"strict\": {\"type\": \"boolean\"}"
-#define COMMON                                                                                                                     \
-    "\"model\": {\"type\": [\"string\", \"null\"], \"description\": \"one of /v1/models\"}, \"stop\": {" STOP "}, "                \
-    "\"seed\": {\"type\": [\"integer\", \"null\"], \"minimum\": -9223372036854775808, \"maximum\": 9223372036854775807}, "         \
-    "\"logit_bias\": {\"type\": [\"object\", \"null\"], \"maxProperties\": 1024, \"additionalProperties\": {\"type\": \"number\", " \
-    "\"minimum\": -100, \"maximum\": 100}}, \"stream_options\": {\"type\": [\"object\", \"null\"], \"properties\": "                \
-    "{\"include_usage\": {\"type\": [\"boolean\", \"null\"]}}}, "                                                                   \
-    "\"response_format\": {\"type\": [\"object\", \"null\"], \"required\": [\"type\"], \"properties\": {\"type\": {\"enum\": "      \
-    "[\"text\", \"json_object\", \"json_schema\"]}, \"json_schema\": {\"type\": \"object\", \"required\": [\"schema\"], "           \
-    "\"properties\": {\"schema\": {\"type\": \"object\"}}}}}, \"grammar\": {\"type\": [\"string\", \"null\"], \"description\": "    \
+#define STOP                                                                                                 \
+    "\"anyOf\": [{\"type\": \"string\", \"minLength\": 1, \"maxLength\": 1000}, {\"type\": \"array\", "      \
+    "\"maxItems\": 16, \"items\": "                                                                          \
+    "{\"type\": \"string\", \"minLength\": 1, \"maxLength\": 1000}}, {\"type\": \"null\"}]"
+#define TEXT_PARTS                                                                                           \
+    "\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"type\": \"object\", "           \
+    "\"required\": [\"type\", "                                                                              \
+    "\"text\"], \"properties\": {\"type\": {\"enum\": [\"text\"]}, \"text\": {\"type\": \"string\"}}}}"
+#define TOOLS                                                                                                \
+    "{\"type\": [\"array\", \"null\"], \"maxItems\": 128, \"items\": {\"type\": \"object\", \"required\": "  \
+    "[\"type\", "                                                                                            \
+    "\"function\"], \"properties\": {\"type\": {\"enum\": [\"function\"]}, \"function\": {\"type\": "        \
+    "\"object\", "                                                                                           \
+    "\"required\": [\"name\"], \"properties\": {" FUNCTION ", \"parameters\": {\"type\": \"object\"}}}}}}"
+#define FUNCTION                                                                                             \
+    "\"name\": {\"type\": \"string\", \"pattern\": \"^[A-Za-z0-9_.-]{1,64}$\"}, \"description\": "           \
+    "{\"type\": "                                                                                            \
+    "\"string\"}, \"strict\": {\"type\": \"boolean\"}"
+#define COMMON                                                                                               \
+    "\"model\": {\"type\": [\"string\", \"null\"], \"description\": \"one of /v1/models\"}, \"stop\": "      \
+    "{" STOP "}, "                                                                                           \
+    "\"seed\": {\"type\": [\"integer\", \"null\"], \"minimum\": -9223372036854775808, \"maximum\": "         \
+    "9223372036854775807}, "                                                                                 \
+    "\"logit_bias\": {\"type\": [\"object\", \"null\"], \"maxProperties\": 1024, \"additionalProperties\": " \
+    "{\"type\": \"number\", "                                                                                \
+    "\"minimum\": -100, \"maximum\": 100}}, \"stream_options\": {\"type\": [\"object\", \"null\"], "         \
+    "\"properties\": "                                                                                       \
+    "{\"include_usage\": {\"type\": [\"boolean\", \"null\"]}}}, "                                            \
+    "\"response_format\": {\"type\": [\"object\", \"null\"], \"required\": [\"type\"], \"properties\": "     \
+    "{\"type\": {\"enum\": "                                                                                 \
+    "[\"text\", \"json_object\", \"json_schema\"]}, \"json_schema\": {\"type\": \"object\", \"required\": "  \
+    "[\"schema\"], "                                                                                         \
+    "\"properties\": {\"schema\": {\"type\": \"object\"}}}}}, \"grammar\": {\"type\": [\"string\", "         \
+    "\"null\"], \"description\": "                                                                           \
     "\"GBNF; the answer keeps to it\"}"
-#define MESSAGES                                                                                                                   \
-    "\"messages\": {\"type\": \"array\", \"minItems\": 1, \"maxItems\": 10000, \"items\": {\"type\": \"object\", \"required\": "    \
-    "[\"role\"], \"properties\": {\"role\": {\"enum\": [\"system\", \"developer\", \"user\", \"assistant\", \"tool\", "            \
-    "\"function\"]}, \"content\": {" TEXT_PARTS ", {\"type\": \"null\"}]}, \"reasoning_content\": {\"type\": [\"string\", "          \
-    "\"null\"]}, \"prefix\": {\"type\": \"boolean\"}, \"tool_calls\": {\"type\": [\"array\", \"null\"], \"maxItems\": 128, "        \
-    "\"items\": {\"type\": \"object\", \"required\": [\"function\"], \"properties\": {\"function\": {\"type\": \"object\", "         \
-    "\"required\": [\"name\", \"arguments\"], \"properties\": {\"name\": {\"type\": \"string\"}, \"arguments\": {\"type\": "         \
+#define MESSAGES                                                                                             \
+    "\"messages\": {\"type\": \"array\", \"minItems\": 1, \"maxItems\": 10000, \"items\": {\"type\": "       \
+    "\"object\", \"required\": "                                                                             \
+    "[\"role\"], \"properties\": {\"role\": {\"enum\": [\"system\", \"developer\", \"user\", "               \
+    "\"assistant\", \"tool\", "                                                                              \
+    "\"function\"]}, \"content\": {" TEXT_PARTS                                                              \
+    ", {\"type\": \"null\"}]}, \"reasoning_content\": {\"type\": [\"string\", "                              \
+    "\"null\"]}, \"prefix\": {\"type\": \"boolean\"}, \"tool_calls\": {\"type\": [\"array\", \"null\"], "    \
+    "\"maxItems\": 128, "                                                                                    \
+    "\"items\": {\"type\": \"object\", \"required\": [\"function\"], \"properties\": {\"function\": "        \
+    "{\"type\": \"object\", "                                                                                \
+    "\"required\": [\"name\", \"arguments\"], \"properties\": {\"name\": {\"type\": \"string\"}, "           \
+    "\"arguments\": {\"type\": "                                                                             \
     "\"string\"}}}}}}, \"tool_call_id\": {\"type\": \"string\"}}}}"
 #define EFFORT "{\"enum\": [\"none\", \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\", \"max\", null]}"
 
 static const body_schema bodies[] = {
     {"chat", hd_fields_openai, "messages",
-     "{" COMMON ", " MESSAGES ", \"tools\": " TOOLS ", \"tool_choice\": {\"anyOf\": [{\"enum\": [\"auto\", \"none\", \"required\", null]}, "
-     "{\"type\": \"object\", \"required\": [\"type\", \"function\"]}]}, \"parallel_tool_calls\": {\"type\": [\"boolean\", \"null\"]}, "
-     "\"logprobs\": {\"type\": [\"boolean\", \"null\"]}, \"top_logprobs\": {\"type\": [\"integer\", \"null\"], \"minimum\": 0, "
+     "{" COMMON ", " MESSAGES ", \"tools\": " TOOLS
+     ", \"tool_choice\": {\"anyOf\": [{\"enum\": [\"auto\", \"none\", \"required\", null]}, "
+     "{\"type\": \"object\", \"required\": [\"type\", \"function\"]}]}, \"parallel_tool_calls\": {\"type\": "
+     "[\"boolean\", \"null\"]}, "
+     "\"logprobs\": {\"type\": [\"boolean\", \"null\"]}, \"top_logprobs\": {\"type\": [\"integer\", "
+     "\"null\"], \"minimum\": 0, "
      "\"maximum\": 20}, \"reasoning_effort\": " EFFORT "}"},
     {"completion", hd_fields_openai, "prompt",
-     "{" COMMON ", \"prompt\": {\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"minItems\": 1, \"maxItems\": 4, \"items\": "
-     "{\"type\": \"string\"}}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"integer\", \"minimum\": 0}}]}, "
-     "\"suffix\": {\"type\": [\"string\", \"null\"]}, \"echo\": {\"type\": [\"boolean\", \"null\"]}, \"logprobs\": {\"type\": "
+     "{" COMMON ", \"prompt\": {\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"minItems\": 1, "
+                "\"maxItems\": 4, \"items\": "
+     "{\"type\": \"string\"}}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"integer\", "
+     "\"minimum\": 0}}]}, "
+     "\"suffix\": {\"type\": [\"string\", \"null\"]}, \"echo\": {\"type\": [\"boolean\", \"null\"]}, "
+     "\"logprobs\": {\"type\": "
      "[\"integer\", \"null\"], \"minimum\": 0, \"maximum\": 20}}"},
     {"tokenize", NULL, NULL,
-     "{\"content\": {\"type\": [\"string\", \"null\"]}, \"prompt\": {\"type\": [\"string\", \"null\"]}, \"add_special\": {\"type\": "
+     "{\"content\": {\"type\": [\"string\", \"null\"]}, \"prompt\": {\"type\": [\"string\", \"null\"]}, "
+     "\"add_special\": {\"type\": "
      "[\"boolean\", \"null\"]}, " MESSAGES ", \"tools\": " TOOLS "}"},
     {"messages", hd_fields_anthropic, "messages",
-     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"system\": {" TEXT_PARTS ", {\"type\": \"null\"}]}, \"stop_sequences\": {" STOP
-     "}, \"messages\": {\"type\": \"array\", \"minItems\": 1, \"maxItems\": 10000, \"items\": {\"type\": \"object\", \"required\": "
-     "[\"role\", \"content\"], \"properties\": {\"role\": {\"enum\": [\"user\", \"assistant\"]}, \"content\": {" TEXT_PARTS
-     "]}}}}, \"thinking\": {\"type\": [\"object\", \"null\"], \"required\": [\"type\"], \"properties\": {\"type\": {\"enum\": "
-     "[\"enabled\", \"disabled\", \"adaptive\"]}, \"budget_tokens\": {\"type\": \"integer\", \"minimum\": 1}}}, \"tools\": {\"type\": "
-     "[\"array\", \"null\"], \"maxItems\": 128, \"items\": {\"type\": \"object\", \"required\": [\"name\"], \"properties\": {" FUNCTION
+     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"system\": {" TEXT_PARTS
+     ", {\"type\": \"null\"}]}, \"stop_sequences\": {" STOP
+     "}, \"messages\": {\"type\": \"array\", \"minItems\": 1, \"maxItems\": 10000, \"items\": {\"type\": "
+     "\"object\", \"required\": "
+     "[\"role\", \"content\"], \"properties\": {\"role\": {\"enum\": [\"user\", \"assistant\"]}, "
+     "\"content\": {" TEXT_PARTS "]}}}}, \"thinking\": {\"type\": [\"object\", \"null\"], \"required\": "
+                                 "[\"type\"], \"properties\": {\"type\": {\"enum\": "
+     "[\"enabled\", \"disabled\", \"adaptive\"]}, \"budget_tokens\": {\"type\": \"integer\", \"minimum\": "
+     "1}}}, \"tools\": {\"type\": "
+     "[\"array\", \"null\"], \"maxItems\": 128, \"items\": {\"type\": \"object\", \"required\": [\"name\"], "
+     "\"properties\": {" FUNCTION
      ", \"input_schema\": {\"type\": \"object\"}}}}, \"tool_choice\": {\"type\": [\"object\", \"null\"]}}"},
     {"ollama_chat", NULL, NULL,
-     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"stream\": {\"type\": [\"boolean\", \"null\"]}, \"think\": {\"anyOf\": "
-     "[{\"type\": \"boolean\"}, " EFFORT "]}, \"format\": {\"anyOf\": [{\"enum\": [\"\", \"json\", null]}, {\"type\": \"object\"}]}, "
-     "\"messages\": {\"type\": [\"array\", \"null\"], \"maxItems\": 10000, \"items\": {\"type\": \"object\", \"required\": [\"role\"], "
-     "\"properties\": {\"role\": {\"enum\": [\"system\", \"user\", \"assistant\", \"tool\"]}, \"content\": {\"type\": \"string\"}, "
-     "\"thinking\": {\"type\": \"string\"}}}}, \"tools\": " TOOLS ", \"options\": {\"$ref\": \"#/components/schemas/options\"}}"},
+     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"stream\": {\"type\": [\"boolean\", \"null\"]}, "
+     "\"think\": {\"anyOf\": "
+     "[{\"type\": \"boolean\"}, " EFFORT
+     "]}, \"format\": {\"anyOf\": [{\"enum\": [\"\", \"json\", null]}, {\"type\": \"object\"}]}, "
+     "\"messages\": {\"type\": [\"array\", \"null\"], \"maxItems\": 10000, \"items\": {\"type\": \"object\", "
+     "\"required\": [\"role\"], "
+     "\"properties\": {\"role\": {\"enum\": [\"system\", \"user\", \"assistant\", \"tool\"]}, \"content\": "
+     "{\"type\": \"string\"}, "
+     "\"thinking\": {\"type\": \"string\"}}}}, \"tools\": " TOOLS
+     ", \"options\": {\"$ref\": \"#/components/schemas/options\"}}"},
     {"ollama_generate", NULL, NULL,
-     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"stream\": {\"type\": [\"boolean\", \"null\"]}, \"prompt\": {\"type\": "
-     "[\"string\", \"null\"]}, \"system\": {\"type\": [\"string\", \"null\"]}, \"suffix\": {\"type\": [\"string\", \"null\"]}, "
-     "\"raw\": {\"type\": [\"boolean\", \"null\"]}, \"options\": {\"$ref\": \"#/components/schemas/options\"}}"},
+     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"stream\": {\"type\": [\"boolean\", \"null\"]}, "
+     "\"prompt\": {\"type\": "
+     "[\"string\", \"null\"]}, \"system\": {\"type\": [\"string\", \"null\"]}, \"suffix\": {\"type\": "
+     "[\"string\", \"null\"]}, "
+     "\"raw\": {\"type\": [\"boolean\", \"null\"]}, \"options\": {\"$ref\": "
+     "\"#/components/schemas/options\"}}"},
     {"options", hd_fields_ollama, NULL, "{\"seed\": {\"type\": \"integer\"}, \"stop\": {" STOP "}}"},
     {"show", NULL, NULL, "{\"model\": {\"type\": [\"string\", \"null\"]}}"},
     {"responses", hd_fields_responses, "input",
-     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"instructions\": {\"type\": [\"string\", \"null\"]}, \"input\": {\"anyOf\": "
-     "[{\"type\": \"string\"}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"object\"}}]}, \"reasoning\": {\"type\": "
-     "[\"object\", \"null\"], \"properties\": {\"effort\": " EFFORT "}}, \"text\": {\"type\": [\"object\", \"null\"]}, \"tools\": "
-     "{\"type\": [\"array\", \"null\"], \"maxItems\": 128, \"items\": {\"type\": \"object\", \"required\": [\"type\", \"name\"], "
-     "\"properties\": {\"type\": {\"enum\": [\"function\"]}, " FUNCTION ", \"parameters\": {\"type\": [\"object\", \"null\"]}}}}, "
-     "\"tool_choice\": {\"anyOf\": [{\"enum\": [\"auto\", \"none\", \"required\", null]}, {\"type\": \"object\"}]}, "
+     "{\"model\": {\"type\": [\"string\", \"null\"]}, \"instructions\": {\"type\": [\"string\", \"null\"]}, "
+     "\"input\": {\"anyOf\": "
+     "[{\"type\": \"string\"}, {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"object\"}}]}, "
+     "\"reasoning\": {\"type\": "
+     "[\"object\", \"null\"], \"properties\": {\"effort\": " EFFORT
+     "}}, \"text\": {\"type\": [\"object\", \"null\"]}, \"tools\": "
+     "{\"type\": [\"array\", \"null\"], \"maxItems\": 128, \"items\": {\"type\": \"object\", \"required\": "
+     "[\"type\", \"name\"], "
+     "\"properties\": {\"type\": {\"enum\": [\"function\"]}, " FUNCTION
+     ", \"parameters\": {\"type\": [\"object\", \"null\"]}}}}, "
+     "\"tool_choice\": {\"anyOf\": [{\"enum\": [\"auto\", \"none\", \"required\", null]}, {\"type\": "
+     "\"object\"}]}, "
      "\"parallel_tool_calls\": {\"type\": [\"boolean\", \"null\"]}}"},
 };
 
@@ -97,11 +145,15 @@ static const struct {
     {"get", "/models", NULL, NULL, "The names of the model"},
     {"get", "/models/{id}", NULL, NULL, "One of them"},
     {"post", "/tokenize", "tokenize", NULL, "The ids of a text or a conversation"},
-    {"post", "/messages", "messages", "text/event-stream", "Answer a conversation, as Anthropic's clients ask"},
+    {"post", "/messages", "messages", "text/event-stream",
+     "Answer a conversation, as Anthropic's clients ask"},
     {"post", "/messages/count_tokens", "messages", NULL, "The length of a conversation"},
-    {"post", "/responses", "responses", "text/event-stream", "Answer a conversation, as OpenAI's newer clients ask"},
-    {"post", "/api/chat", "ollama_chat", "application/x-ndjson", "Answer a conversation, as ollama's clients ask"},
-    {"post", "/api/generate", "ollama_generate", "application/x-ndjson", "Answer a prompt, as ollama's clients ask"},
+    {"post", "/responses", "responses", "text/event-stream",
+     "Answer a conversation, as OpenAI's newer clients ask"},
+    {"post", "/api/chat", "ollama_chat", "application/x-ndjson",
+     "Answer a conversation, as ollama's clients ask"},
+    {"post", "/api/generate", "ollama_generate", "application/x-ndjson",
+     "Answer a prompt, as ollama's clients ask"},
     {"get", "/api/tags", NULL, NULL, "The names of the model, for ollama's clients"},
     {"post", "/api/show", "show", NULL, "What is known of the model"},
     {"get", "/api/ps", NULL, NULL, "The model that is loaded"},
@@ -120,7 +172,9 @@ bool hd_openapi_describes(const char *method, const char *path)
 
 static json_t *field_schema(const hd_field *f)
 {
-    static const char *const types[] = {[HD_FIELD_BOOL] = "boolean", [HD_FIELD_INT] = "integer", [HD_FIELD_INT64] = "integer",
+    static const char *const types[] = {[HD_FIELD_BOOL] = "boolean",
+                                        [HD_FIELD_INT] = "integer",
+                                        [HD_FIELD_INT64] = "integer",
                                         [HD_FIELD_FLOAT] = "number"};
     json_t *j = json_pack("{s:[s, s], s:s}", "type", types[f->kind], "null", "description", f->what);
     if (!j || f->kind == HD_FIELD_BOOL) return j;
@@ -145,13 +199,17 @@ static json_t *schema_of(const body_schema *b, const hd_server *s)
     json_t *properties = json_loads(b->properties, 0, NULL);
     for (const hd_field *f = b->fields; f && f->name && properties; f++)
         json_object_set_new(properties, f->name, field_schema(f));
-    if (!s->any_model && json_object_get(properties, "model")) json_object_set_new(properties, "model", model_names(s));
+    if (!s->any_model && json_object_get(properties, "model"))
+        json_object_set_new(properties, "model", model_names(s));
     json_t *j = json_pack("{s:s, s:o}", "type", "object", "properties", properties);
     if (j && b->required) json_object_set_new(j, "required", json_pack("[s]", b->required));
     return j;
 }
 
-static json_t *content(const char *type, json_t *schema) { return json_pack("{s:{s:o}}", type, "schema", schema); }
+static json_t *content(const char *type, json_t *schema)
+{
+    return json_pack("{s:{s:o}}", type, "schema", schema);
+}
 
 static void add_reply(json_t *replies, const char *status, const char *what, json_t *media)
 {
@@ -160,30 +218,38 @@ static void add_reply(json_t *replies, const char *status, const char *what, jso
 
 static json_t *operation(size_t i, const char *version)
 {
-    static const char *const errors[][2] = {
-        {"400", "The request is malformed, or too long for the context"}, {"401", "A key is needed"}, {"403", "Not from here"},
-        {"404", "No such model or route"},  {"413", "The body is too large"}, {"422", "A field is out of its range"},
-        {"429", "Too many wait; see Retry-After"},   {"503", "The server cannot answer now; see Retry-After"}};
+    static const char *const errors[][2] = {{"400", "The request is malformed, or too long for the context"},
+                                            {"401", "A key is needed"},
+                                            {"403", "Not from here"},
+                                            {"404", "No such model or route"},
+                                            {"413", "The body is too large"},
+                                            {"422", "A field is out of its range"},
+                                            {"429", "Too many wait; see Retry-After"},
+                                            {"503", "The server cannot answer now; see Retry-After"}};
     char id[100];
     int n = snprintf(id, sizeof id, "%s%s%s", rows[i].method, version, rows[i].path);
     for (int k = 0; k < n && k < (int)sizeof id; k++)
         if (strchr("/{}.", id[k])) id[k] = '_';
-    json_t *replies = json_object(), *media = content("application/json", json_pack("{s:s}", "type", "object"));
+    json_t *replies = json_object(),
+           *media = content("application/json", json_pack("{s:s}", "type", "object"));
     if (rows[i].stream) json_object_set_new(media, rows[i].stream, json_object());
     add_reply(replies, "200", "Done", media);
     for (size_t k = 0; k < sizeof errors / sizeof errors[0]; k++)
         add_reply(replies, errors[k][0], errors[k][1],
                   content("application/json", json_pack("{s:s}", "$ref", "#/components/schemas/error")));
-    json_t *op = json_pack("{s:s, s:s, s:o}", "operationId", id, "summary", rows[i].what, "responses", replies);
+    json_t *op =
+        json_pack("{s:s, s:s, s:o}", "operationId", id, "summary", rows[i].what, "responses", replies);
     if (rows[i].body)
-        json_object_set_new(op, "requestBody",
-                            json_pack("{s:b, s:o}", "required", 1, "content",
-                                      content("application/json",
-                                              json_pack("{s:o}", "$ref", json_sprintf("#/components/schemas/%s", rows[i].body)))));
+        json_object_set_new(
+            op, "requestBody",
+            json_pack(
+                "{s:b, s:o}", "required", 1, "content",
+                content("application/json",
+                        json_pack("{s:o}", "$ref", json_sprintf("#/components/schemas/%s", rows[i].body)))));
     if (strchr(rows[i].path, '{'))
         json_object_set_new(op, "parameters",
-                            json_pack("[{s:s, s:s, s:b, s:{s:s, s:i}}]", "name", "id", "in", "path", "required", 1, "schema", "type",
-                                      "string", "minLength", 1));
+                            json_pack("[{s:s, s:s, s:b, s:{s:s, s:i}}]", "name", "id", "in", "path",
+                                      "required", 1, "schema", "type", "string", "minLength", 1));
     return op;
 }
 
@@ -199,13 +265,16 @@ json_t *hd_openapi_json(const hd_server *s)
             json_object_set_new(paths, path, json_pack("{s:o}", rows[i].method, operation(i, versions[v])));
         }
     }
-    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) json_object_set_new(schemas, bodies[i].name, schema_of(&bodies[i], s));
-    json_object_set_new(schemas, "error",
-                        json_pack("{s:s, s:[s], s:{s:{}}}", "type", "object", "required", "error", "properties", "error"));
-    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:o, s:{s:{s:s, s:s}}}, s:[{}, {s:[]}]}", "openapi", "3.1.0", "info", "title",
-                     "hadal", "version", HADAL_VERSION, "description",
-                     "One model, spoken to as OpenAI's, DeepSeek's, Anthropic's or ollama's.", "paths", paths, "components", "schemas",
-                     schemas, "securitySchemes", "key", "type", "http", "scheme", "bearer", "security", "key");
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++)
+        json_object_set_new(schemas, bodies[i].name, schema_of(&bodies[i], s));
+    json_object_set_new(
+        schemas, "error",
+        json_pack("{s:s, s:[s], s:{s:{}}}", "type", "object", "required", "error", "properties", "error"));
+    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:o, s:{s:{s:s, s:s}}}, s:[{}, {s:[]}]}", "openapi",
+                     "3.1.0", "info", "title", "hadal", "version", HADAL_VERSION, "description",
+                     "One model, spoken to as OpenAI's, DeepSeek's, Anthropic's or ollama's.", "paths", paths,
+                     "components", "schemas", schemas, "securitySchemes", "key", "type", "http", "scheme",
+                     "bearer", "security", "key");
 }
 
 static void handle(hd_req *r) { hd_api_reply(r, 200, hd_openapi_json(hd_server_of(r))); }

@@ -33,9 +33,12 @@ static const struct {
     bool at_line;             // only at a line's start
     content_kind kind;
 } marks[] = {
-    {"<tool_call>", "</tool_call>", false, JSON_INSIDE}, {"<tools>", "</tools>", false, JSON_INSIDE},
-    {"```json", "```", true, JSON_INSIDE},               {"```", "```", true, JSON_INSIDE},
-    {"<|python_tag|>", NULL, false, JSON_INSIDE},        {DS_CALLS, DS_CALLS_END, false, DEEPSEEK_INSIDE},
+    {"<tool_call>", "</tool_call>", false, JSON_INSIDE},
+    {"<tools>", "</tools>", false, JSON_INSIDE},
+    {"```json", "```", true, JSON_INSIDE},
+    {"```", "```", true, JSON_INSIDE},
+    {"<|python_tag|>", NULL, false, JSON_INSIDE},
+    {DS_CALLS, DS_CALLS_END, false, DEEPSEEK_INSIDE},
     {DS_CALL, NULL, false, DEEPSEEK_INSIDE},
 };
 enum { N_MARKS = sizeof marks / sizeof marks[0], FIRST_DEEPSEEK = 5 };
@@ -166,7 +169,7 @@ static bool read_parts(span s, call_parts *c, int depth)
  * that. */
 static verdict looks_like_call(span s)
 {
-    static const char *const keys[] = {"\"name\"", "\"function\"", "\"type\"",       "\"tool\"",
+    static const char *const keys[] = {"\"name\"", "\"function\"",  "\"type\"",      "\"tool\"",
                                        "\"id\"",   "\"arguments\"", "\"parameters\""};
     if (s.n && s.p[0] == '[') s = skip_blank((span){s.p + 1, s.n - 1});
     if (!s.n) return MORE;
@@ -244,7 +247,8 @@ static bool tell_json(hd_tool_parser *p, span s)
         while (s.n && s.p[0] != '{') s.p++, s.n--;
         size_t k = value_length(s);
         c = (call_parts){0};
-        if (!k || !read_parts((span){s.p, k}, &c, 0) || !tell_call(p, c.name, c.args, true)) return p->n_calls > 0;
+        if (!k || !read_parts((span){s.p, k}, &c, 0) || !tell_call(p, c.name, c.args, true))
+            return p->n_calls > 0;
         s.p += k, s.n -= k;
     }
     return all;

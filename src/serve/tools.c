@@ -23,9 +23,14 @@ static family family_of(const char *chat_name)
         const char *begins;
         family is;
     } row[] = {
-        {"qwen2.5", QWEN},           {"qwen3", QWEN},           {"llama3.1", LLAMA},
-        {"llama3.2", LLAMA},         {"deepseek-v3.1", DEEPSEEK_V31}, {"deepseek-v2.5", DEEPSEEK_V3},
-        {"deepseek-v3", DEEPSEEK_V3}, {"deepseek-r1", DEEPSEEK_V3},
+        {"qwen2.5", QWEN},
+        {"qwen3", QWEN},
+        {"llama3.1", LLAMA},
+        {"llama3.2", LLAMA},
+        {"deepseek-v3.1", DEEPSEEK_V31},
+        {"deepseek-v2.5", DEEPSEEK_V3},
+        {"deepseek-v3", DEEPSEEK_V3},
+        {"deepseek-r1", DEEPSEEK_V3},
     };
     for (size_t i = 0; chat_name && i < sizeof row / sizeof row[0]; i++)
         if (strncmp(chat_name, row[i].begins, strlen(row[i].begins)) == 0) return row[i].is;
@@ -50,8 +55,9 @@ bool hd_tools_in_user(const char *chat_name) { return family_of(chat_name) == LL
 
 const char *const *hd_tools_marks(const char *chat_name)
 {
-    static const char *const deepseek[] = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>",
-                                           "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", NULL};
+    static const char *const deepseek[] = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>",
+                                           "<｜tool▁sep｜>",         "<｜tool▁call▁end｜>",
+                                           "<｜tool▁calls▁end｜>",   NULL};
     static const char *const none[] = {NULL};
     static const char *const tags[] = {"<tool_call>", "</tool_call>", NULL};
     switch (family_of(chat_name)) {
@@ -116,48 +122,53 @@ hd_status hd_tools_text(hd_buf *out, const hd_tools *t, const char *chat_name, h
     hd_status st = HD_OK;
     switch (family_of(chat_name)) {
     case QWEN:
-        HD_TRY(hd_buf_adds(out,
-                           "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are "
-                           "provided with function signatures within <tools></tools> XML tags:\n<tools>\n",
-                           err));
+        HD_TRY(hd_buf_adds(
+            out,
+            "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are "
+            "provided with function signatures within <tools></tools> XML tags:\n<tools>\n",
+            err));
         HD_TRY(add_functions(out, t, 0, "\n", err));
-        HD_TRY(hd_buf_adds(out,
-                           "</tools>\n\nFor each function call, return a json object with function name and arguments "
-                           "within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, "
-                           "\"arguments\": <args-json-object>}\n</tool_call>",
-                           err));
+        HD_TRY(hd_buf_adds(
+            out,
+            "</tools>\n\nFor each function call, return a json object with function name and arguments "
+            "within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, "
+            "\"arguments\": <args-json-object>}\n</tool_call>",
+            err));
         break;
     case LLAMA:
-        HD_TRY(hd_buf_adds(out,
-                           "Given the following functions, please respond with a JSON for a function call with its "
-                           "proper arguments that best answers the given prompt.\n\nRespond in the format {\"name\": "
-                           "function name, \"parameters\": dictionary of argument name and its value}.Do not use "
-                           "variables.\n\n",
-                           err));
+        HD_TRY(hd_buf_adds(
+            out,
+            "Given the following functions, please respond with a JSON for a function call with its "
+            "proper arguments that best answers the given prompt.\n\nRespond in the format {\"name\": "
+            "function name, \"parameters\": dictionary of argument name and its value}.Do not use "
+            "variables.\n\n",
+            err));
         HD_TRY(add_functions(out, t, JSON_INDENT(4), "\n\n", err));
         break;
     case DEEPSEEK_V3:
     case DEEPSEEK_V31: {
         bool v31 = family_of(chat_name) == DEEPSEEK_V31;
         HD_TRY(add_sections(out, t, err));
-        HD_TRY(hd_buf_addf(out, err,
-                           "\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n<｜tool▁calls▁begin｜>"
-                           "<｜tool▁call▁begin｜>%s<｜tool▁call▁end｜>{additional_tool_calls}<｜tool▁calls▁end｜>\n\n"
-                           "Where:\n- `tool_call_name` must be an exact match to one of the available tools\n"
-                           "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters "
-                           "Schema\n- For multiple tool calls, chain them directly without separators or spaces",
-                           v31 ? "tool_call_name<｜tool▁sep｜>tool_call_arguments"
-                               : "function<｜tool▁sep｜>tool_call_name\n```json\ntool_call_arguments\n```"));
+        HD_TRY(hd_buf_addf(
+            out, err,
+            "\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n<｜tool▁calls▁begin｜>"
+            "<｜tool▁call▁begin｜>%s<｜tool▁call▁end｜>{additional_tool_calls}<｜tool▁calls▁end｜>\n\n"
+            "Where:\n- `tool_call_name` must be an exact match to one of the available tools\n"
+            "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters "
+            "Schema\n- For multiple tool calls, chain them directly without separators or spaces",
+            v31 ? "tool_call_name<｜tool▁sep｜>tool_call_arguments"
+                : "function<｜tool▁sep｜>tool_call_name\n```json\ntool_call_arguments\n```"));
         break;
     }
     case GENERIC:
         HD_TRY(hd_buf_adds(out, "You can call these functions, one JSON description a line:\n", err));
         HD_TRY(add_functions(out, t, 0, "\n", err));
-        HD_TRY(hd_buf_adds(out,
-                           "To call one, write only this, with its name and arguments filled in:\n<tool_call>\n"
-                           "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>\nThe result is given to you in the "
-                           "next message.  Answer in words when no function is needed.",
-                           err));
+        HD_TRY(hd_buf_adds(
+            out,
+            "To call one, write only this, with its name and arguments filled in:\n<tool_call>\n"
+            "{\"name\": \"...\", \"arguments\": {...}}\n</tool_call>\nThe result is given to you in the "
+            "next message.  Answer in words when no function is needed.",
+            err));
         break;
     }
 fail:
@@ -177,7 +188,7 @@ static int rename_refs(json_t *v, const char *prefix)
     json_object_foreach(v, key, x)
     {
         const char *ref = strcmp(key, "$ref") == 0 ? json_string_value(x) : NULL;
-        const char *name = !ref ? NULL
+        const char *name = !ref                                      ? NULL
                            : strncmp(ref, "#/$defs/", 8) == 0        ? ref + 8
                            : strncmp(ref, "#/definitions/", 14) == 0 ? ref + 14
                                                                      : NULL;
@@ -213,11 +224,12 @@ static json_t *call_schema(const hd_tool *t, const char *args_key, bool any, con
 {
     bool free_form = !json_object_size(t->parameters) || (any && !t->strict);
     json_t *args = free_form ? json_pack("{s:s}", "type", "object") : lifted(t->parameters, prefix, defs);
-    return json_pack("{s:s, s:{s:{s:s}, s:o}, s:[s,s], s:b}", "type", "object", "properties", "name", "const", t->name,
-                     args_key, args, "required", "name", args_key, "additionalProperties", 0);
+    return json_pack("{s:s, s:{s:{s:s}, s:o}, s:[s,s], s:b}", "type", "object", "properties", "name", "const",
+                     t->name, args_key, args, "required", "name", args_key, "additionalProperties", 0);
 }
 
-json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_arguments, const json_t *else_schema)
+json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_arguments,
+                        const json_t *else_schema)
 {
     const char *args_key = family_of(chat_name) == LLAMA ? "parameters" : "arguments";
     json_t *defs = json_object(), *any = json_array(), *root = NULL;
@@ -227,7 +239,8 @@ json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_argum
     for (int i = 0; i < t->n && !bad; i++) {
         if (t->choice == HD_TOOLS_NAMED && strcmp(t->tool[i].name, t->named) != 0) continue;
         snprintf(prefix, sizeof prefix, "tool%d", i);
-        bad |= json_array_append_new(any, call_schema(&t->tool[i], args_key, any_arguments, prefix, defs)) != 0;
+        bad |=
+            json_array_append_new(any, call_schema(&t->tool[i], args_key, any_arguments, prefix, defs)) != 0;
     }
     if (!bad && json_array_size(any) == 1) root = json_incref(json_array_get(any, 0));
     else if (!bad) root = json_pack("{s:O}", "anyOf", any);

@@ -43,7 +43,8 @@ const char *const *hd_tools_marks(const char *chat_name);
 
 /* The schema of one call as JSON, {"name": ..., "arguments": ...}, of any allowed tool; or of `else_schema` where that is
  * given.  any_arguments: the tools' own schemas are left out, but for strict ones.  A new reference, NULL without memory. */
-json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_arguments, const json_t *else_schema);
+json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_arguments,
+                        const json_t *else_schema);
 
 /* ---- The parser ---- */
 

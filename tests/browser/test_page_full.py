@@ -35,8 +35,8 @@ def check(what, good, detail=''):
 
 
 class Server:
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, *more):
+        self.folder, self.more = folder, more
         with socket.socket() as s:
             s.bind(('127.0.0.1', 0))
             self.port = s.getsockname()[1]
@@ -44,7 +44,7 @@ class Server:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen([HADAL, 'serve', MODEL, '--port', str(self.port), '--chats', f'{self.folder}/chats.db', '--sessions', '2'],
+        self.process = subprocess.Popen([HADAL, 'serve', MODEL, '--port', str(self.port), '--chats', f'{self.folder}/chats.db', '--sessions', '2', '--max-tokens', '600', *self.more],
                                         stdout=subprocess.PIPE, stderr=open(f'{self.folder}/log', 'a'), text=True,
                                         env={**os.environ, 'XDG_CACHE_HOME': f'{self.folder}/cache'})
         line = self.process.stdout.readline()
@@ -573,6 +573,31 @@ def carrying(s):
     check('a backup while it runs', r.returncode == 0 and os.path.getsize(copy) > 10000, r.stderr)
 
 
+def with_key(browser, folder):
+    """A server with an API key asks the page for it, once."""
+    os.mkdir(f'{folder}/key')
+    with open(f'{folder}/key/keys', 'w') as f:
+        f.write('a-key-of-the-test-0123456789\n')
+    s = Server(f'{folder}/key', '--api-key-file', f'{folder}/key/keys')
+    page = browser.page()
+    try:
+        page.go(s.url)
+        check('a key is asked for', page.wait('document.querySelector("dialog[open] input")'))
+        page.type('wrong')
+        page.key('Enter')
+        page.eval('new Promise(r => setTimeout(r, 500))')
+        check('a wrong one is asked for again', page.wait('document.querySelector("dialog[open] input")?.value === ""'))
+        page.type('a-key-of-the-test-0123456789')
+        page.key('Enter')
+        check('the right one lets in', page.wait('!document.querySelector("dialog[open]") && document.querySelector("#model").textContent') and ask(page, 'Hello'))
+        page.reload()
+        check('for good', page.wait('document.querySelector("#model").textContent && document.querySelector(".message") && !document.querySelector("dialog[open]")'))
+        check('and no script can read it', page.eval('!document.cookie && !JSON.stringify(localStorage).includes("a-key")'))
+    finally:
+        page.close()
+        s.kill(signal.SIGINT)
+
+
 def offline(s, page):
     """The service worker opens the page without the server."""
     page.go(s.url)
@@ -610,6 +635,7 @@ def main():
             carrying(s)
             check('no request to anybody else', all(u.startswith((s.url, 'data:', 'about:', 'blob:')) for u in page.requests), [u for u in page.requests if not u.startswith(s.url)][:3])
             away(s, page)
+            with_key(browser, folder)
             offline(s, page)
         finally:
             if browser:

@@ -6,8 +6,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const hd_dialect *const dialects[] = {&hd_dialect_chat,        &hd_dialect_completion,      &hd_dialect_anthropic,
-                                             &hd_dialect_ollama_chat, &hd_dialect_ollama_generate, &hd_dialect_responses};
+static const hd_dialect *const dialects[] = {
+    &hd_dialect_chat,        &hd_dialect_completion,      &hd_dialect_anthropic,
+    &hd_dialect_ollama_chat, &hd_dialect_ollama_generate, &hd_dialect_responses};
 
 static void check_json(const char *s, size_t n)
 {
@@ -35,8 +36,9 @@ static void check_stream(const char *s, size_t n)
 
 static void check_request(const hd_chat_request *q)
 {
-    bool good = q->sample.temperature >= 0 && q->sample.temperature <= 2 && q->sample.top_p > 0 && q->sample.top_p <= 1 && q->n >= 1 &&
-                q->n <= HD_API_MAX_CHOICES && q->n_stop <= HD_API_MAX_STOPS && q->n_top <= HD_API_MAX_TOP && q->n_prompt * q->n <= 4;
+    bool good = q->sample.temperature >= 0 && q->sample.temperature <= 2 && q->sample.top_p > 0 &&
+                q->sample.top_p <= 1 && q->n >= 1 && q->n <= HD_API_MAX_CHOICES &&
+                q->n_stop <= HD_API_MAX_STOPS && q->n_top <= HD_API_MAX_TOP && q->n_prompt * q->n <= 4;
     for (int i = 0; i < q->n_msg; i++) good = good && q->msg[i].role && q->msg[i].text;
     if (!good || (!q->n_msg && !q->n_prompt && !q->load_only)) abort();
 }
@@ -54,12 +56,18 @@ static void answer(hd_chat_request *q, const uint8_t *p, size_t n)
         char one[16];
         memcpy(one, p + i, len);
         if ((uint8_t)one[0] >= 128) one[0] = '?';
-        hd_job_event e = {.kind = HD_JOB_TEXT, .text_kind = p[i] % 5 == 0 ? HD_TEXT_THINKING : HD_TEXT_ANSWER, .text = one, .n = len};
+        hd_job_event e = {.kind = HD_JOB_TEXT,
+                          .text_kind = p[i] % 5 == 0 ? HD_TEXT_THINKING : HD_TEXT_ANSWER,
+                          .text = one,
+                          .n = len};
         hd_writer_event(&w, 0, &e);
         i += len;
     }
     for (int i = 0; i < q->n; i++)
-        hd_writer_event(&w, i, &(hd_job_event){.kind = HD_JOB_DONE, .reason = n % 2 ? HD_END_STOP : HD_END_LENGTH, .gen_tok = 3});
+        hd_writer_event(&w, i,
+                        &(hd_job_event){.kind = HD_JOB_DONE,
+                                        .reason = n % 2 ? HD_END_STOP : HD_END_LENGTH,
+                                        .gen_tok = 3});
     if (w.st != HD_OK || !hd_writer_done(&w)) abort();
     if (q->stream) check_stream(w.out.data ? w.out.data : "", w.out.len);
     else {

@@ -26,7 +26,8 @@ static void on_call(void *arg, const char *name, const char *args, size_t n, boo
     if (whole && !json_is_object(j)) abort();
     json_decref(j);
     if (strcmp(name, "f") != 0 && strcmp(name, "get_weather") != 0) abort();
-    if (hd_buf_addf(&t->all, NULL, "\x01%s:", name) != HD_OK || hd_buf_add(&t->all, args, n, NULL) != HD_OK) abort();
+    if (hd_buf_addf(&t->all, NULL, "\x01%s:", name) != HD_OK || hd_buf_add(&t->all, args, n, NULL) != HD_OK)
+        abort();
 }
 
 static told parsed(const char *s, size_t n, size_t step, bool cut)
@@ -51,7 +52,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t n = size - 1, step = 1 + data[0] % 32;
     bool cut = data[0] & 128;
     told a = parsed(s, n, step, cut), b = parsed(s, n, n, cut);
-    if (a.calls != b.calls || a.all.len != b.all.len || (a.all.len && memcmp(a.all.data, b.all.data, a.all.len) != 0)) abort();
+    if (a.calls != b.calls || a.all.len != b.all.len ||
+        (a.all.len && memcmp(a.all.data, b.all.data, a.all.len) != 0))
+        abort();
     if (!a.calls && (a.all.len != n || memcmp(a.all.data, s, n) != 0)) abort();
     hd_buf_free(&a.all);
     hd_buf_free(&b.all);

@@ -82,6 +82,7 @@ static void test_refused(void)
         {"root ::= \"\\ud800\"", HD_FORMAT, "no such character"},
         {"root ::= \"\\x4\"", HD_FORMAT, "cut short"},
         {"root ::= \"\xff\"", HD_FORMAT, "UTF-8"},
+        {"root ::= [\xff]", HD_FORMAT, "UTF-8"},
         {"root = \"a\"", HD_FORMAT, "::="},
         {"root ::= \"a\"\nroot ::= \"b\"", HD_FORMAT, "second rule"},
         {"root ::= <think>", HD_UNSUPPORTED, "tokens"},

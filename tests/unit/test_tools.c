@@ -3,7 +3,8 @@
 #include "serve/tools.h"
 #include "test.h"
 
-static hd_tool declared[] = {{.name = "get_weather", .description = "The weather of a city"}, {.name = "add"}};
+static hd_tool declared[] = {{.name = "get_weather", .description = "The weather of a city"},
+                             {.name = "add"}};
 static const hd_tools two = {.tool = declared, .n = 2};
 
 /* What a parser told of: text as it is, calls as "[name arguments]" ("..." before the bracket when cut off). */
@@ -49,23 +50,24 @@ static void expect(const char *s, bool cut, const char *want)
     }
 }
 
-#define W "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}"
+#define W      "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}"
 #define CALLED "[get_weather {\"city\": \"Paris\"}]"
 
 static void test_forms(void)
 {
     expect("<tool_call>\n" W "\n</tool_call>", false, CALLED);
     expect("I look.\n<tool_call>\n" W "\n</tool_call>\n", false, "I look." CALLED);
-    expect("<tool_call>\n" W "\n</tool_call>\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>", false,
-           CALLED "[add {\"a\": 1}]");
+    expect("<tool_call>\n" W
+           "\n</tool_call>\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>",
+           false, CALLED "[add {\"a\": 1}]");
     expect("<tool_call>" W, false, CALLED); // the closer never comes
     expect("<tool_call>" W "</tool_call> and so", false, CALLED "and so");
     expect(W, false, CALLED);
     expect("\n" W "\n", false, CALLED);
     expect("{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Paris\"}}", false, CALLED);
     expect("{\"type\": \"function\", \"name\": \"add\", \"parameters\": {}}", false, "[add {}]");
-    expect("{\"type\": \"function\", \"function\": {\"name\": \"add\", \"arguments\": {\"a\": [1, {}]}}}", false,
-           "[add {\"a\": [1, {}]}]");
+    expect("{\"type\": \"function\", \"function\": {\"name\": \"add\", \"arguments\": {\"a\": [1, {}]}}}",
+           false, "[add {\"a\": [1, {}]}]");
     expect(W "; " W, false, CALLED CALLED);
     expect("[" W ", " W "]", false, CALLED CALLED);
     expect("<|python_tag|>" W, false, CALLED);
@@ -82,16 +84,22 @@ static void test_forms(void)
 
 static void test_deepseek(void)
 {
-    expect("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{\"city\": \"Paris\"}\n```"
+    expect("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{\"city\":"
+           " \"Paris\"}\n```"
            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
            false, CALLED);
-    expect("Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{\"city\": \"Paris\"}<｜tool▁call▁end｜>"
+    expect("Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{\"city\": "
+           "\"Paris\"}<｜tool▁call▁end｜>"
            "<｜tool▁call▁begin｜>add<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
            false, "Let me see." CALLED "[add {}]");
     expect("<｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜>", false, "[add {\"a\": 1}]");
-    expect("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 1", true, "[add {\"a\": 1...]");
-    expect("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>no<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>", false,
-           "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>no<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>");
+    expect("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 1", true,
+           "[add {\"a\": 1...]");
+    expect("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>no<｜tool▁sep｜>{}<｜tool▁call▁end｜><"
+           "｜tool▁calls▁end｜>",
+           false,
+           "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>no<｜tool▁sep｜>{}<｜tool▁call▁end｜><"
+           "｜tool▁calls▁end｜>");
 }
 
 static void test_text(void)
@@ -101,8 +109,8 @@ static void test_text(void)
         "Hello.\n\nTwo  lines \n",
         "{\"name\": \"other\", \"arguments\": {}}", // not declared
         "<tool_call>\n{\"name\": \"other\", \"arguments\": {}}\n</tool_call>",
-        "{\"name\": \"add\", \"arguments\": [1]}",  // no object
-        "{\"name\": \"add\", \"arguments\": {1}}",  // no JSON
+        "{\"name\": \"add\", \"arguments\": [1]}", // no object
+        "{\"name\": \"add\", \"arguments\": {1}}", // no JSON
         "{'name': 'add'}",
         "{\"a\": 1}\n{\"b\": {}}",
         "[1, 2, 3]",
@@ -143,8 +151,11 @@ static void test_single(void)
 /* Work that grows with the length alone, whatever the text. */
 static void test_hostile(void)
 {
-    static const char *const units[] = {"{\"name\":", "\n{\"name\":\n", "<tool_call>{", "```json\n{\"name\": \"add\",", "[{\"type\":[",
-                                        "<｜tool▁call▁begin｜>", " \n", "<", "\"", "{\"name\":\"add\",\"arguments\":{}}"};
+    static const char *const units[] = {"{\"name\":",   "\n{\"name\":\n",
+                                        "<tool_call>{", "```json\n{\"name\": \"add\",",
+                                        "[{\"type\":[", "<｜tool▁call▁begin｜>",
+                                        " \n",          "<",
+                                        "\"",           "{\"name\":\"add\",\"arguments\":{}}"};
     double t0 = hd_test_cpu_s();
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         size_t k = strlen(units[i]), n = 300000 / k;
@@ -162,7 +173,8 @@ static void test_definitions(void)
     static const struct {
         const char *chat, *has, *lacks;
     } row[] = {
-        {"qwen2.5", "<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\"", "##"},
+        {"qwen2.5",
+         "<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\"", "##"},
         {"qwen3", "<tool_call></tool_call> XML tags", "##"},
         {"llama3.1", "\"parameters\": dictionary", "<tool_call>"},
         {"deepseek-v3.1", "### get_weather\nDescription: The weather of a city", "function<｜tool▁sep｜>"},
@@ -189,13 +201,15 @@ static void test_names(void)
     memset(longest, 'a', 65);
     longest[65] = 0;
     CHECK(!hd_tool_name_ok(longest) && hd_tool_name_ok(longest + 1));
-    CHECK(!hd_tool_name_ok(NULL) && !hd_tool_name_ok("") && !hd_tool_name_ok("a b") && !hd_tool_name_ok("<|im_end|>"));
+    CHECK(!hd_tool_name_ok(NULL) && !hd_tool_name_ok("") && !hd_tool_name_ok("a b") &&
+          !hd_tool_name_ok("<|im_end|>"));
     CHECK(hd_tools_find(&two, "addx", 3) && !hd_tools_find(&two, "ad", 2));
 }
 
 static void test_schema(void)
 {
-    json_t *p = json_loads("{\"type\": \"object\", \"properties\": {\"x\": {\"$ref\": \"#/$defs/p\"}}, \"$defs\": {\"p\": {\"type\": "
+    json_t *p = json_loads("{\"type\": \"object\", \"properties\": {\"x\": {\"$ref\": \"#/$defs/p\"}}, "
+                           "\"$defs\": {\"p\": {\"type\": "
                            "\"array\", \"items\": {\"$ref\": \"#/$defs/p\"}}}}",
                            0, NULL);
     hd_tool list[] = {{.name = "f", .parameters = p}, {.name = "g"}};
@@ -206,8 +220,10 @@ static void test_schema(void)
     const json_t *x = json_object_get(json_object_get(args, "properties"), "x");
     CHECK(strcmp(json_string_value(json_object_get(x, "$ref")), "#/$defs/tool0.p") == 0);
     const json_t *def = json_object_get(json_object_get(s, "$defs"), "tool0.p");
-    CHECK(strcmp(json_string_value(json_object_get(json_object_get(def, "items"), "$ref")), "#/$defs/tool0.p") == 0);
-    CHECK(!json_object_get(args, "$defs") && json_object_get(p, "$defs"), "the caller's schema is left alone");
+    CHECK(strcmp(json_string_value(json_object_get(json_object_get(def, "items"), "$ref")),
+                 "#/$defs/tool0.p") == 0);
+    CHECK(!json_object_get(args, "$defs") && json_object_get(p, "$defs"),
+          "the caller's schema is left alone");
     json_decref(s);
 
     t.choice = HD_TOOLS_NAMED;
@@ -220,7 +236,8 @@ static void test_schema(void)
 
     t.choice = HD_TOOLS_AUTO;
     s = hd_tools_schema(&t, NULL, true, p);
-    CHECK(json_array_size(json_object_get(s, "anyOf")) == 3 && json_object_get(json_object_get(s, "$defs"), "answer.p"));
+    CHECK(json_array_size(json_object_get(s, "anyOf")) == 3 &&
+          json_object_get(json_object_get(s, "$defs"), "answer.p"));
     json_decref(s);
     json_decref(p);
 }
