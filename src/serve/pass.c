@@ -12,7 +12,8 @@
 #include "serve/sched_parts.h"
 
 enum { SLICE_MIN = 8, MEASURE_EVERY = 32, DISK_BUDGET = 16 << 20, DISK_BUDGET_ALONE = 256 << 20 };
-#define SLICE_S 0.02 // a slice may always take so long
+#define SLICE_S   0.02 // a slice may always take so long
+#define HEADS_MAX 4.0
 
 /* ---- Who gets how many rows ---- */
 
@@ -90,10 +91,11 @@ static void rows_to_read(hd_sched *s, const bool *later, int rows)
         }
 }
 
-static int slice(const hd_sched *s)
+static int slice(const hd_sched *s, int saying, int reading)
 {
     int max = hd_model_max_rows(s->e->model);
-    double rows = s->prompt_row_s > 0 ? (s->gen_pass_s + SLICE_S) / s->prompt_row_s : 4 * SLICE_MIN;
+    double heads = (double)reading / saying, share = heads < 1 ? 1 : heads > HEADS_MAX ? HEADS_MAX : heads;
+    double rows = s->prompt_row_s > 0 ? (s->gen_pass_s * share + SLICE_S) / s->prompt_row_s : 4 * SLICE_MIN;
     return rows < SLICE_MIN ? SLICE_MIN : rows > max ? max : (int)rows;
 }
 
@@ -120,7 +122,7 @@ static bool plan(hd_sched *s)
     }
     saying = rows_to_say(s);
     if (n_reading > 0 && saying > 0 && ++s->mixed_passes % MEASURE_EVERY == 0) return true;
-    if (n_reading > 0) rows_to_read(s, later, saying > 0 ? slice(s) : hd_model_max_rows(s->e->model));
+    if (n_reading > 0) rows_to_read(s, later, saying > 0 ? slice(s, saying, n_reading) : hd_model_max_rows(s->e->model));
     return true;
 }
 
