@@ -96,6 +96,7 @@ static bool save(hd_sched *s, hd_block *b)
 {
     if (!b || b->saved) return true;
     if (!save(s, b->parent) || !hd_disk_write(s->disk, b)) return false;
+    s->flush_left--;
     return b->saved = true;
 }
 
@@ -114,7 +115,7 @@ void hd_path_save(hd_sched *s, hd_job *j)
 bool hd_path_flush(hd_sched *s)
 {
     if (!s->disk) return false;
-    for (hd_block *b = hd_prefix_newest(s->prefix); b; b = b->older)
+    for (hd_block *b = hd_prefix_newest(s->prefix); b && s->flush_left > 0; b = b->older)
         if (!save(s, b)) return true;
     return false;
 }

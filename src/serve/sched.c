@@ -90,10 +90,12 @@ static void wake(hd_sched *s)
     s->posted = false;
 }
 
-/* What the cache holds goes to disk; in peace, but not for ever. */
+/* What the cache holds goes to disk, the latest first; in peace, but not for ever, and not so much that the files would push
+ * each other out. */
 static void flush(hd_sched *s)
 {
     double t0 = hd_now_s();
+    if (s->disk) s->flush_left = (int64_t)(s->o.disk_bytes / 2 / hd_disk_block_bytes(s->disk));
     while (hd_now_s() - t0 < FLUSH_S && hd_path_flush(s)) hd_disk_settle(s->disk);
     if (s->disk) hd_disk_settle(s->disk);
     s->flushed = true;

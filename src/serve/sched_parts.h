@@ -58,6 +58,7 @@ struct hd_sched {
     hd_prefix *prefix;
     hd_disk *disk; // NULL: none
     hd_past past;
+    int64_t flush_left;   // blocks that may still be written before the end
     uint64_t disk_budget; // bytes that may be read for the coming pass
 
     /* Times of passes, in seconds, to cut the slices of prompts by. */
