@@ -171,12 +171,14 @@ static void forbid(float *logits, int64_t n_vocab, const hd_mask *m, int64_t n_i
 }
 
 /* The stop ids keep what the model gave them while everything else is masked. */
-hd_status hd_grammar_mask(hd_grammar_state *s, float *logits, int64_t n_vocab, const int32_t *stop, int n_stop, hd_err *err)
+hd_status hd_grammar_mask(hd_grammar_state *s, float *logits, int64_t n_vocab, const int32_t *stop,
+                          int n_stop, hd_err *err)
 {
     enum { MOST_STOPS = 64 };
     float kept[MOST_STOPS];
     const hd_mask *m = NULL;
-    if (n_stop > MOST_STOPS) return hd_fail(err, HD_USAGE, "grammar: %d stop ids: at most %d", n_stop, MOST_STOPS);
+    if (n_stop > MOST_STOPS)
+        return hd_fail(err, HD_USAGE, "grammar: %d stop ids: at most %d", n_stop, MOST_STOPS);
     pthread_mutex_lock(&s->g->lock);
     hd_status st = tidy(s->g, err);
     if (st == HD_OK) st = hd_automaton_mask(&s->g->automaton, s->now, s->tree, s->path, &m, err);

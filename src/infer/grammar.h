@@ -21,7 +21,8 @@ hd_grammar *hd_grammar_ref(hd_grammar *g);
 hd_status hd_grammar_state_open(hd_grammar_state **out, hd_grammar *g, const hd_tokenizer *t, hd_err *err);
 void hd_grammar_state_close(hd_grammar_state *s);
 /* Forbid in logits [n_vocab] what cannot follow; `stop` ids (ends of turn) are forbidden until the text may end. */
-hd_status hd_grammar_mask(hd_grammar_state *s, float *logits, int64_t n_vocab, const int32_t *stop, int n_stop, hd_err *err);
+hd_status hd_grammar_mask(hd_grammar_state *s, float *logits, int64_t n_vocab, const int32_t *stop,
+                          int n_stop, hd_err *err);
 /* An id that was picked; HD_FORMAT when it leaves the grammar. */
 hd_status hd_grammar_accept(hd_grammar_state *s, int32_t id, hd_err *err);
 bool hd_grammar_may_end(const hd_grammar_state *s);

@@ -46,7 +46,8 @@ static hd_status rehash(uint32_t **slot, uint32_t *n_slot, uint32_t n, const hd_
 
 static uint64_t stack_hash(const hd_automaton *a, uint32_t i)
 {
-    return hd_fold((uint64_t)(uint32_t)a->stack[i].to << 32 | (uint32_t)a->stack[i].below, 0x9E3779B97F4A7C15u);
+    return hd_fold((uint64_t)(uint32_t)a->stack[i].to << 32 | (uint32_t)a->stack[i].below,
+                   0x9E3779B97F4A7C15u);
 }
 
 static uint64_t state_hash(const hd_automaton *a, uint32_t i) { return a->state[i].hash; }
@@ -112,7 +113,8 @@ static hd_status state_of(hd_automaton *a, uint32_t *out, hd_err *err)
     uint32_t k = (uint32_t)hash & (a->n_state_slot - 1);
     for (; a->state_slot[k]; k = (k + 1) & (a->n_state_slot - 1)) {
         const hd_state *s = &a->state[a->state_slot[k] - 1];
-        if (s->hash == hash && s->n == n && memcmp(a->place + s->first, a->found, n * sizeof *a->found) == 0) {
+        if (s->hash == hash && s->n == n &&
+            memcmp(a->place + s->first, a->found, n * sizeof *a->found) == 0) {
             *out = a->state_slot[k] - 1;
             return HD_OK;
         }
@@ -159,7 +161,8 @@ static hd_status visit(closure *c, int32_t point, uint32_t stack, hd_err *err)
     for (; a->seen_stamp[k] == a->stamp; k = (k + 1) & (SEEN - 1))
         if (a->seen[k] == place) return HD_OK;
     if (++c->n_seen > MOST_SEEN)
-        return hd_fail(err, HD_LIMIT, "grammar: the text can be read in more than %d ways: make it less ambiguous",
+        return hd_fail(err, HD_LIMIT,
+                       "grammar: the text can be read in more than %d ways: make it less ambiguous",
                        HD_GRAMMAR_ALIVE);
     a->seen_stamp[k] = a->stamp;
     a->seen[k] = place;
@@ -171,7 +174,8 @@ static hd_status visit(closure *c, int32_t point, uint32_t stack, hd_err *err)
 static hd_status found(hd_automaton *a, uint64_t place, hd_err *err)
 {
     if (a->n_found >= HD_GRAMMAR_ALIVE)
-        return hd_fail(err, HD_LIMIT, "grammar: the text can be read in more than %d ways: make it less ambiguous",
+        return hd_fail(err, HD_LIMIT,
+                       "grammar: the text can be read in more than %d ways: make it less ambiguous",
                        HD_GRAMMAR_ALIVE);
     a->found[a->n_found++] = place;
     return HD_OK;
@@ -192,7 +196,8 @@ static hd_status call(closure *c, const hd_point *q, uint32_t stack, hd_err *err
     hd_automaton *a = c->a;
     const hd_point *after = &a->p->point[q->b];
     if (after->kind != HD_POINT_RETURN) {
-        if (a->stack[stack].depth + after->need > HD_GRAMMAR_DEPTH || a->stack[stack].depth >= HD_GRAMMAR_DEPTH)
+        if (a->stack[stack].depth + after->need > HD_GRAMMAR_DEPTH ||
+            a->stack[stack].depth >= HD_GRAMMAR_DEPTH)
             return HD_OK;
         hd_status st = push(a, q->b, stack, &stack, err);
         if (st != HD_OK) return st;
@@ -241,7 +246,8 @@ hd_status hd_automaton_make(hd_automaton *a, uint32_t from, int class, uint32_t 
     closure c;
     int byte = a->p->byte_of[class];
     if (a->work <= 0)
-        return hd_fail(err, HD_LIMIT, "grammar: too many ways to go on: make it less ambiguous, or its counts smaller");
+        return hd_fail(err, HD_LIMIT,
+                       "grammar: too many ways to go on: make it less ambiguous, or its counts smaller");
     begin(&c, a);
     for (uint32_t i = 0; i < a->state[from].n; i++) {
         uint64_t place = a->place[a->state[from].first + i];
@@ -252,7 +258,7 @@ hd_status hd_automaton_make(hd_automaton *a, uint32_t from, int class, uint32_t 
     }
     HD_TRY(close_places(&c, err));
     HD_TRY(state_of(a, to, err));
-    a->next[(size_t)from * (size_t)a->p->n_class + (size_t)class] = *to;
+    a->next[(size_t)from * (size_t)a->p->n_class + (size_t) class] = *to;
 fail:
     return st;
 }
@@ -311,7 +317,8 @@ static hd_status move_place(hd_automaton *to, const hd_automaton *from, uint64_t
     int32_t way[HD_GRAMMAR_DEPTH + 1], n = 0;
     uint32_t stack = 0;
     if (place == HD_PLACE_END) return found(to, place, err);
-    for (uint32_t s = (uint32_t)place; s != 0; s = (uint32_t)from->stack[s].below) way[n++] = from->stack[s].to;
+    for (uint32_t s = (uint32_t)place; s != 0; s = (uint32_t)from->stack[s].below)
+        way[n++] = from->stack[s].to;
     while (n > 0) {
         hd_status st = push(to, way[--n], stack, &stack, err);
         if (st != HD_OK) return st;

@@ -45,7 +45,8 @@ void hd_builder_close(hd_builder *b)
 }
 
 /* Room for one element more; `what` names the cap. */
-static bool grow(hd_builder *b, void *array, int32_t n, int32_t *cap, int32_t max, size_t size, const char *what)
+static bool grow(hd_builder *b, void *array, int32_t n, int32_t *cap, int32_t max, size_t size,
+                 const char *what)
 {
     if (b->st != HD_OK) return false;
     if (n >= max) {
@@ -109,7 +110,8 @@ int32_t hd_node_repeat(hd_builder *b, int32_t child, int32_t m, int32_t n)
         hd_builder_fail(b, HD_LIMIT, "grammar: a repetition of more than %d", HD_GRAMMAR_REPEAT);
     /* Copies are made of calls and sets, not of whole trees. */
     int copies = n < 0 ? m : n;
-    if (b->st == HD_OK && copies > 2 && b->node[child].kind != HD_NODE_SET && b->node[child].kind != HD_NODE_CALL)
+    if (b->st == HD_OK && copies > 2 && b->node[child].kind != HD_NODE_SET &&
+        b->node[child].kind != HD_NODE_CALL)
         child = hd_node_call(b, hd_rule_anonymous(b, child));
     int32_t node = hd_node_new(b, HD_NODE_REPEAT, m, n);
     hd_node_append(b, node, child);

@@ -12,7 +12,7 @@ enum { MAX_CHAR = 0x10FFFF };
 
 void hd_chars_add(hd_chars *c, int32_t lo, int32_t hi)
 {
-    if (lo < 0 || lo > hi) return; // what is wrong has been told already
+    if (lo < 0 || lo > hi) return;                 // what is wrong has been told already
     if (c->n == HD_CHARS_RANGES) hd_chars_sort(c); // overlaps may have taken room
     if (c->n == HD_CHARS_RANGES) {
         c->full = true;
@@ -54,7 +54,8 @@ void hd_chars_sort(hd_chars *c)
         } else if (c->r[i].lo >= 0xD800) c->r[i].lo = 0xE000;
         else {
             c->r[i].hi = 0xD7FF;
-            if (hi > 0xDFFF) hd_chars_add(c, 0xE000, hi); // comes last, and the ranges behind it are sorted below
+            if (hi > 0xDFFF)
+                hd_chars_add(c, 0xE000, hi); // comes last, and the ranges behind it are sorted below
         }
     }
     qsort(c->r, (size_t)c->n, sizeof c->r[0], by_lo);

@@ -15,10 +15,10 @@
 
 /* Who leads to a point: lists of callers, as heads and links. */
 typedef struct {
-    int32_t *head, *link; // link[2 q + i]: the next of the list that holds way i of point q
+    int32_t *head, *link;          // link[2 q + i]: the next of the list that holds way i of point q
     int32_t *caller, *next_caller; // calls of a rule
     int32_t *rule_at;              // the rule that starts at a point, -1: none
-    uint8_t *value; // settled, or HD_NEVER
+    uint8_t *value;                // settled, or HD_NEVER
     int32_t *queue[HD_GRAMMAR_DEPTH + 1], n_queue[HD_GRAMMAR_DEPTH + 1], cap_queue[HD_GRAMMAR_DEPTH + 1];
 } solver;
 
@@ -58,7 +58,8 @@ static hd_status solver_open(solver *s, const hd_program *p, bool through_sets, 
     for (int32_t q = 0; q < p->n_point; q++) {
         const hd_point *x = &p->point[q];
         hd_byteset none = {{0}};
-        if (x->kind == HD_POINT_SET && through_sets && memcmp(&p->set[x->a], &none, sizeof none) != 0) lead(s, q, 0, x->b);
+        if (x->kind == HD_POINT_SET && through_sets && memcmp(&p->set[x->a], &none, sizeof none) != 0)
+            lead(s, q, 0, x->b);
         if (x->kind == HD_POINT_SPLIT) lead(s, q, 0, x->a), lead(s, q, 1, x->b);
         if (x->kind == HD_POINT_CALL) {
             lead(s, q, 0, x->b);
@@ -202,7 +203,8 @@ static hd_status left_recursion(const hd_program *p, const uint8_t *empty, const
     if (rule >= 0) {
         const hd_rule *r = &b->rule[rule];
         int n = r->n_name < 80 ? r->n_name : 80;
-        st = hd_fail(err, HD_FORMAT, "grammar: rule %.*s: left recursion: it can call itself before it has read anything", n,
+        st = hd_fail(err, HD_FORMAT,
+                     "grammar: rule %.*s: left recursion: it can call itself before it has read anything", n,
                      b->pool.data ? b->pool.data + r->name : "");
     }
 fail:
@@ -261,7 +263,8 @@ hd_status hd_program_check(hd_program *p, const hd_builder *b)
     }
     classes(p, used);
     if (need.value[p->start[p->root]] == HD_NEVER)
-        st = hd_fail(b->err, HD_FORMAT, "grammar: no text fits it, or none with at most %d rules in one another",
+        st = hd_fail(b->err, HD_FORMAT,
+                     "grammar: no text fits it, or none with at most %d rules in one another",
                      HD_GRAMMAR_DEPTH);
 fail:
     free(used);

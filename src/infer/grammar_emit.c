@@ -77,7 +77,8 @@ static int32_t alternatives(emitter *e, const hd_node *n, int32_t to)
 {
     int32_t all = -1, n_word = 0, at = 0;
     word *w = NULL;
-    for (int32_t c = n->last; c >= 0; c = e->b->node[c].before) n_word += e->b->node[c].kind == HD_NODE_LITERAL;
+    for (int32_t c = n->last; c >= 0; c = e->b->node[c].before)
+        n_word += e->b->node[c].kind == HD_NODE_LITERAL;
     hd_status st = hd_alloc_n(&w, (size_t)n_word, sizeof *w, e->b->err);
     if (st != HD_OK) e->b->st = st;
     for (int32_t c = n->last; c >= 0 && e->b->st == HD_OK; c = e->b->node[c].before) {
@@ -110,7 +111,8 @@ static int32_t repeat(emitter *e, const hd_node *n, int32_t to)
         to = m > 0 ? body : loop;
         m--;
     }
-    for (int32_t i = n->b; i > n->a && e->b->st == HD_OK; i--) to = put(e, HD_POINT_SPLIT, emit(e, child, to), end);
+    for (int32_t i = n->b; i > n->a && e->b->st == HD_OK; i--)
+        to = put(e, HD_POINT_SPLIT, emit(e, child, to), end);
     for (int32_t i = 0; i < m && e->b->st == HD_OK; i++) {
         int32_t next = emit(e, child, to);
         to = next == to ? put(e, HD_POINT_SPLIT, to, to) : next;

@@ -73,7 +73,9 @@ static int32_t hex(reader *r, int digits)
 {
     int32_t v = 0;
     for (int i = 0; i < digits; i++, r->at++) {
-        int c = peek(r), d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        int c = peek(r), d = c >= '0' && c <= '9'                 ? c - '0'
+                             : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                                  : -1;
         if (d < 0 || v > 0x10FFFF) {
             bad(r, HD_FORMAT, "a hexadecimal number is cut short or too large");
             return 0;
@@ -103,7 +105,12 @@ static int32_t character(reader *r)
     case 'x': return hex(r, 2);
     case 'u': return hex(r, 4);
     case 'U': return hex(r, 8);
-    case '\\': case '"': case '[': case ']': case '-': case '^': return e;
+    case '\\':
+    case '"':
+    case '[':
+    case ']':
+    case '-':
+    case '^': return e;
     default: bad(r, HD_FORMAT, "unknown escape"); return 0;
     }
 }
@@ -147,7 +154,7 @@ static int32_t class(reader *r)
         hd_chars_add(&c, lo, hi);
     }
     take(r, "]");
-    if (not) hd_chars_not(&c);
+    if (not ) hd_chars_not(&c);
     return hd_node_chars(r->b, &c, false);
 }
 
@@ -213,11 +220,13 @@ static int32_t quantified(reader *r, int32_t node)
             if (!to) n = -1;
             space(r, false);
         }
-        if ((!from && !to) || !take(r, "}") || (n >= 0 && n < m)) bad(r, HD_FORMAT, "expected {m}, {m,} or {m,n}");
+        if ((!from && !to) || !take(r, "}") || (n >= 0 && n < m))
+            bad(r, HD_FORMAT, "expected {m}, {m,} or {m,n}");
     } else return node;
     space(r, false);
     int c = peek(r);
-    if (c == '*' || c == '+' || c == '?' || c == '{') bad(r, HD_FORMAT, "two repetitions in a row: put the first into a group");
+    if (c == '*' || c == '+' || c == '?' || c == '{')
+        bad(r, HD_FORMAT, "two repetitions in a row: put the first into a group");
     return hd_node_repeat(r->b, node, m, n);
 }
 
@@ -261,7 +270,8 @@ static void rule(reader *r)
     space(r, true);
     int32_t body = alternatives(r, 0);
     space(r, false);
-    if (good(r) && peek(r) >= 0 && peek(r) != '\n' && peek(r) != '\r') bad(r, HD_FORMAT, "expected the end of the rule");
+    if (good(r) && peek(r) >= 0 && peek(r) != '\n' && peek(r) != '\r')
+        bad(r, HD_FORMAT, "expected the end of the rule");
     if (good(r)) r->b->rule[rule].body = body;
     space(r, true);
 }
@@ -280,7 +290,8 @@ hd_status hd_gbnf_read(hd_builder *b, const char *text, size_t n, int32_t *root)
         if (u->body >= 0) continue;
         if (i == *root) hd_builder_fail(b, HD_FORMAT, "grammar: there is no rule root to begin with");
         char why[128];
-        snprintf(why, sizeof why, "there is no rule %.*s", u->n_name < 80 ? u->n_name : 80, b->pool.data + u->name);
+        snprintf(why, sizeof why, "there is no rule %.*s", u->n_name < 80 ? u->n_name : 80,
+                 b->pool.data + u->name);
         bad(&r, HD_FORMAT, why);
     }
     return b->st;

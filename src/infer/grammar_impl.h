@@ -21,16 +21,16 @@
 
 /* The caps.  A source over one is refused with HD_LIMIT; what the last three bound ends a text with HD_LIMIT. */
 enum {
-    HD_GRAMMAR_BYTES = 256 << 10,  // of GBNF text
+    HD_GRAMMAR_BYTES = 256 << 10, // of GBNF text
     HD_GRAMMAR_RULES = 8192,
-    HD_GRAMMAR_DEPTH = 64,         // groups in groups, schemas in schemas, and rules open at once in a text
-    HD_GRAMMAR_REPEAT = 10000,     // m and n of {m,n}
-    HD_GRAMMAR_NODES = 1 << 18,    // of the tree
-    HD_GRAMMAR_POINTS = 1 << 17,   // of the program
-    HD_GRAMMAR_ALIVE = 2048,       // places alive at once
-    HD_GRAMMAR_WORK = 400000,      // places looked at for one id's mask
-    HD_GRAMMAR_KEPT = 8 << 20,     // bytes of states kept between two ids
-    HD_SCHEMA_VALUES = 20000,      // values of a schema
+    HD_GRAMMAR_DEPTH = 64,       // groups in groups, schemas in schemas, and rules open at once in a text
+    HD_GRAMMAR_REPEAT = 10000,   // m and n of {m,n}
+    HD_GRAMMAR_NODES = 1 << 18,  // of the tree
+    HD_GRAMMAR_POINTS = 1 << 17, // of the program
+    HD_GRAMMAR_ALIVE = 2048,     // places alive at once
+    HD_GRAMMAR_WORK = 400000,    // places looked at for one id's mask
+    HD_GRAMMAR_KEPT = 8 << 20,   // bytes of states kept between two ids
+    HD_SCHEMA_VALUES = 20000,    // values of a schema
 };
 
 /* ---- The tree (grammar_build.c) ---- */
@@ -55,7 +55,7 @@ typedef enum {
     HD_NODE_CHAIN,   // the first k children in order, a <= k <= all
     HD_NODE_MEMBERS, // some of the children in order, but each that is not optional, joined by rule a; then any number of
                      // rule b's (b < 0: none)
-    HD_NODE_CALL,    // rule a
+    HD_NODE_CALL, // rule a
 } hd_node_kind;
 
 /* Children hang together from the last to the first: the program is made backwards. */
@@ -89,7 +89,8 @@ typedef struct hd_builder {
 
 hd_status hd_builder_open(hd_builder **out, hd_err *err);
 void hd_builder_close(hd_builder *b);
-hd_status hd_builder_fail(hd_builder *b, hd_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+hd_status hd_builder_fail(hd_builder *b, hd_status st, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 int32_t hd_node_new(hd_builder *b, hd_node_kind kind, int32_t a, int32_t bb);
 int32_t hd_node_append(hd_builder *b, int32_t parent, int32_t child); // gives the child
@@ -134,7 +135,8 @@ typedef enum {
 
 typedef struct {
     uint8_t kind;
-    uint8_t need; // rules that must be open inside this one, at the least, to reach the end of this rule; HD_NEVER
+    uint8_t
+        need; // rules that must be open inside this one, at the least, to reach the end of this rule; HD_NEVER
     int32_t a, b;
 } hd_point;
 
@@ -214,17 +216,18 @@ void hd_automaton_close(hd_automaton *a);
 hd_status hd_automaton_begin(hd_automaton *a, uint32_t *state, hd_err *err);
 /* After one byte more; HD_DEAD: it cannot follow. */
 hd_status hd_automaton_make(hd_automaton *a, uint32_t from, int class, uint32_t *to, hd_err *err);
-static inline hd_status hd_automaton_step(hd_automaton *a, uint32_t from, int class, uint32_t *to, hd_err *err)
+static inline hd_status hd_automaton_step(hd_automaton *a, uint32_t from, int class, uint32_t *to,
+                                          hd_err *err)
 {
-    *to = a->next[(size_t)from * (size_t)a->p->n_class + (size_t)class];
+    *to = a->next[(size_t)from * (size_t)a->p->n_class + (size_t) class];
     return *to != HD_UNMADE ? HD_OK : hd_automaton_make(a, from, class, to, err);
 }
 size_t hd_automaton_bytes(const hd_automaton *a);
 /* Forget all states but these, which get new numbers. */
 hd_status hd_automaton_flush(hd_automaton *a, uint32_t **keep, int n, hd_err *err);
 /* The ids that may follow a state; valid until the next call. */
-hd_status hd_automaton_mask(hd_automaton *a, uint32_t state, const hd_vocab_tree *t, uint32_t *path, const hd_mask **out,
-                            hd_err *err);
+hd_status hd_automaton_mask(hd_automaton *a, uint32_t state, const hd_vocab_tree *t, uint32_t *path,
+                            const hd_mask **out, hd_err *err);
 
 /* ---- What is shared, what is each text's own (grammar.c) ---- */
 

@@ -96,7 +96,8 @@ static hd_status plain_run(hd_automaton *a, uint32_t state, int *run, hd_err *er
 
 /* ---- The walk ---- */
 
-static hd_status walk(hd_automaton *a, const hd_vocab_tree *t, int part, uint32_t *path, uint64_t *bit, hd_err *err)
+static hd_status walk(hd_automaton *a, const hd_vocab_tree *t, int part, uint32_t *path, uint64_t *bit,
+                      hd_err *err)
 {
     const hd_program *p = a->p;
     uint32_t end = t->first[part + 1];
@@ -147,8 +148,8 @@ static void forget_masks(hd_automaton *a)
     a->n_mask = a->oldest = 0;
 }
 
-hd_status hd_automaton_mask(hd_automaton *a, uint32_t state, const hd_vocab_tree *t, uint32_t *path, const hd_mask **out,
-                            hd_err *err)
+hd_status hd_automaton_mask(hd_automaton *a, uint32_t state, const hd_vocab_tree *t, uint32_t *path,
+                            const hd_mask **out, hd_err *err)
 {
     hd_status st = HD_OK;
     hd_mask *m;

@@ -52,15 +52,41 @@ static const struct {
     const char *name;
     int types;
 } keywords[] = {
-    {"type", HD_TYPE_ALL}, {"enum", HD_TYPE_ALL}, {"const", HD_TYPE_ALL}, {"anyOf", HD_TYPE_ALL}, {"oneOf", HD_TYPE_ALL},
-    {"allOf", HD_TYPE_ALL}, {"$ref", HD_TYPE_ALL}, {"nullable", HD_TYPE_ALL},
-    {"properties", HD_TYPE_OBJECT}, {"required", HD_TYPE_OBJECT}, {"additionalProperties", HD_TYPE_OBJECT},
-    {"items", HD_TYPE_ARRAY}, {"prefixItems", HD_TYPE_ARRAY}, {"minItems", HD_TYPE_ARRAY}, {"maxItems", HD_TYPE_ARRAY},
-    {"minLength", HD_TYPE_STRING}, {"maxLength", HD_TYPE_STRING}, {"pattern", HD_TYPE_STRING}, {"format", HD_TYPE_STRING},
-    {"minimum", HD_TYPE_NUMBER}, {"maximum", HD_TYPE_NUMBER}, {"exclusiveMinimum", HD_TYPE_NUMBER},
+    {"type", HD_TYPE_ALL},
+    {"enum", HD_TYPE_ALL},
+    {"const", HD_TYPE_ALL},
+    {"anyOf", HD_TYPE_ALL},
+    {"oneOf", HD_TYPE_ALL},
+    {"allOf", HD_TYPE_ALL},
+    {"$ref", HD_TYPE_ALL},
+    {"nullable", HD_TYPE_ALL},
+    {"properties", HD_TYPE_OBJECT},
+    {"required", HD_TYPE_OBJECT},
+    {"additionalProperties", HD_TYPE_OBJECT},
+    {"items", HD_TYPE_ARRAY},
+    {"prefixItems", HD_TYPE_ARRAY},
+    {"minItems", HD_TYPE_ARRAY},
+    {"maxItems", HD_TYPE_ARRAY},
+    {"minLength", HD_TYPE_STRING},
+    {"maxLength", HD_TYPE_STRING},
+    {"pattern", HD_TYPE_STRING},
+    {"format", HD_TYPE_STRING},
+    {"minimum", HD_TYPE_NUMBER},
+    {"maximum", HD_TYPE_NUMBER},
+    {"exclusiveMinimum", HD_TYPE_NUMBER},
     {"exclusiveMaximum", HD_TYPE_NUMBER},
-    {"$defs", 0}, {"definitions", 0}, {"title", 0}, {"description", 0}, {"default", 0}, {"examples", 0}, {"deprecated", 0},
-    {"readOnly", 0}, {"writeOnly", 0}, {"$schema", 0}, {"$id", 0}, {"$comment", 0},
+    {"$defs", 0},
+    {"definitions", 0},
+    {"title", 0},
+    {"description", 0},
+    {"default", 0},
+    {"examples", 0},
+    {"deprecated", 0},
+    {"readOnly", 0},
+    {"writeOnly", 0},
+    {"$schema", 0},
+    {"$id", 0},
+    {"$comment", 0},
 };
 
 /* Every key of j is known; *types: those that keywords other than ALL's speak of, *all: there are some of ALL's, too. */
@@ -122,7 +148,9 @@ int hd_schema_types(hd_schema *s, const json_t *j, const hd_where *w)
         types |= bit;
     }
     if (!types && !(json_is_array(t) && json_array_size(t) == 0))
-        hd_schema_fail(s, w, HD_FORMAT, "\"type\" must be null, boolean, integer, number, string, array, object, or a list of these");
+        hd_schema_fail(
+            s, w, HD_FORMAT,
+            "\"type\" must be null, boolean, integer, number, string, array, object, or a list of these");
     if (json_is_true(json_object_get(j, "nullable"))) types |= HD_TYPE_NULL;
     return types;
 }
@@ -176,7 +204,8 @@ static size_t pointer_step(const char *p, char *out, size_t room)
         char c = p[i++];
         unsigned x;
         if (c == '~' && (p[i] == '0' || p[i] == '1')) c = p[i++] == '0' ? '~' : '/';
-        else if (c == '%' && strspn(p + i, "0123456789abcdefABCDEF") >= 2 && sscanf(p + i, "%2x", &x) == 1 && x > 0) {
+        else if (c == '%' && strspn(p + i, "0123456789abcdefABCDEF") >= 2 && sscanf(p + i, "%2x", &x) == 1 &&
+                 x > 0) {
             c = (char)x;
             i += 2;
         }
@@ -221,7 +250,8 @@ static int32_t reference(hd_schema *s, const json_t *ref, const hd_where *w)
         if (!known && s->n_ref == s->cap_ref) {
             int cap = s->cap_ref ? s->cap_ref * 2 : 16;
             s->b->st = hd_realloc(&s->ref, (size_t)cap * sizeof *s->ref, s->b->err);
-            if (s->b->st == HD_OK) s->b->st = hd_realloc(&s->ref_rule, (size_t)cap * sizeof *s->ref_rule, s->b->err);
+            if (s->b->st == HD_OK)
+                s->b->st = hd_realloc(&s->ref_rule, (size_t)cap * sizeof *s->ref_rule, s->b->err);
             if (s->b->st == HD_OK) s->cap_ref = cap;
         }
         if (!known && s->b->st == HD_OK) {
@@ -315,7 +345,9 @@ static int32_t enumeration(hd_schema *s, const json_t *j, const hd_where *w)
     bool all;
     int32_t alt = hd_node_new(s->b, HD_NODE_ALT, 0, 0);
     read_keywords(s, j, &other, &all, w);
-    if (other) hd_schema_fail(s, w, HD_UNSUPPORTED, "\"enum\" or \"const\" beside keywords other than \"type\" is not supported");
+    if (other)
+        hd_schema_fail(s, w, HD_UNSUPPORTED,
+                       "\"enum\" or \"const\" beside keywords other than \"type\" is not supported");
     if (list && !json_is_array(list)) hd_schema_fail(s, w, HD_FORMAT, "\"enum\" must be an array");
     bool in_list = !list;
     json_array_foreach(list, i, v)
@@ -365,7 +397,8 @@ static void add_member(hd_schema *s, int32_t members, int32_t node, bool optiona
 }
 
 /* Members that are required but not described: they are as additionalProperties says. */
-static void add_undescribed(hd_schema *s, int32_t members, const json_t *j, const json_t *other, const hd_where *w)
+static void add_undescribed(hd_schema *s, int32_t members, const json_t *j, const json_t *other,
+                            const hd_where *w)
 {
     const json_t *props = json_object_get(j, "properties"), *v;
     json_t *required = json_object_get(j, "required"), *done = json_object();
@@ -407,7 +440,8 @@ static int32_t object(hd_schema *s, const json_t *j, const hd_where *w)
     const char *name;
     hd_where in = hd_where_key(w, "properties");
     if (props && !json_is_object(props)) hd_schema_fail(s, w, HD_FORMAT, "\"properties\" must be an object");
-    if (required && !json_is_array(required)) hd_schema_fail(s, w, HD_FORMAT, "\"required\" must be an array");
+    if (required && !json_is_array(required))
+        hd_schema_fail(s, w, HD_FORMAT, "\"required\" must be an array");
     if (json_object_size(props) + json_array_size(required) > MOST_PROPERTIES)
         hd_schema_fail(s, w, HD_LIMIT, "more than %d properties", MOST_PROPERTIES);
     if (!props && !json_array_size(required) && (!other || json_is_true(other))) return any_object(s);
@@ -438,10 +472,12 @@ static int32_t array(hd_schema *s, const json_t *j, const hd_where *w)
     hd_where at_prefix = hd_where_key(w, "prefixItems"), at_items = hd_where_key(w, "items");
     hd_schema_count(s, j, "minItems", &min, w);
     hd_schema_count(s, j, "maxItems", &max, w);
-    if (min > HD_GRAMMAR_REPEAT) hd_schema_fail(s, w, HD_LIMIT, "\"minItems\" is above %d", HD_GRAMMAR_REPEAT);
+    if (min > HD_GRAMMAR_REPEAT)
+        hd_schema_fail(s, w, HD_LIMIT, "\"minItems\" is above %d", HD_GRAMMAR_REPEAT);
     if (max > HD_GRAMMAR_REPEAT) max = HD_GRAMMAR_REPEAT;
     if (prefix && !json_is_array(prefix)) hd_schema_fail(s, w, HD_FORMAT, "\"prefixItems\" must be an array");
-    if (json_is_array(items)) hd_schema_fail(s, w, HD_UNSUPPORTED, "\"items\" as an array: use \"prefixItems\"");
+    if (json_is_array(items))
+        hd_schema_fail(s, w, HD_UNSUPPORTED, "\"items\" as an array: use \"prefixItems\"");
     if (json_is_false(items) && (max < 0 || max > n_prefix)) max = n_prefix;
     if (max >= 0 && max < min) return hd_node_never(s->b);
     if (s->b->st != HD_OK) return 0;
@@ -455,7 +491,9 @@ static int32_t array(hd_schema *s, const json_t *j, const hd_where *w)
         int32_t one = hd_node_append(s->b, chain, hd_node_new(s->b, HD_NODE_SEQ, 0, 0));
         hd_where at = hd_where_index(&at_prefix, (size_t)i);
         if (i > 0) hd_node_append(s->b, one, hd_node_call(s->b, comma));
-        hd_node_append(s->b, one, i < n_prefix ? hd_schema_value(s, json_array_get(prefix, (size_t)i), &at) : hd_node_call(s->b, item));
+        hd_node_append(s->b, one,
+                       i < n_prefix ? hd_schema_value(s, json_array_get(prefix, (size_t)i), &at)
+                                    : hd_node_call(s->b, item));
     }
     if (max < 0) {
         int32_t more = hd_node_new(s->b, HD_NODE_SEQ, 0, 0);
@@ -502,7 +540,8 @@ static bool all_apart(hd_schema *s, const json_t *branch, const hd_where *w)
             hd_where at = hd_where_index(w, i);
             if (hd_schema_apart(s, json_array_get(branch, k), json_array_get(branch, i), &at)) continue;
             hd_schema_fail(s, &at, HD_UNSUPPORTED,
-                           "\"oneOf\": a value might fit this branch and branch %zu, too: use anyOf, or tell them apart by type or by a "
+                           "\"oneOf\": a value might fit this branch and branch %zu, too: use anyOf, or tell "
+                           "them apart by type or by a "
                            "required constant",
                            k);
             return false;
@@ -522,7 +561,8 @@ static int32_t alternatives(hd_schema *s, json_t *j, const char *keyword, const 
     if (!json_is_array(branch) || json_array_size(branch) == 0)
         hd_schema_fail(s, w, HD_FORMAT, "\"%s\" must be an array of schemas", keyword);
     json_object_del(base, keyword);
-    if (s->b->st == HD_OK && read_keywords(s, base, &spoken, &all, w) && (keyword[0] == 'a' || all_apart(s, branch, &in)))
+    if (s->b->st == HD_OK && read_keywords(s, base, &spoken, &all, w) &&
+        (keyword[0] == 'a' || all_apart(s, branch, &in)))
         json_array_foreach(branch, i, v)
         {
             hd_where at = hd_where_index(&in, i);
@@ -553,7 +593,8 @@ int32_t hd_schema_value(hd_schema *s, const json_t *j, const hd_where *w)
     if (!read_keywords(s, j, &spoken, &all, w)) return 0;
     const json_t *ref = json_object_get(j, "$ref");
     int n_all = 0;
-    for (size_t i = 0; i < 8; i++) n_all += json_object_get(j, keywords[i].name) != NULL; // those of every type
+    for (size_t i = 0; i < 8; i++)
+        n_all += json_object_get(j, keywords[i].name) != NULL; // those of every type
     if (ref && !spoken && n_all == 1) return reference(s, ref, w);
     json_t *flat = hd_schema_flat(s, (json_t *)j, w);
     int32_t node = 0;

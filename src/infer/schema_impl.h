@@ -19,7 +19,7 @@ typedef struct hd_where {
 typedef struct {
     hd_builder *b;
     const json_t *root;
-    int steps; // schemas that may still be read
+    int steps;          // schemas that may still be read
     const json_t **ref; // targets of references whose rules have no body yet ...
     int32_t *ref_rule;  // ... and those rules
     int n_ref, cap_ref;
@@ -38,8 +38,14 @@ enum {
 
 hd_status hd_schema_fail(hd_schema *s, const hd_where *w, hd_status st, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-static inline hd_where hd_where_key(const hd_where *up, const char *key) { return (hd_where){up, key, 0, up->depth + 1}; }
-static inline hd_where hd_where_index(const hd_where *up, size_t i) { return (hd_where){up, NULL, i, up->depth + 1}; }
+static inline hd_where hd_where_key(const hd_where *up, const char *key)
+{
+    return (hd_where){up, key, 0, up->depth + 1};
+}
+static inline hd_where hd_where_index(const hd_where *up, size_t i)
+{
+    return (hd_where){up, NULL, i, up->depth + 1};
+}
 
 /* The node of the values that a schema accepts. */
 int32_t hd_schema_value(hd_schema *s, const json_t *j, const hd_where *w);
@@ -59,7 +65,8 @@ int32_t hd_schema_any_char(hd_schema *s);   // a call
 /* A key that is none of these n names. */
 int32_t hd_schema_other_key(hd_schema *s, const char *const *name, size_t n);
 /* The strings a regular expression matches anywhere, of min to max characters (max < 0: any number), with quotes. */
-int32_t hd_schema_pattern(hd_schema *s, const char *text, size_t n, int32_t min, int32_t max, const hd_where *w);
+int32_t hd_schema_pattern(hd_schema *s, const char *text, size_t n, int32_t min, int32_t max,
+                          const hd_where *w);
 int32_t hd_schema_number(hd_schema *s, const json_t *j, bool integer, const hd_where *w);
 
 /* The schema of what both accept: a new reference, NULL after an error. */

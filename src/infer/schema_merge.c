@@ -110,20 +110,23 @@ static void join_keyword(hd_schema *s, json_t *out, const char *key, json_t *x, 
     static const char *const upper[] = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", NULL};
     bool low = one_of(key, lower), numbers = json_is_number(x) && json_is_number(y);
     if ((low || one_of(key, upper)) && numbers) {
-        bool take_y = low ? json_number_value(y) > json_number_value(x) : json_number_value(y) < json_number_value(x);
+        bool take_y =
+            low ? json_number_value(y) > json_number_value(x) : json_number_value(y) < json_number_value(x);
         put(s, out, key, json_incref(take_y ? y : x));
     } else if (strcmp(key, "required") == 0) put(s, out, key, union_of(s, x, y));
     else if (strcmp(key, "enum") == 0) put(s, out, key, intersection(s, x, y));
     else if (strcmp(key, "items") == 0) put(s, out, key, join(s, x, y));
     else if (strcmp(key, "const") == 0) {
         if (!equal(x, y)) put(s, out, "enum", json_array()); // no value is both
-    } else hd_schema_fail(s, w, HD_UNSUPPORTED, "two different \"%.60s\" for one value cannot be joined", key);
+    } else
+        hd_schema_fail(s, w, HD_UNSUPPORTED, "two different \"%.60s\" for one value cannot be joined", key);
 }
 
 static bool is_note(const char *key)
 {
-    static const char *const notes[] = {"$defs", "definitions", "title", "description", "default", "examples", "deprecated",
-                                        "readOnly", "writeOnly", "$schema", "$id", "$comment", NULL};
+    static const char *const notes[] = {"$defs",    "definitions", "title",    "description", "default",
+                                        "examples", "deprecated",  "readOnly", "writeOnly",   "$schema",
+                                        "$id",      "$comment",    NULL};
     return one_of(key, notes);
 }
 
@@ -136,10 +139,13 @@ json_t *hd_schema_both(hd_schema *s, json_t *x, json_t *y, const hd_where *w)
         out = json_is_false(fx) || json_is_false(fy) ? json_false() : json_incref(json_is_true(fx) ? fy : fx);
         goto end;
     }
-    if (!charge(s, w, json_object_size(fx) + json_object_size(fy) + json_object_size(json_object_get(fx, "properties")) +
-                          json_object_size(json_object_get(fy, "properties")) +
-                          json_array_size(json_object_get(fx, "required")) +
-                          json_array_size(json_object_get(fx, "enum")) * (1 + json_array_size(json_object_get(fy, "enum")))))
+    if (!charge(s, w,
+                json_object_size(fx) + json_object_size(fy) +
+                    json_object_size(json_object_get(fx, "properties")) +
+                    json_object_size(json_object_get(fy, "properties")) +
+                    json_array_size(json_object_get(fx, "required")) +
+                    json_array_size(json_object_get(fx, "enum")) *
+                        (1 + json_array_size(json_object_get(fy, "enum")))))
         goto end;
     if ((json_object_get(fx, "prefixItems") && json_object_get(fy, "items")) ||
         (json_object_get(fy, "prefixItems") && json_object_get(fx, "items")))
@@ -149,8 +155,9 @@ json_t *hd_schema_both(hd_schema *s, json_t *x, json_t *y, const hd_where *w)
     json_object_foreach(fy, key, v)
     {
         json_t *mine = json_object_get(fx, key);
-        if (s->b->st != HD_OK || is_note(key) || strcmp(key, "properties") == 0 || strcmp(key, "additionalProperties") == 0 ||
-            strcmp(key, "type") == 0 || strcmp(key, "nullable") == 0)
+        if (s->b->st != HD_OK || is_note(key) || strcmp(key, "properties") == 0 ||
+            strcmp(key, "additionalProperties") == 0 || strcmp(key, "type") == 0 ||
+            strcmp(key, "nullable") == 0)
             continue;
         if (!mine) put(s, out, key, json_incref(v));
         else if (!json_equal(mine, v)) join_keyword(s, out, key, mine, v, w);
@@ -238,9 +245,14 @@ static int types_of(hd_schema *s, const json_t *j, const hd_where *w)
     size_t i;
     json_array_foreach(list, i, v)
     {
-        static const int of[] = {[JSON_OBJECT] = HD_TYPE_OBJECT, [JSON_ARRAY] = HD_TYPE_ARRAY, [JSON_STRING] = HD_TYPE_STRING,
-                                 [JSON_INTEGER] = HD_TYPE_INTEGER, [JSON_REAL] = HD_TYPE_INTEGER | HD_TYPE_NUMBER,
-                                 [JSON_TRUE] = HD_TYPE_BOOLEAN, [JSON_FALSE] = HD_TYPE_BOOLEAN, [JSON_NULL] = HD_TYPE_NULL};
+        static const int of[] = {[JSON_OBJECT] = HD_TYPE_OBJECT,
+                                 [JSON_ARRAY] = HD_TYPE_ARRAY,
+                                 [JSON_STRING] = HD_TYPE_STRING,
+                                 [JSON_INTEGER] = HD_TYPE_INTEGER,
+                                 [JSON_REAL] = HD_TYPE_INTEGER | HD_TYPE_NUMBER,
+                                 [JSON_TRUE] = HD_TYPE_BOOLEAN,
+                                 [JSON_FALSE] = HD_TYPE_BOOLEAN,
+                                 [JSON_NULL] = HD_TYPE_NULL};
         types |= of[json_typeof(v)];
     }
     types = list ? types & hd_schema_types(s, j, w) : hd_schema_types(s, j, w);
@@ -300,17 +312,19 @@ bool hd_schema_apart(hd_schema *s, json_t *x, json_t *y, const hd_where *w)
     hd_where deeper = hd_where_key(w, "oneOf");
     json_t *fx = hd_schema_flat(s, x, &deeper), *fy = hd_schema_flat(s, y, &deeper);
     bool apart = false;
-    if (!fx || !fy || !json_is_object(fx) || !json_is_object(fy)) apart = json_is_false(fx) || json_is_false(fy);
+    if (!fx || !fy || !json_is_object(fx) || !json_is_object(fy))
+        apart = json_is_false(fx) || json_is_false(fy);
     else {
         int common = types_of(s, fx, w) & types_of(s, fy, w);
-        json_t *branches[] = {json_object_get(fx, "anyOf"), json_object_get(fx, "oneOf"), json_object_get(fy, "anyOf"),
-                              json_object_get(fy, "oneOf")};
+        json_t *branches[] = {json_object_get(fx, "anyOf"), json_object_get(fx, "oneOf"),
+                              json_object_get(fy, "anyOf"), json_object_get(fy, "oneOf")};
         apart = common == 0 || no_value_in_common(s, fx, fy, w);
         if (!apart && common == HD_TYPE_OBJECT)
             apart = members_apart(s, fx, fy, &deeper) || members_apart(s, fy, fx, &deeper);
         if (!apart && common == HD_TYPE_STRING)
             apart = above(fx, fy, "minLength", "maxLength") || above(fy, fx, "minLength", "maxLength");
-        if (!apart && common == HD_TYPE_ARRAY) apart = above(fx, fy, "minItems", "maxItems") || above(fy, fx, "minItems", "maxItems");
+        if (!apart && common == HD_TYPE_ARRAY)
+            apart = above(fx, fy, "minItems", "maxItems") || above(fy, fx, "minItems", "maxItems");
         if (!apart && !(common & ~(HD_TYPE_INTEGER | HD_TYPE_NUMBER)))
             apart = above(fx, fy, "minimum", "maximum") || above(fy, fx, "minimum", "maximum");
         for (int i = 0; i < 4 && !apart && s->b->st == HD_OK; i++)

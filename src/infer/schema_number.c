@@ -69,7 +69,8 @@ static void not_negative(hd_schema *s, int32_t alt, int64_t lo, int64_t hi, int 
     digits d = {.s = s, .point = point};
     int64_t first = 0, last = 9;
     for (int i = 0; i < point; i++) last = last * 10 + 9;
-    for (d.n = point + 1; d.n <= DIGITS; d.n++, first = last + 1, last = last < MOST_WHOLE ? last * 10 + 9 : last) {
+    for (d.n = point + 1; d.n <= DIGITS;
+         d.n++, first = last + 1, last = last < MOST_WHOLE ? last * 10 + 9 : last) {
         int64_t a = lo > first ? lo : first, b = hi < last ? hi : last;
         if (a > b) continue;
         spell(d.lo, a, d.n);
@@ -99,10 +100,10 @@ static void tighten(bounds *b, const json_t *v, bool is_low, bool strict)
     double x = json_number_value(v);
     double whole = is_low ? ceil(x) : floor(x);
     bool exact = json_is_integer(v) || whole == x;
-    int64_t n = json_is_integer(v)             ? json_integer_value(v)
-                : whole > (double)MOST_WHOLE   ? MOST_WHOLE + 1
+    int64_t n = json_is_integer(v)            ? json_integer_value(v)
+                : whole > (double)MOST_WHOLE  ? MOST_WHOLE + 1
                 : whole < -(double)MOST_WHOLE ? -MOST_WHOLE - 1
-                                               : (int64_t)whole;
+                                              : (int64_t)whole;
     if (n > MOST_WHOLE + 1) n = MOST_WHOLE + 1;
     if (n < -MOST_WHOLE - 1) n = -MOST_WHOLE - 1;
     if (is_low) {
@@ -126,7 +127,8 @@ static bool read_bounds(hd_schema *s, const json_t *j, bounds *b, const hd_where
     *b = (bounds){-INFINITY, INFINITY, false, false, -MOST_WHOLE, MOST_WHOLE};
     for (int i = 0; i < 2; i++) {
         const json_t *plain = json_object_get(j, keys[i][0]), *strict = json_object_get(j, keys[i][1]);
-        if ((plain && !json_is_number(plain)) || (strict && !json_is_number(strict) && !json_is_boolean(strict))) {
+        if ((plain && !json_is_number(plain)) ||
+            (strict && !json_is_number(strict) && !json_is_boolean(strict))) {
             hd_schema_fail(s, w, HD_FORMAT, "\"%s\" and \"%s\" must be numbers", keys[i][0], keys[i][1]);
             return false;
         }

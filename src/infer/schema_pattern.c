@@ -18,11 +18,11 @@ typedef struct {
     const hd_where *w;
     const char *text;
     size_t n, at;
-    bool narrow;                 // second reading: the one repetition gets these counts
+    bool narrow; // second reading: the one repetition gets these counts
     int32_t narrow_m, narrow_n;
-    int n_free;                  // things of the top level whose length varies
-    bool only_single;            // all of them are repetitions of one character
-    int32_t free_m, free_n;      // counts of the last such repetition
+    int n_free;             // things of the top level whose length varies
+    bool only_single;       // all of them are repetitions of one character
+    int32_t free_m, free_n; // counts of the last such repetition
 } reader;
 
 /* A node and the characters it takes; max < 0: without end. */
@@ -90,7 +90,9 @@ static int32_t hex(reader *r, int digits)
 {
     int32_t v = 0;
     for (int i = 0; i < digits; i++, r->at++) {
-        int c = peek(r), d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        int c = peek(r), d = c >= '0' && c <= '9'                 ? c - '0'
+                             : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                                  : -1;
         if (d < 0) bad(r, HD_FORMAT, "a hexadecimal number is cut short");
         if (d < 0) return 0;
         v = v * 16 + d;
@@ -140,7 +142,8 @@ static void class(reader *r, hd_chars *c)
         bool set = peek(r) == '\\' && r->at + 1 < r->n && add_escape_class(c, r->text[r->at + 1], &ascii);
         if (set) {
             r->at += 2;
-            if (peek(r) == '-' && r->at + 1 < r->n && r->text[r->at + 1] != ']') bad(r, HD_UNSUPPORTED, "a range from a class");
+            if (peek(r) == '-' && r->at + 1 < r->n && r->text[r->at + 1] != ']')
+                bad(r, HD_UNSUPPORTED, "a range from a class");
             continue;
         }
         int32_t lo = character(r), hi = lo;
@@ -152,8 +155,8 @@ static void class(reader *r, hd_chars *c)
         hd_chars_add(c, lo, hi);
     }
     take(r, ']');
-    if (not && ascii) hd_chars_add(c, 0x80, 0x10FFFF);
-    if (not) hd_chars_not(c);
+    if (not &&ascii) hd_chars_add(c, 0x80, 0x10FFFF);
+    if (not ) hd_chars_not(c);
 }
 
 static piece chars_piece(reader *r, hd_chars *c) { return (piece){hd_node_chars(r->s->b, c, true), 1, 1}; }
@@ -183,9 +186,11 @@ static piece element(reader *r, int depth)
         hd_chars_add(&c, '\r', '\r');
         hd_chars_add(&c, 0x2028, 0x2029);
         hd_chars_not(&c);
-    } else if (first == '\\' && r->at + 1 < r->n && add_escape_class(&c, r->text[r->at + 1], &ascii)) r->at += 2;
+    } else if (first == '\\' && r->at + 1 < r->n && add_escape_class(&c, r->text[r->at + 1], &ascii))
+        r->at += 2;
     else if (first == '^' || first == '$') bad(r, HD_UNSUPPORTED, "^ and $ are supported at the ends alone");
-    else if (first == '*' || first == '+' || first == '?' || first == '{') bad(r, HD_FORMAT, "a repetition of nothing");
+    else if (first == '*' || first == '+' || first == '?' || first == '{')
+        bad(r, HD_FORMAT, "a repetition of nothing");
     else {
         int32_t x = character(r);
         hd_chars_add(&c, x, x);
@@ -197,7 +202,8 @@ static bool number(reader *r, int32_t *v)
 {
     size_t from = r->at;
     *v = 0;
-    for (int c; (c = peek(r)) >= '0' && c <= '9'; r->at++) *v = *v <= HD_GRAMMAR_REPEAT ? *v * 10 + (c - '0') : *v;
+    for (int c; (c = peek(r)) >= '0' && c <= '9'; r->at++)
+        *v = *v <= HD_GRAMMAR_REPEAT ? *v * 10 + (c - '0') : *v;
     return r->at > from;
 }
 
@@ -296,7 +302,8 @@ static bool narrowed(reader *r, const piece *p, int32_t min, int32_t max)
     return r->narrow_n < 0 ? max < 0 : r->narrow_m <= r->narrow_n;
 }
 
-int32_t hd_schema_pattern(hd_schema *s, const char *text, size_t n, int32_t min, int32_t max, const hd_where *w)
+int32_t hd_schema_pattern(hd_schema *s, const char *text, size_t n, int32_t min, int32_t max,
+                          const hd_where *w)
 {
     reader r = {.s = s, .w = w, .text = text, .n = n};
     piece p = whole(&r);
@@ -305,7 +312,8 @@ int32_t hd_schema_pattern(hd_schema *s, const char *text, size_t n, int32_t min,
     if (!keeps) {
         if ((p.max >= 0 && p.max < min) || (max >= 0 && p.min > max)) return hd_node_never(s->b);
         if (r.n_free != 1 || !r.only_single) {
-            hd_schema_fail(s, w, HD_UNSUPPORTED, "this pattern or format beside minLength or maxLength is not supported");
+            hd_schema_fail(s, w, HD_UNSUPPORTED,
+                           "this pattern or format beside minLength or maxLength is not supported");
             return 0;
         }
         if (!narrowed(&r, &p, min, max)) return hd_node_never(s->b);

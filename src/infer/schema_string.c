@@ -48,9 +48,12 @@ int32_t hd_schema_any_char(hd_schema *s)
 {
     static const char *const escapes[] = {
         "\\[\"\"\\\\//bbffnnrrtt]",
-        "\\u000[19afAF]", "\\u00[19afAF]h", "\\u0[19afAF]hh",    // all but 0000 ...
-        "\\u[19acefACEF]hhh", "\\u[ddDD][07]hh",                 // ... and surrogates,
-        "\\u[ddDD][89abAB]hh\\u[ddDD][cfCF]hh",                  // which come in pairs
+        "\\u000[19afAF]",
+        "\\u00[19afAF]h",
+        "\\u0[19afAF]hh", // all but 0000 ...
+        "\\u[19acefACEF]hhh",
+        "\\u[ddDD][07]hh",                      // ... and surrogates,
+        "\\u[ddDD][89abAB]hh\\u[ddDD][cfCF]hh", // which come in pairs
     };
     int32_t rule;
     hd_chars plain;
@@ -94,7 +97,10 @@ typedef struct {
     const char *at, *name; // how far it is read
 } key;
 
-static int by_name(const void *pa, const void *pb) { return strcmp(((const key *)pa)->name, ((const key *)pb)->name); }
+static int by_name(const void *pa, const void *pb)
+{
+    return strcmp(((const key *)pa)->name, ((const key *)pb)->name);
+}
 
 static int32_t first_char(const key *k)
 {
@@ -186,11 +192,12 @@ int32_t hd_schema_other_key(hd_schema *s, const char *const *name, size_t n)
 
 /* Narrower than the standards where these allow what few programs read: years from 1000, no leap seconds, no comments or
  * quotes in addresses. */
-#define DATE                                                                                                           \
-    "([1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))|"        \
+#define DATE                                                                                                 \
+    "([1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]" \
+    "|1[0-9]|2[0-8]))|"                                                                                      \
     "([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29)"
-#define TIME "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-#define BYTE "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+#define TIME  "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+#define BYTE  "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 #define LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
 
 static const struct {
@@ -210,17 +217,21 @@ int32_t hd_schema_string(hd_schema *s, const json_t *j, const hd_where *w)
     int32_t min = 0, max = -1;
     hd_schema_count(s, j, "minLength", &min, w);
     hd_schema_count(s, j, "maxLength", &max, w);
-    if (min > HD_GRAMMAR_REPEAT) hd_schema_fail(s, w, HD_LIMIT, "\"minLength\" is above %d", HD_GRAMMAR_REPEAT);
+    if (min > HD_GRAMMAR_REPEAT)
+        hd_schema_fail(s, w, HD_LIMIT, "\"minLength\" is above %d", HD_GRAMMAR_REPEAT);
     if (max > HD_GRAMMAR_REPEAT) max = HD_GRAMMAR_REPEAT;
     if (max >= 0 && max < min) return hd_node_never(s->b);
-    if (pattern && format) hd_schema_fail(s, w, HD_UNSUPPORTED, "\"pattern\" beside \"format\" is not supported");
+    if (pattern && format)
+        hd_schema_fail(s, w, HD_UNSUPPORTED, "\"pattern\" beside \"format\" is not supported");
     if (pattern && !json_is_string(pattern)) hd_schema_fail(s, w, HD_FORMAT, "\"pattern\" must be a string");
     if (s->b->st != HD_OK) return 0;
-    if (pattern) return hd_schema_pattern(s, json_string_value(pattern), json_string_length(pattern), min, max, w);
+    if (pattern)
+        return hd_schema_pattern(s, json_string_value(pattern), json_string_length(pattern), min, max, w);
     if (!format) return string_of(s, min, max);
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
         if (json_is_string(format) && strcmp(json_string_value(format), formats[i].name) == 0)
             return hd_schema_pattern(s, formats[i].pattern, strlen(formats[i].pattern), min, max, w);
-    hd_schema_fail(s, w, HD_UNSUPPORTED, "\"format\": only date, time, date-time, uuid, email and ipv4 are supported");
+    hd_schema_fail(s, w, HD_UNSUPPORTED,
+                   "\"format\": only date, time, date-time, uuid, email and ipv4 are supported");
     return 0;
 }

@@ -97,9 +97,11 @@ hd_status hd_vocab_tree_open(hd_vocab_tree **out, const hd_tokenizer *tok, hd_er
     HD_TRY(hd_alloc_n(&w, (size_t)t->n_id, sizeof *w, err));
     n = list_words(w, tok);
     for (size_t i = 0; i < n; i++) n_node += w[i].n - shared(w, i);
-    if (n_node >= UINT32_MAX) HD_TRY(hd_fail(err, HD_LIMIT, "vocabulary: a tree of %zu nodes is too large", n_node));
+    if (n_node >= UINT32_MAX)
+        HD_TRY(hd_fail(err, HD_LIMIT, "vocabulary: a tree of %zu nodes is too large", n_node));
     HD_TRY(hd_alloc_n(&t->node, n_node, sizeof *t->node, err));
-    for (int p = 1; p < HD_TREE_PARTS; p++) HD_TRY(hd_alloc_n(&t->bit[p], t->n_word64, sizeof *t->bit[p], err));
+    for (int p = 1; p < HD_TREE_PARTS; p++)
+        HD_TRY(hd_alloc_n(&t->bit[p], t->n_word64, sizeof *t->bit[p], err));
     add_words(t, w, n);
     free(w);
     *out = t;

@@ -11,7 +11,7 @@ static void follow(hd_grammar *g, const hd_tokenizer *t, int32_t stop, const uin
     int64_t n_vocab = hd_tokenizer_n_vocab(t);
     float *logits = malloc((size_t)n_vocab * sizeof *logits);
     if (!logits || hd_grammar_state_open(&s, g, t, &err) != HD_OK) n = 0;
-    for (size_t i = 0; s && i < n && i < 64; i++) {
+    for (size_t i = 0; s && i < n && i < 16; i++) {
         for (int64_t k = 0; k < n_vocab; k++) logits[k] = 0;
         hd_status mask = hd_grammar_mask(s, logits, n_vocab, &stop, 1, &err);
         if (mask == HD_LIMIT) break;
