@@ -57,11 +57,14 @@ static hd_status check(const serving *v, hd_err *err)
     const options *o = &v->o;
     uint8_t a[16];
     if (inet_pton(AF_INET, o->host, a) != 1 && inet_pton(AF_INET6, o->host, a) != 1)
-        return hd_fail(err, HD_USAGE, "option --host: '%.60s': needs an address, as 127.0.0.1, 0.0.0.0 or ::1", o->host);
+        return hd_fail(err, HD_USAGE,
+                       "option --host: '%.60s': needs an address, as 127.0.0.1, 0.0.0.0 or ::1", o->host);
     if (!o->cert != !o->key) return hd_fail(err, HD_USAGE, "options --cert and --key: one without the other");
     if (!is_loopback(o->host) && !o->open && !o->lan && v->keys.n == 0)
         return hd_fail(err, HD_USAGE,
-                       "option --host %s: others could use the model: give --api-key-file FILE, or --open to let anybody in", o->host);
+                       "option --host %s: others could use the model: give --api-key-file FILE, or --open to "
+                       "let anybody in",
+                       o->host);
     if (!is_loopback(o->host) && !o->cert)
         hd_warn("%s: without --cert and --key what is said travels readable for all on the way", o->host);
     return HD_OK;
@@ -76,7 +79,8 @@ static hd_status read_aliases(serving *v, hd_err *err)
         hd_alias *a = &v->alias[i];
         bool on = eq && strcmp(eq + 1, "think") == 0, off = eq && strcmp(eq + 1, "no-think") == 0;
         if (n == 0 || n >= sizeof a->name || (eq && !on && !off))
-            return hd_fail(err, HD_USAGE, "option --alias: '%.60s': needs NAME, NAME=think or NAME=no-think", s);
+            return hd_fail(err, HD_USAGE, "option --alias: '%.60s': needs NAME, NAME=think or NAME=no-think",
+                           s);
         memcpy(a->name, s, n);
         a->thinking = on ? 1 : off ? 0 : -1;
     }
@@ -89,7 +93,8 @@ static hd_status read_aliases(serving *v, hd_err *err)
 static hd_status open_log(serving *v, hd_err *err)
 {
     if (!v->o.log) return HD_OK;
-    v->log_fd = strcmp(v->o.log, "-") == 0 ? dup(STDOUT_FILENO) : open(v->o.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    v->log_fd = strcmp(v->o.log, "-") == 0 ? dup(STDOUT_FILENO)
+                                           : open(v->o.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     return v->log_fd < 0 ? hd_fail_errno(err, "log: %s", v->o.log) : HD_OK;
 }
 
@@ -167,7 +172,8 @@ static hd_status open_sched(serving *v, hd_err *err)
     hd_status st;
     const options *o = &v->o;
     char *dir = NULL;
-    bool passing = o->port == 0 && !o->cache_dir; // another port at the next start: nobody would find what was kept
+    bool passing =
+        o->port == 0 && !o->cache_dir; // another port at the next start: nobody would find what was kept
     if (o->disk_gb > 0 && !passing) HD_TRY(cache_folder(&dir, v, err));
     hd_sched_opts so = {.max_queue = (int)o->queue,
                         .max_live = (int)o->parallel,
@@ -220,7 +226,10 @@ static hd_status open_lan(serving *v, hd_err *err)
 {
     hd_status st;
     options *o = &v->o;
-    if (o->open || o->cert) HD_TRY(hd_fail(err, HD_USAGE, "option --lan: it makes a certificate and a login of its own, without --cert and --open"));
+    if (o->open || o->cert)
+        HD_TRY(hd_fail(
+            err, HD_USAGE,
+            "option --lan: it makes a certificate and a login of its own, without --cert and --open"));
     HD_TRY(hd_lan_address(v->lan_address, err));
     HD_TRY(hd_lan_certificate(&v->lan_cert, &v->lan_key, v->lan_address, err));
     o->cert = v->lan_cert;
@@ -268,11 +277,14 @@ static void tell(serving *v)
     const char *host = v->o.host;
     bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0, six = strchr(host, ':') != NULL;
     if (v->o.lan) on_link(v, hd_net_link(v->s.net));
-    else printf(six && !any ? "%s://[%s]:%d/\n" : "%s://%s:%d/\n", v->o.cert ? "https" : "http", any ? "localhost" : host, hd_net_port(v->s.net));
+    else
+        printf(six && !any ? "%s://[%s]:%d/\n" : "%s://%s:%d/\n", v->o.cert ? "https" : "http",
+               any ? "localhost" : host, hd_net_port(v->s.net));
     fflush(stdout);
-    fprintf(stderr, "%s, a context of %lld ids%s; Ctrl-C stops\n", v->s.model_name, (long long)hd_engine_ctx_tok(v->s.engine),
-            v->keys.n ? ", for those with an API key" : "");
-    if (hd_net_operator_port(v->s.net)) fprintf(stderr, "metrics: http://127.0.0.1:%d/metrics\n", hd_net_operator_port(v->s.net));
+    fprintf(stderr, "%s, a context of %lld ids%s; Ctrl-C stops\n", v->s.model_name,
+            (long long)hd_engine_ctx_tok(v->s.engine), v->keys.n ? ", for those with an API key" : "");
+    if (hd_net_operator_port(v->s.net))
+        fprintf(stderr, "metrics: http://127.0.0.1:%d/metrics\n", hd_net_operator_port(v->s.net));
 }
 
 static hd_status serve(serving *v, const char *model, hd_err *err)
@@ -372,26 +384,30 @@ const hd_command hd_cmd_serve = {
     .verb = "serve",
     .summary = "a chat page and an API that clients of OpenAI, Anthropic and ollama speak",
     .help = "usage: hadal serve MODEL [options]\n\n"
-            "Prints the page's address; the API is below it (/v1/chat/completions and others).  Alone on this machine unless\n"
+            "Prints the page's address; the API is below it (/v1/chat/completions and others).  Alone on "
+            "this machine unless\n"
             "told otherwise.  Ctrl-C lets answers under way finish.\n\n"
             "  -p, --port N             default: 8080, or the next free one\n"
             "      --host ADDRESS       where to listen; default 127.0.0.1; 0.0.0.0: everywhere\n"
             "      --open               no API key is asked for, also when others can reach the server\n"
-            "      --lan                for a phone on the same network: TLS with a certificate made here, a one-time\n"
+            "      --lan                for a phone on the same network: TLS with a certificate made here, a "
+            "one-time\n"
             "                           link and its QR code\n"
             "      --api-key-file FILE  one key a line; also $HADAL_API_KEY\n"
             "      --cert FILE --key FILE  TLS\n"
             "      --allow-host NAME    a name by which it is reached (may be repeated)\n"
             "      --cors ORIGIN        a web site whose pages may use the API (may be repeated)\n"
             "      --trust-proxy ADDRESS  believe its X-Forwarded-For (may be repeated)\n"
-            "      --alias NAME         another name of the model; NAME=think, NAME=no-think choose (may be repeated)\n"
+            "      --alias NAME         another name of the model; NAME=think, NAME=no-think choose (may be "
+            "repeated)\n"
             "      --any-model          every model name means this one\n"
             "      --reasoning-field    send thinking as `reasoning` beside `reasoning_content`\n"
             "      --max-tokens N       of an answer, when the request does not say\n"
             "      --sessions N         conversations of full length the cache has room for; default 4\n"
             "      --parallel N         answers in one pass of the model; default 64\n"
             "      --queue N            requests that may wait for a place; default 256\n"
-            "      --cache-dir DIR      where prompts are kept across restarts; default: in ~/.cache/hadal, by port\n"
+            "      --cache-dir DIR      where prompts are kept across restarts; default: in ~/.cache/hadal, "
+            "by port\n"
             "      --cache-gb N         of them at most; default 4, 0: keep none\n"
             "      --chats FILE         the page's conversations; default: in ~/.local/state/hadal\n"
             "      --no-chats           keep none\n"
@@ -400,10 +416,10 @@ const hd_command hd_cmd_serve = {
             "      --log FILE           one JSON line a request, without its text; -: standard output\n"
             "      --max-connections N  default 512\n"
             "      --max-per-address N  connections of one address; default 64\n"
-            "      --config FILE        options as lines NAME = VALUE\n" HD_MODEL_HELP
-            "\nexamples:\n"
+            "      --config FILE        options as lines NAME = VALUE\n" HD_MODEL_HELP "\nexamples:\n"
             "  hadal serve r1:1.5b\n"
             "  hadal serve qwen.gguf --port 11434 --alias qwen3 --any-model\n"
-            "  hadal serve r1.gguf --host 0.0.0.0 --api-key-file keys --cert fullchain.pem --key key.pem --allow-host chat.example\n",
+            "  hadal serve r1.gguf --host 0.0.0.0 --api-key-file keys --cert fullchain.pem --key key.pem "
+            "--allow-host chat.example\n",
     .run = run,
 };

@@ -47,7 +47,8 @@ static char *trim(char *s)
 }
 
 /* Run fn on each line of a file, its comment cut off. */
-static hd_status each_line(const char *file, hd_status (*fn)(void *arg, char *line, int number, hd_err *err), void *arg, hd_err *err)
+static hd_status each_line(const char *file, hd_status (*fn)(void *arg, char *line, int number, hd_err *err),
+                           void *arg, hd_err *err)
 {
     hd_status st;
     hd_buf b;
@@ -87,7 +88,8 @@ static hd_status option_line(void *arg, char *line, int number, hd_err *err)
     if (!eq) return hd_fail(err, HD_USAGE, "%s: line %d: not NAME = VALUE", r->file, number);
     *eq = 0;
     const char *name = trim(line), *value = trim(eq + 1);
-    if (!*name || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(name) || strcmp(name, "config") == 0)
+    if (!*name || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(name) ||
+        strcmp(name, "config") == 0)
         HD_TRY(hd_fail(err, HD_USAGE, "%s: line %d: '%.40s' is no option", r->file, number, name));
     if (strcmp(name, "model") == 0) {
         free(r->model);
@@ -137,7 +139,8 @@ static hd_status key_line(void *arg, char *line, int number, hd_err *err)
     uint8_t sum[32];
     char hex[65];
     if (strlen(line) < MIN_KEY)
-        return hd_fail(err, HD_USAGE, "API key in line %d: shorter than %d characters, which can be guessed", number, MIN_KEY);
+        return hd_fail(err, HD_USAGE, "API key in line %d: shorter than %d characters, which can be guessed",
+                       number, MIN_KEY);
     crypto_hash_sha256(sum, (const uint8_t *)line, strlen(line));
     sodium_bin2hex(hex, sizeof hex, sum, sizeof sum);
     return hd_words_add(arg, hex, 64, err);

@@ -32,7 +32,9 @@ hd_status hd_lan_address(char out[48], hd_err *err)
     bool found = false;
     if (getifaddrs(&all) != 0) return hd_fail_errno(err, "network: addresses");
     for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP)) continue;
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) ||
+            !(i->ifa_flags & IFF_UP))
+            continue;
         struct in_addr a = ((const struct sockaddr_in *)(const void *)i->ifa_addr)->sin_addr;
         bool better = !found || is_private(ntohl(a.s_addr));
         if (better && inet_ntop(AF_INET, &a, out, 48)) {
@@ -41,7 +43,8 @@ hd_status hd_lan_address(char out[48], hd_err *err)
         }
     }
     freeifaddrs(all);
-    return found ? HD_OK : hd_fail(err, HD_IO, "network: this machine has no address that others could reach");
+    return found ? HD_OK
+                 : hd_fail(err, HD_IO, "network: this machine has no address that others could reach");
 }
 
 hd_status hd_lan_certificate(char **cert, char **key, const char *address, hd_err *err)
@@ -50,9 +53,11 @@ hd_status hd_lan_certificate(char **cert, char **key, const char *address, hd_er
     char path[4096];
     const char *const names[] = {address, "127.0.0.1", "localhost", NULL};
     *cert = *key = NULL;
-    if (!hd_state_path(path, sizeof path, "lan-cert.pem")) HD_TRY(hd_fail(err, HD_IO, "certificate: no folder to keep it in: set HOME"));
+    if (!hd_state_path(path, sizeof path, "lan-cert.pem"))
+        HD_TRY(hd_fail(err, HD_IO, "certificate: no folder to keep it in: set HOME"));
     HD_TRY(hd_strdup(cert, path, err));
-    if (!hd_state_path(path, sizeof path, "lan-key.pem")) HD_TRY(hd_fail(err, HD_IO, "certificate: no folder to keep it in: set HOME"));
+    if (!hd_state_path(path, sizeof path, "lan-key.pem"))
+        HD_TRY(hd_fail(err, HD_IO, "certificate: no folder to keep it in: set HOME"));
     HD_TRY(hd_strdup(key, path, err));
     HD_TRY(hd_cert_ready(*cert, *key, names, err));
 fail:

@@ -30,13 +30,16 @@ static bool fits(const char *cert_file, const char *const *name)
     X509 *x = NULL;
     bool ok = false;
     hd_buf_init(&pem, 1 << 20);
-    BIO *bio = hd_file_read(&pem, cert_file, NULL) == HD_OK && pem.data ? BIO_new_mem_buf(pem.data, (int)pem.len) : NULL;
+    BIO *bio = hd_file_read(&pem, cert_file, NULL) == HD_OK && pem.data
+                   ? BIO_new_mem_buf(pem.data, (int)pem.len)
+                   : NULL;
     if (bio) x = PEM_read_bio_X509(bio, NULL, NULL, NULL);
     if (x) {
         time_t then = time(NULL) + LEFT_DAYS * 86400;
         ok = X509_cmp_time(X509_get0_notAfter(x), &then) > 0;
         for (int i = 0; name[i]; i++)
-            ok = ok && (is_address(name[i]) ? X509_check_ip_asc(x, name[i], 0) : X509_check_host(x, name[i], 0, 0, NULL)) == 1;
+            ok = ok && (is_address(name[i]) ? X509_check_ip_asc(x, name[i], 0)
+                                            : X509_check_host(x, name[i], 0, 0, NULL)) == 1;
     }
     X509_free(x);
     BIO_free(bio);
@@ -62,7 +65,8 @@ static bool add_names(X509 *x, const char *const *name)
     hd_buf_init(&b, 4096);
     bool ok = name[0] != NULL;
     for (int i = 0; ok && name[i]; i++)
-        ok = hd_buf_addf(&b, NULL, "%s%s:%s", i ? "," : "", is_address(name[i]) ? "IP" : "DNS", name[i]) == HD_OK;
+        ok = hd_buf_addf(&b, NULL, "%s%s:%s", i ? "," : "", is_address(name[i]) ? "IP" : "DNS", name[i]) ==
+             HD_OK;
     ok = ok && add_extension(x, NID_subject_alt_name, b.data);
     hd_buf_free(&b);
     return ok;
@@ -75,12 +79,15 @@ static X509 *make(EVP_PKEY *key, const char *const *name)
     X509_NAME *subject = x ? X509_get_subject_name(x) : NULL;
     bool ok = x && RAND_bytes((unsigned char *)&serial, sizeof serial) == 1 && X509_set_version(x, 2) == 1 &&
               ASN1_INTEGER_set_uint64(X509_get_serialNumber(x), serial >> 1 | 1) == 1 &&
-              X509_gmtime_adj(X509_getm_notBefore(x), -3600) && X509_gmtime_adj(X509_getm_notAfter(x), (long)DAYS * 86400) &&
-              X509_set_pubkey(x, key) == 1 &&
-              X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)"hadal", -1, -1, 0) == 1 &&
-              X509_set_issuer_name(x, subject) == 1 && add_extension(x, NID_basic_constraints, "critical,CA:FALSE") &&
-              add_extension(x, NID_key_usage, "critical,digitalSignature") && add_extension(x, NID_ext_key_usage, "serverAuth") &&
-              add_names(x, name) && X509_sign(x, key, EVP_sha256()) > 0;
+              X509_gmtime_adj(X509_getm_notBefore(x), -3600) &&
+              X509_gmtime_adj(X509_getm_notAfter(x), (long)DAYS * 86400) && X509_set_pubkey(x, key) == 1 &&
+              X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)"hadal", -1, -1,
+                                         0) == 1 &&
+              X509_set_issuer_name(x, subject) == 1 &&
+              add_extension(x, NID_basic_constraints, "critical,CA:FALSE") &&
+              add_extension(x, NID_key_usage, "critical,digitalSignature") &&
+              add_extension(x, NID_ext_key_usage, "serverAuth") && add_names(x, name) &&
+              X509_sign(x, key, EVP_sha256()) > 0;
     if (!ok) {
         X509_free(x);
         return NULL;
@@ -95,7 +102,9 @@ static hd_status write_pem(const char *path, X509 *x, EVP_PKEY *key, hd_err *err
     hd_newfile f = {0};
     char *text;
     BIO *bio = BIO_new(BIO_s_mem());
-    int ok = !bio ? 0 : x ? PEM_write_bio_X509(bio, x) : PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL);
+    int ok = !bio ? 0
+             : x  ? PEM_write_bio_X509(bio, x)
+                  : PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL);
     if (!ok) HD_TRY(hd_fail(err, HD_NOMEM, "certificate: %s: not written", path));
     long n = BIO_get_mem_data(bio, &text);
     HD_TRY(hd_newfile_begin(&f, path, err));

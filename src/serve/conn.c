@@ -215,7 +215,8 @@ void hd_conn_check(hd_conn *c, double now)
         hd_conn_close(c);
     } else if (c->closing && c->phase != HD_AT_LINGER) {
         return; // its queue empties
-    } else if ((c->phase == HD_AT_HEAD && late && c->req) || (c->phase == HD_AT_BODY && body_is_late(c, now))) {
+    } else if ((c->phase == HD_AT_HEAD && late && c->req) ||
+               (c->phase == HD_AT_BODY && body_is_late(c, now))) {
         hd_metrics_refused(c->net->metrics, HD_REFUSED_SLOW);
         c->pumping = true; // the end of the request needs no kick: pump follows
         refuse(c, 408, "timeout", "the request took too long to arrive");
@@ -269,7 +270,8 @@ static bool admit(hd_net *n, const uint8_t addr[16], bool trusted)
         double w = n->n_conns < n->o.max_conns ? INFINITY : worth(c, now);
         if (w < least) least = w, out = c;
     }
-    if (!trusted && same >= n->o.max_conns_per_ip) return hd_metrics_refused(n->metrics, HD_REFUSED_ADDRESS), false;
+    if (!trusted && same >= n->o.max_conns_per_ip)
+        return hd_metrics_refused(n->metrics, HD_REFUSED_ADDRESS), false;
     if (n->n_conns < n->o.max_conns) return true;
     hd_metrics_refused(n->metrics, HD_REFUSED_FULL);
     if (!out) return false;
@@ -285,7 +287,8 @@ static void set_socket(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof tries);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out); // what a client that does not read can hold in the kernel
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out,
+               sizeof out); // what a client that does not read can hold in the kernel
 }
 
 static void converse(hd_conn *c)

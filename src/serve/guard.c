@@ -39,11 +39,12 @@ static bool is_address(const char *host, size_t n)
 bool hd_guard_host(hd_req *r)
 {
     const char *host = hd_h1_field(&r->in, "host");
-    if (!host) return true; // HTTP/1.0: no browser
+    if (!host) return true;                    // HTTP/1.0: no browser
     size_t n = (size_t)hd_http_host_len(host); // the reader has checked it
     if (is_address(host, n) || (n == 9 && strncasecmp(host, "localhost", n) == 0)) return true;
     if (listed(r->net->o.allowed_hosts, host, n)) return true;
-    hd_req_fail(r, 403, "host_not_allowed", "this name in the Host header is not one of this server's: start it with --allow-host NAME");
+    hd_req_fail(r, 403, "host_not_allowed",
+                "this name in the Host header is not one of this server's: start it with --allow-host NAME");
     return false;
 }
 
@@ -55,13 +56,15 @@ static bool own_origin(const hd_req *r, const char *origin)
     const char *host = hd_h1_field(&r->in, "host"), *sep = strstr(origin, "://");
     if (!host || !sep) return false;
     size_t n = (size_t)(sep - origin);
-    bool https = n == 5 && strncasecmp(origin, "https", 5) == 0, http = n == 4 && strncasecmp(origin, "http", 4) == 0;
+    bool https = n == 5 && strncasecmp(origin, "https", 5) == 0,
+         http = n == 4 && strncasecmp(origin, "http", 4) == 0;
     return (https || (http && !r->conn->secure)) && strcasecmp(sep + 3, host) == 0;
 }
 
 static bool named_origin(const hd_req *r, const char *origin)
 {
-    return listed(r->net->o.allowed_origins, origin, strlen(origin)) || listed(r->net->o.allowed_origins, "*", 1);
+    return listed(r->net->o.allowed_origins, origin, strlen(origin)) ||
+           listed(r->net->o.allowed_origins, "*", 1);
 }
 
 /* What a page of another site makes a browser send is refused whatever it asks, but for looking at what anyone may see. */
@@ -69,10 +72,12 @@ bool hd_guard_origin(hd_req *r)
 {
     const char *origin = hd_h1_field(&r->in, "origin"), *site = hd_h1_field(&r->in, "sec-fetch-site");
     bool reads = strcmp(r->in.method, "GET") == 0 || strcmp(r->in.method, "HEAD") == 0;
-    bool own = origin ? own_origin(r, origin) : !site || strcasecmp(site, "same-origin") == 0 || strcasecmp(site, "none") == 0;
+    bool own = origin ? own_origin(r, origin)
+                      : !site || strcasecmp(site, "same-origin") == 0 || strcasecmp(site, "none") == 0;
     bool named = origin && r->route->right != HD_RIGHT_PAGE && named_origin(r, origin);
     if (own || named || (r->route->right == HD_RIGHT_ANYONE && reads)) return true;
-    hd_req_fail(r, 403, "origin_not_allowed", "requests from this web site are not allowed: start the server with --cors ORIGIN");
+    hd_req_fail(r, 403, "origin_not_allowed",
+                "requests from this web site are not allowed: start the server with --cors ORIGIN");
     return false;
 }
 
@@ -89,9 +94,11 @@ void hd_guard_cors(hd_req *r)
 
 void hd_guard_preflight(hd_req *r, const char *methods)
 {
-    const char *origin = hd_h1_field(&r->in, "origin"), *want = hd_h1_field(&r->in, "access-control-request-headers");
+    const char *origin = hd_h1_field(&r->in, "origin"),
+               *want = hd_h1_field(&r->in, "access-control-request-headers");
     if (!origin || !named_origin(r, origin)) {
-        hd_req_fail(r, 403, "origin_not_allowed", "requests from this web site are not allowed: start the server with --cors ORIGIN");
+        hd_req_fail(r, 403, "origin_not_allowed",
+                    "requests from this web site are not allowed: start the server with --cors ORIGIN");
         return;
     }
     hd_reply_header(r, "Access-Control-Allow-Methods", methods);
@@ -111,7 +118,8 @@ hd_status hd_guard_keys(hd_net *n, hd_err *err)
     for (; n->n_keys < count; n->n_keys++) {
         const char *hex = n->o.api_key_hashes[n->n_keys];
         size_t len;
-        if (strlen(hex) != 64 || sodium_hex2bin(n->key[n->n_keys], 32, hex, 64, NULL, &len, NULL) != 0 || len != 32)
+        if (strlen(hex) != 64 || sodium_hex2bin(n->key[n->n_keys], 32, hex, 64, NULL, &len, NULL) != 0 ||
+            len != 32)
             HD_TRY(hd_fail(err, HD_USAGE, "API key %d: not a SHA-256 sum in hexadecimal", n->n_keys + 1));
     }
 fail:
@@ -141,7 +149,8 @@ bool hd_guard_key(const hd_net *n, const char *key, uint64_t *user)
 bool hd_guard_right(hd_req *r)
 {
     hd_right right = r->route->right;
-    if (right == HD_RIGHT_ANYONE || right == HD_RIGHT_OPERATOR) return true; // the latter: route.c has seen the listener
+    if (right == HD_RIGHT_ANYONE || right == HD_RIGHT_OPERATOR)
+        return true; // the latter: route.c has seen the listener
     if (!hd_login_needed(r->net)) return true;
     const char *key = shown_key(r);
     if ((key && hd_guard_key(r->net, key, &r->user)) || hd_login_holds(r)) return true;
@@ -162,7 +171,10 @@ void hd_addr_text(char out[48], const uint8_t addr[16])
     if (!inet_ntop(four ? AF_INET : AF_INET6, four ? addr + 12 : addr, out, 48)) strcpy(out, "?");
 }
 
-bool hd_guard_trusted(const hd_net *n, const char *peer) { return listed(n->o.trusted_proxies, peer, strlen(peer)); }
+bool hd_guard_trusted(const hd_net *n, const char *peer)
+{
+    return listed(n->o.trusted_proxies, peer, strlen(peer));
+}
 
 /* The last address of "a, b, c" that is no trusted proxy; what is no address ends the search, with the hop behind it. */
 static void forwarded(hd_req *r, const char *list)

@@ -12,7 +12,19 @@
 
 #include "base/utf8.h"
 
-enum { AT_LINE, AT_HEADED, AT_BODY, AT_SIZE, AT_CHUNK, AT_CHUNK_CR, AT_CHUNK_LF, AT_LAST_CR, AT_LAST_LF, AT_DONE, AT_BAD };
+enum {
+    AT_LINE,
+    AT_HEADED,
+    AT_BODY,
+    AT_SIZE,
+    AT_CHUNK,
+    AT_CHUNK_CR,
+    AT_CHUNK_LF,
+    AT_LAST_CR,
+    AT_LAST_LF,
+    AT_DONE,
+    AT_BAD
+};
 enum { SIZE_DIGITS = 8 }; // of a chunk: up to 4 GB, far beyond any cap
 
 static hd_h1_state refuse(hd_h1 *h, int status, const char *reason)
@@ -66,7 +78,10 @@ static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 static bool is_token(char c) { return c && (is_digit(c) || is_alpha(c) || strchr("!#$%&'*+-.^_`|~", c)); }
 /* RFC 3986: pchar, "/" and "?"; the percent sign is checked where it is decoded. */
-static bool is_target(char c) { return c && (is_digit(c) || is_alpha(c) || strchr("-._~!$&'()*+,;=:@/?%", c)); }
+static bool is_target(char c)
+{
+    return c && (is_digit(c) || is_alpha(c) || strchr("-._~!$&'()*+,;=:@/?%", c));
+}
 
 static bool is_control(char c) { return (unsigned char)c < 0x20 || c == 0x7f; }
 
@@ -171,7 +186,8 @@ static hd_h1_state target(hd_h1 *h, const char *s)
 static hd_h1_state request_line(hd_h1 *h, char *line)
 {
     char *sp = strchr(line, ' '), *sp2 = sp ? strchr(sp + 1, ' ') : NULL;
-    if (!sp2 || sp == line || sp2 == sp + 1 || strchr(sp2 + 1, ' ')) return refuse(h, 400, "request line: not METHOD TARGET VERSION");
+    if (!sp2 || sp == line || sp2 == sp + 1 || strchr(sp2 + 1, ' '))
+        return refuse(h, 400, "request line: not METHOD TARGET VERSION");
     *sp = *sp2 = 0;
     const char *v = sp2 + 1;
     if (strncmp(v, "HTTP/", 5) != 0 || !is_digit(v[5]) || v[6] != '.' || !is_digit(v[7]) || v[8])
@@ -179,7 +195,8 @@ static hd_h1_state request_line(hd_h1 *h, char *line)
     if (v[5] != '1' || v[7] > '1') return refuse(h, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
     size_t n = strlen(line);
     if (!all(line, n, is_token)) return refuse(h, 400, "request line: not a method");
-    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"}; // 405 where no row has it
+    static const char *const known[] = {"GET",    "HEAD",    "POST",  "PUT",  "PATCH",
+                                        "DELETE", "OPTIONS", "TRACE", "QUERY"}; // 405 where no row has it
     bool found = false;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) found |= strcmp(line, known[i]) == 0;
     if (!found) return refuse(h, 501, "a method that is not known here");
@@ -193,7 +210,8 @@ static hd_h1_state field_line(hd_h1 *h, char *line)
 {
     if (*line == ' ' || *line == '\t') return refuse(h, 400, "header: a folded line");
     char *colon = strchr(line, ':');
-    if (!colon || !all(line, (size_t)(colon - line), is_token)) return refuse(h, 400, "header: not NAME: VALUE");
+    if (!colon || !all(line, (size_t)(colon - line), is_token))
+        return refuse(h, 400, "header: not NAME: VALUE");
     if (h->n_lines == HD_H1_FIELDS) return refuse(h, 431, "header: too many fields");
     for (char *s = line; s < colon; s++) *s |= *s >= 'A' && *s <= 'Z' ? 0x20 : 0;
     char *v = colon + 1, *end = v + strlen(v);
@@ -246,12 +264,14 @@ static hd_h1_state framing(hd_h1 *h)
     if (n_coding > 1) return refuse(h, 400, "Transfer-Encoding: given more than once");
     if (n_length && n_coding) return refuse(h, 400, "Content-Length beside Transfer-Encoding");
     if (n_coding && h->minor == 0) return refuse(h, 400, "Transfer-Encoding: not in HTTP/1.0");
-    if (n_coding && strcasecmp(coding, "chunked") != 0) return refuse(h, 400, "Transfer-Encoding: only chunked is taken");
+    if (n_coding && strcasecmp(coding, "chunked") != 0)
+        return refuse(h, 400, "Transfer-Encoding: only chunked is taken");
     if (count(h, "trailer", &other)) return refuse(h, 400, "Trailer: not taken");
     if (count(h, "content-encoding", &other) && strcasecmp(other, "identity") != 0)
         return refuse(h, 415, "Content-Encoding: a body must come as it is");
     h->chunked = h->has_body = n_coding == 1;
-    bool may_have = strcmp(h->method, "POST") == 0 || strcmp(h->method, "PUT") == 0 || strcmp(h->method, "PATCH") == 0;
+    bool may_have =
+        strcmp(h->method, "POST") == 0 || strcmp(h->method, "PUT") == 0 || strcmp(h->method, "PATCH") == 0;
     if (may_have && !n_length && !n_coding) return refuse(h, 411, "Content-Length: needed with this method");
     return n_length ? content_length(h, length) : HD_H1_MORE;
 }
@@ -267,7 +287,8 @@ static hd_h1_state connection(hd_h1 *h)
     }
     if (count(h, "upgrade", &v)) return refuse(h, 400, "Upgrade: not done here");
     if (count(h, "expect", &v)) {
-        if (strcasecmp(v, "100-continue") != 0) return refuse(h, 417, "Expect: only 100-continue is known here");
+        if (strcasecmp(v, "100-continue") != 0)
+            return refuse(h, 417, "Expect: only 100-continue is known here");
         h->expects_continue = h->minor == 1;
     }
     return HD_H1_MORE;
@@ -280,7 +301,8 @@ static hd_h1_state end_of_head(hd_h1 *h)
     h->method = h->head.data; // which moves no more
     h->target = h->head.data + h->target_at;
     for (; h->n_fields < h->n_lines; h->n_fields++)
-        h->field[h->n_fields] = (hd_h1_pair){h->head.data + h->name_at[h->n_fields], h->head.data + h->value_at[h->n_fields]};
+        h->field[h->n_fields] =
+            (hd_h1_pair){h->head.data + h->name_at[h->n_fields], h->head.data + h->value_at[h->n_fields]};
     int n = count(h, "host", &host);
     if (n > 1 || (n == 0 && h->minor == 1)) return refuse(h, 400, "Host: needed exactly once");
     if (n && hd_http_host_len(host) < 0) return refuse(h, 400, "Host: not a name and a port");
@@ -299,7 +321,9 @@ static hd_h1_state head_byte(hd_h1 *h, char c)
     size_t len = h->head.len - h->line;
     bool first = h->line == 0;
     if (c != '\n') {
-        if (len == HD_H1_LINE) return first ? refuse(h, 414, "request line: too long") : refuse(h, 431, "header: a line too long");
+        if (len == HD_H1_LINE)
+            return first ? refuse(h, 414, "request line: too long")
+                         : refuse(h, 431, "header: a line too long");
         if (h->head.len >= HD_H1_HEAD_MAX - 1) return refuse(h, 431, "header: too long");
         return hd_buf_add(&h->head, &c, 1, NULL) == HD_OK ? HD_H1_MORE : refuse(h, 503, "out of memory");
     }
@@ -351,8 +375,12 @@ static hd_h1_state size_byte(hd_h1 *h, char c)
 static hd_h1_state fixed_byte(hd_h1 *h, char c)
 {
     bool cr = h->at == AT_CHUNK_CR || h->at == AT_LAST_CR;
-    if (c != (cr ? '\r' : '\n')) return refuse(h, 400, h->at == AT_LAST_CR ? "chunk: a trailer" : "chunk: no CRLF behind it");
-    static const int next[] = {[AT_CHUNK_CR] = AT_CHUNK_LF, [AT_CHUNK_LF] = AT_SIZE, [AT_LAST_CR] = AT_LAST_LF, [AT_LAST_LF] = AT_DONE};
+    if (c != (cr ? '\r' : '\n'))
+        return refuse(h, 400, h->at == AT_LAST_CR ? "chunk: a trailer" : "chunk: no CRLF behind it");
+    static const int next[] = {[AT_CHUNK_CR] = AT_CHUNK_LF,
+                               [AT_CHUNK_LF] = AT_SIZE,
+                               [AT_LAST_CR] = AT_LAST_LF,
+                               [AT_LAST_LF] = AT_DONE};
     h->at = next[h->at];
     return h->at == AT_DONE ? HD_H1_DONE : HD_H1_MORE;
 }
@@ -418,15 +446,43 @@ const char *hd_http_reason(int status)
         int status;
         const char *text;
     } table[] = {
-        {100, "Continue"}, {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"}, {206, "Partial Content"},
-        {301, "Moved Permanently"}, {302, "Found"}, {303, "See Other"}, {304, "Not Modified"}, {307, "Temporary Redirect"}, {400, "Bad Request"},
-        {401, "Unauthorized"}, {402, "Payment Required"}, {403, "Forbidden"}, {404, "Not Found"},
-        {405, "Method Not Allowed"}, {406, "Not Acceptable"}, {408, "Request Timeout"}, {409, "Conflict"}, {410, "Gone"},
-        {411, "Length Required"}, {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"},
-        {417, "Expectation Failed"}, {421, "Misdirected Request"}, {422, "Unprocessable Content"},
-        {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {499, "Client Closed Request"},
-        {500, "Internal Server Error"}, {501, "Not Implemented"}, {503, "Service Unavailable"},
-        {505, "HTTP Version Not Supported"}, {507, "Insufficient Storage"}, {529, "Overloaded"},
+        {100, "Continue"},
+        {200, "OK"},
+        {201, "Created"},
+        {202, "Accepted"},
+        {204, "No Content"},
+        {206, "Partial Content"},
+        {301, "Moved Permanently"},
+        {302, "Found"},
+        {303, "See Other"},
+        {304, "Not Modified"},
+        {307, "Temporary Redirect"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {402, "Payment Required"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {406, "Not Acceptable"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {410, "Gone"},
+        {411, "Length Required"},
+        {413, "Content Too Large"},
+        {414, "URI Too Long"},
+        {415, "Unsupported Media Type"},
+        {417, "Expectation Failed"},
+        {421, "Misdirected Request"},
+        {422, "Unprocessable Content"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {499, "Client Closed Request"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {503, "Service Unavailable"},
+        {505, "HTTP Version Not Supported"},
+        {507, "Insufficient Storage"},
+        {529, "Overloaded"},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         if (table[i].status == status) return table[i].text;

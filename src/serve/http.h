@@ -19,7 +19,7 @@ enum {
     HD_H1_TARGET = 4 << 10,    // of the target
     HD_H1_HEAD_MAX = 32 << 10, // of the whole head
     HD_H1_FIELDS = 64,
-    HD_H1_PARAMS = 32,         // of the query
+    HD_H1_PARAMS = 32, // of the query
 };
 
 typedef enum {
@@ -36,8 +36,8 @@ typedef struct {
 /* Start from hd_h1_init; hd_h1_reset for the next request on the connection. */
 typedef struct {
     /* From HD_H1_HEADED on; before that, and after a refusal of the head, there is no method and there are no fields. */
-    const char *method, *target; // target: as it came
-    const char *path;            // decoded, without the query
+    const char *method, *target;                         // target: as it came
+    const char *path;                                    // decoded, without the query
     hd_h1_pair field[HD_H1_FIELDS], param[HD_H1_PARAMS]; // param: of the query, decoded
     int n_fields, n_params, minor;                       // minor: of HTTP/1.x
     bool keep_alive, expects_continue, has_body, chunked;
@@ -49,7 +49,7 @@ typedef struct {
     hd_buf body;
 
     /* Inside. */
-    int at; // the state of the machine
+    int at;                 // the state of the machine
     size_t line, target_at; // where in head the line begins
     uint16_t name_at[HD_H1_FIELDS], value_at[HD_H1_FIELDS];
     int n_lines; // fields so far
@@ -67,7 +67,7 @@ hd_h1_state hd_h1_feed(hd_h1 *h, const void *p, size_t n, size_t *used);
 /* After HD_H1_HEADED: HD_H1_BAD with 413 when the body is known to be longer than max_body, HD_H1_DONE when there is none
  * to come, else HD_H1_MORE. */
 hd_h1_state hd_h1_accept(hd_h1 *h, size_t max_body);
-bool hd_h1_begun(const hd_h1 *h); // some byte of a request has come
+bool hd_h1_begun(const hd_h1 *h);                          // some byte of a request has come
 const char *hd_h1_field(const hd_h1 *h, const char *name); // name in small letters; the first value, or NULL
 const char *hd_h1_param(const hd_h1 *h, const char *name);
 

@@ -54,7 +54,10 @@ static void *writer(void *arg)
         l->first = (l->first + 1) % RING;
         l->n--;
         pthread_mutex_unlock(&l->lock);
-        if (missing) put(l->fd, lost, (size_t)snprintf(lost, sizeof lost, "{\"lines_dropped\":%llu}\n", (unsigned long long)missing));
+        if (missing)
+            put(l->fd, lost,
+                (size_t)snprintf(lost, sizeof lost, "{\"lines_dropped\":%llu}\n",
+                                 (unsigned long long)missing));
         put(l->fd, text, n);
         pthread_mutex_lock(&l->lock);
     }
@@ -117,13 +120,15 @@ void hd_log_request(const hd_req *r, double now)
     clock_gettime(CLOCK_REALTIME, &t);
     gmtime_r(&t.tv_sec, &tm);
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
-    int n = snprintf(line, sizeof line,
-                     "{\"time\":\"%s.%03ldZ\",\"id\":\"%s\",\"user\":\"%016llx\",\"method\":\"%s\",\"route\":\"%s\","
-                     "\"status\":%d,\"ms\":%.1f,\"first_ms\":%.1f,\"in\":%zu,\"out\":%llu,\"prompt\":%lld,"
-                     "\"cached\":%lld,\"generated\":%lld}\n",
-                     when, t.tv_nsec / 1000000, r->id, (unsigned long long)r->user, r->in.method ? r->in.method : "-",
-                     r->route ? r->route->path : "-", r->status, (now - r->t_begin) * 1e3,
-                     ((r->t_first > 0 ? r->t_first : now) - r->t_begin) * 1e3, r->in.body.len, (unsigned long long)r->out_bytes,
-                     (long long)r->prompt_tok, (long long)r->cached_tok, (long long)r->gen_tok);
+    int n = snprintf(
+        line, sizeof line,
+        "{\"time\":\"%s.%03ldZ\",\"id\":\"%s\",\"user\":\"%016llx\",\"method\":\"%s\",\"route\":\"%s\","
+        "\"status\":%d,\"ms\":%.1f,\"first_ms\":%.1f,\"in\":%zu,\"out\":%llu,\"prompt\":%lld,"
+        "\"cached\":%lld,\"generated\":%lld}\n",
+        when, t.tv_nsec / 1000000, r->id, (unsigned long long)r->user, r->in.method ? r->in.method : "-",
+        r->route ? r->route->path : "-", r->status, (now - r->t_begin) * 1e3,
+        ((r->t_first > 0 ? r->t_first : now) - r->t_begin) * 1e3, r->in.body.len,
+        (unsigned long long)r->out_bytes, (long long)r->prompt_tok, (long long)r->cached_tok,
+        (long long)r->gen_tok);
     if (n > 0 && (size_t)n < sizeof line) hd_log_line(r->net->log, line, (size_t)n);
 }

@@ -36,8 +36,8 @@ static const char *cookie_name(const hd_req *r) { return r->conn->secure ? "__Ho
 static void set_cookie(hd_req *r, const char *value, int seconds)
 {
     char text[400];
-    snprintf(text, sizeof text, "%s=%s; Path=/; HttpOnly; SameSite=Strict; Max-Age=%d%s", cookie_name(r), value, seconds,
-             r->conn->secure ? "; Secure" : "");
+    snprintf(text, sizeof text, "%s=%s; Path=/; HttpOnly; SameSite=Strict; Max-Age=%d%s", cookie_name(r),
+             value, seconds, r->conn->secure ? "; Secure" : "");
     hd_reply_header(r, "Set-Cookie", text);
 }
 
@@ -75,10 +75,13 @@ bool hd_login_holds(hd_req *r)
     size_t n = 0, len;
     int64_t until;
     const char *hex = cookie(r, &n);
-    if (!hex || n != 2 * SEALED || sodium_hex2bin(b, sizeof b, hex, n, NULL, &len, NULL) != 0 || len != SEALED) return false;
+    if (!hex || n != 2 * SEALED || sodium_hex2bin(b, sizeof b, hex, n, NULL, &len, NULL) != 0 ||
+        len != SEALED)
+        return false;
     seal_key(key, r->net);
     memcpy(&until, b, 8);
-    if (crypto_auth_hmacsha256_verify(b + SAID, b, SAID, key) != 0 || until < (int64_t)time(NULL)) return false;
+    if (crypto_auth_hmacsha256_verify(b + SAID, b, SAID, key) != 0 || until < (int64_t)time(NULL))
+        return false;
     memcpy(&r->user, b + 8, 8);
     return true;
 }
@@ -89,7 +92,8 @@ static void tell(hd_req *r)
 {
     char text[64];
     bool needed = hd_login_needed(r->net), done = !needed || hd_login_holds(r);
-    int n = snprintf(text, sizeof text, "{\"needed\":%s,\"done\":%s}", needed ? "true" : "false", done ? "true" : "false");
+    int n = snprintf(text, sizeof text, "{\"needed\":%s,\"done\":%s}", needed ? "true" : "false",
+                     done ? "true" : "false");
     hd_reply(r, 200, "application/json", text, (size_t)n);
 }
 
@@ -129,8 +133,10 @@ static void once(hd_req *r)
     hd_net *n = r->net;
     const char *token = hd_req_param(r);
     uint64_t user;
-    if (!n->once[0] || strlen(token) != sizeof n->once - 1 || sodium_memcmp(token, n->once, sizeof n->once - 1) != 0) {
-        hd_req_fail(r, 403, "link_used", "this link has been used, or is of an earlier start; the server prints a new one");
+    if (!n->once[0] || strlen(token) != sizeof n->once - 1 ||
+        sodium_memcmp(token, n->once, sizeof n->once - 1) != 0) {
+        hd_req_fail(r, 403, "link_used",
+                    "this link has been used, or is of an earlier start; the server prints a new one");
         return;
     }
     hd_login_link(n);

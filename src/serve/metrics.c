@@ -84,8 +84,8 @@ static void put_histogram(hd_buf *b, const char *name, const char *help, const h
         hd_buf_addf(b, NULL, "%s_bucket{le=\"%g\"} %llu\n", name, bound[i], (unsigned long long)n);
     }
     n += h->n[BUCKETS];
-    hd_buf_addf(b, NULL, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name, (unsigned long long)n, name, h->sum,
-                name, (unsigned long long)n);
+    hd_buf_addf(b, NULL, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name,
+                (unsigned long long)n, name, h->sum, name, (unsigned long long)n);
 }
 
 static void put(hd_buf *b, const char *name, const char *type, const char *help, double v)
@@ -95,20 +95,28 @@ static void put(hd_buf *b, const char *name, const char *type, const char *help,
 
 static void put_requests(hd_buf *b, const hd_metrics *m)
 {
-    hd_buf_adds(b, "# HELP hadal_requests_total Requests answered, by route and status.\n# TYPE hadal_requests_total counter\n", NULL);
+    hd_buf_adds(b,
+                "# HELP hadal_requests_total Requests answered, by route and status.\n# TYPE "
+                "hadal_requests_total counter\n",
+                NULL);
     for (int i = 0; i < m->n_rows; i++)
-        hd_buf_addf(b, NULL, "hadal_requests_total{method=\"%s\",route=\"%s\",status=\"%d\"} %llu\n", m->row[i].method, m->row[i].path,
-                    m->row[i].status, (unsigned long long)m->row[i].n);
+        hd_buf_addf(b, NULL, "hadal_requests_total{method=\"%s\",route=\"%s\",status=\"%d\"} %llu\n",
+                    m->row[i].method, m->row[i].path, m->row[i].status, (unsigned long long)m->row[i].n);
     if (m->other)
-        hd_buf_addf(b, NULL, "hadal_requests_total{method=\"\",route=\"other\",status=\"\"} %llu\n", (unsigned long long)m->other);
+        hd_buf_addf(b, NULL, "hadal_requests_total{method=\"\",route=\"other\",status=\"\"} %llu\n",
+                    (unsigned long long)m->other);
 }
 
 static void put_refused(hd_buf *b, const hd_metrics *m)
 {
     static const char *const why[HD_REFUSED_KINDS] = {"full", "address", "slow"};
-    hd_buf_adds(b, "# HELP hadal_connections_refused_total Connections refused or cut off.\n# TYPE hadal_connections_refused_total counter\n", NULL);
+    hd_buf_adds(b,
+                "# HELP hadal_connections_refused_total Connections refused or cut off.\n# TYPE "
+                "hadal_connections_refused_total counter\n",
+                NULL);
     for (int i = 0; i < HD_REFUSED_KINDS; i++)
-        hd_buf_addf(b, NULL, "hadal_connections_refused_total{why=\"%s\"} %llu\n", why[i], (unsigned long long)m->refused[i]);
+        hd_buf_addf(b, NULL, "hadal_connections_refused_total{why=\"%s\"} %llu\n", why[i],
+                    (unsigned long long)m->refused[i]);
 }
 
 void hd_metrics_handle(hd_req *r)
@@ -122,16 +130,21 @@ void hd_metrics_handle(hd_req *r)
     put_requests(&b, m);
     put_refused(&b, m);
     put_histogram(&b, "hadal_request_seconds", "From a request's first byte to its reply's end.", &m->whole);
-    put_histogram(&b, "hadal_first_byte_seconds", "From a request's first byte to its reply's first.", &m->first);
+    put_histogram(&b, "hadal_first_byte_seconds", "From a request's first byte to its reply's first.",
+                  &m->first);
     put(&b, "hadal_connections", "gauge", "Connections open.", n->n_conns);
     put(&b, "hadal_requests_running", "gauge", "Requests being answered.", n_handed);
     put(&b, "hadal_body_bytes", "gauge", "Request bodies in memory.", (double)n->bodies);
     put(&b, "hadal_request_body_bytes_total", "counter", "Bytes of request bodies.", (double)m->in_bytes);
     put(&b, "hadal_reply_bytes_total", "counter", "Bytes of reply bodies.", (double)m->out_bytes);
-    put(&b, "hadal_request_prompt_ids_total", "counter", "Ids of prompts, of requests that are over.", (double)m->prompt_tok);
-    put(&b, "hadal_request_cached_ids_total", "counter", "Of those, the ids found in the cache.", (double)m->cached_tok);
-    put(&b, "hadal_request_generated_ids_total", "counter", "Ids generated, of requests that are over.", (double)m->gen_tok);
-    put(&b, "hadal_log_lines_dropped_total", "counter", "Lines that the access log had no room for.", (double)hd_log_dropped(n->log));
+    put(&b, "hadal_request_prompt_ids_total", "counter", "Ids of prompts, of requests that are over.",
+        (double)m->prompt_tok);
+    put(&b, "hadal_request_cached_ids_total", "counter", "Of those, the ids found in the cache.",
+        (double)m->cached_tok);
+    put(&b, "hadal_request_generated_ids_total", "counter", "Ids generated, of requests that are over.",
+        (double)m->gen_tok);
+    put(&b, "hadal_log_lines_dropped_total", "counter", "Lines that the access log had no room for.",
+        (double)hd_log_dropped(n->log));
     put(&b, "hadal_uptime_seconds", "gauge", "Since the start.", hd_now_s() - m->t_start);
     if (n->o.metrics) n->o.metrics(n->o.app, &b);
     hd_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", b.data ? b.data : "", b.len);

@@ -121,7 +121,8 @@ static void on_reap(evutil_socket_t fd, short what, void *arg)
 /* Connections that nobody waits on. */
 static bool is_waiting(const hd_conn *c)
 {
-    return (c->req && c->req->handed) || c->closing || evbuffer_get_length(bufferevent_get_output(c->bev)) > 0;
+    return (c->req && c->req->handed) || c->closing ||
+           evbuffer_get_length(bufferevent_get_output(c->bev)) > 0;
 }
 
 static void begin_stop(hd_net *n)
@@ -157,7 +158,8 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 
 /* ---- Opening and closing ---- */
 
-static hd_status listen_at(struct evconnlistener **out, int *port, hd_net *n, const char *address, int want, hd_err *err)
+static hd_status listen_at(struct evconnlistener **out, int *port, hd_net *n, const char *address, int want,
+                           hd_err *err)
 {
     char where[96];
     union {
@@ -169,15 +171,18 @@ static hd_status listen_at(struct evconnlistener **out, int *port, hd_net *n, co
     socklen_t len = six ? sizeof sa.six : sizeof sa.four;
     snprintf(where, sizeof where, six ? "[%s]:%d" : "%s:%d", address, want);
     sa.any.sa_family = six ? AF_INET6 : AF_INET;
-    if (inet_pton(six ? AF_INET6 : AF_INET, address, six ? (void *)&sa.six.sin6_addr : (void *)&sa.four.sin_addr) != 1)
+    if (inet_pton(six ? AF_INET6 : AF_INET, address,
+                  six ? (void *)&sa.six.sin6_addr : (void *)&sa.four.sin_addr) != 1)
         return hd_fail(err, HD_USAGE, "listen: %s: not an address", address);
     if (six) sa.six.sin6_port = htons((uint16_t)want);
     else sa.four.sin_port = htons((uint16_t)want);
-    *out = evconnlistener_new_bind(n->base, on_accept, n, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 256,
+    *out = evconnlistener_new_bind(n->base, on_accept, n,
+                                   LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 256,
                                    &sa.any, (int)len);
     if (!*out) return hd_fail_errno(err, "listen: %s", where);
     evconnlistener_set_error_cb(*out, on_accept_error);
-    if (getsockname(evconnlistener_get_fd(*out), &sa.any, &len) != 0) return hd_fail_errno(err, "listen: %s", where);
+    if (getsockname(evconnlistener_get_fd(*out), &sa.any, &len) != 0)
+        return hd_fail_errno(err, "listen: %s", where);
     *port = ntohs(six ? sa.six.sin6_port : sa.four.sin_port);
     return HD_OK;
 }
@@ -202,7 +207,8 @@ static hd_status events(hd_net *n, hd_err *err)
         n->sweep = event_new(n->base, -1, EV_PERSIST, on_sweep, n);
         n->reap = event_new(n->base, -1, 0, on_reap, n);
     }
-    if (!n->wake || !n->sweep || !n->reap || event_add(n->wake, NULL) != 0 || event_add(n->sweep, &quarter) != 0)
+    if (!n->wake || !n->sweep || !n->reap || event_add(n->wake, NULL) != 0 ||
+        event_add(n->sweep, &quarter) != 0)
         return hd_fail(err, HD_NOMEM, "server: no event loop");
     return HD_OK;
 }
@@ -250,7 +256,8 @@ hd_status hd_net_open(hd_net **out, const hd_net_opts *o, hd_err *err)
     if (o->log_fd >= 0) HD_TRY(hd_log_open(&n->log, o->log_fd, err));
     HD_TRY(listen_at(&n->listener, &n->port, n, o->address ? o->address : "127.0.0.1", o->port, err));
     if (o->operator_port)
-        HD_TRY(listen_at(&n->operator_listener, &n->operator_port, n, "127.0.0.1", o->operator_port < 0 ? 0 : o->operator_port, err));
+        HD_TRY(listen_at(&n->operator_listener, &n->operator_port, n, "127.0.0.1",
+                         o->operator_port < 0 ? 0 : o->operator_port, err));
     *out = n;
     return HD_OK;
 fail:

@@ -15,16 +15,18 @@
 #include "serve/net.h"
 
 enum {
-    HD_HEAD_MS = 10000,         // a whole head, from its first byte or the connection's beginning (with its TLS handshake)
-    HD_IDLE_MS = 75000,         // between requests
-    HD_BODY_MS = 10000,         // of a body, and a second more for every HD_BODY_RATE bytes that came
+    HD_HEAD_MS =
+        10000, // a whole head, from its first byte or the connection's beginning (with its TLS handshake)
+    HD_IDLE_MS = 75000, // between requests
+    HD_BODY_MS = 10000, // of a body, and a second more for every HD_BODY_RATE bytes that came
     HD_BODY_RATE = 4 << 10,
-    HD_WRITE_MS = 30000,        // a reply that is not read, and a second more for every HD_WRITE_RATE bytes that went
+    HD_WRITE_MS =
+        30000, // a reply that is not read, and a second more for every HD_WRITE_RATE bytes that went
     HD_WRITE_RATE = 1 << 10,
-    HD_LINGER_MS = 2000,        // a refused client may read why
-    HD_BACKLOG = 256 << 10,  // of a reply in pieces
-    HD_PIPELINE = 64 << 10,  // bytes of further requests, while one is answered
-    HD_BODIES = 256 << 20,   // of all connections together
+    HD_LINGER_MS = 2000,    // a refused client may read why
+    HD_BACKLOG = 256 << 10, // of a reply in pieces
+    HD_PIPELINE = 64 << 10, // bytes of further requests, while one is answered
+    HD_BODIES = 256 << 20,  // of all connections together
 };
 
 typedef struct hd_conn hd_conn;
@@ -59,7 +61,7 @@ struct hd_conn {
     hd_conn *prev, *next;
     struct bufferevent *bev;
     struct event *sniff; // TLS is spoken here, and it is not yet known whether the client does
-    uint8_t addr[16]; // IPv4 as ::ffff:a.b.c.d
+    uint8_t addr[16];    // IPv4 as ::ffff:a.b.c.d
     char peer[48];
     bool secure;    // TLS
     bool operators; // came through the operator's listener
@@ -98,11 +100,11 @@ struct hd_net {
     bool lock_made;
     hd_post *post;
     int n_post, cap_post;
-    uint8_t secret[16];   // for hashes of addresses
+    uint8_t secret[16];       // for hashes of addresses
     uint64_t run, n_requests; // run: random, so that ids of requests differ from run to run
     uint8_t login_secret[32];
     char once[33];
-    uint8_t (*key)[32];   // SHA-256 of each key
+    uint8_t (*key)[32]; // SHA-256 of each key
     int n_keys;
     hd_log *log;
     hd_metrics *metrics;
@@ -111,7 +113,7 @@ struct hd_net {
 /* ---- conn.c ---- */
 void hd_conn_accept(hd_net *n, int fd, const struct sockaddr *sa, bool operators);
 void hd_conn_close(hd_conn *c);
-void hd_conn_pump(hd_conn *c); // look at what was read
+void hd_conn_pump(hd_conn *c);              // look at what was read
 void hd_conn_check(hd_conn *c, double now); // deadlines
 void hd_conn_soon(hd_conn *c, bool doomed); // from the loop: close it, or pump
 
@@ -125,9 +127,9 @@ hd_status hd_guard_keys(hd_net *n, hd_err *err); // read o.api_key_hashes
 bool hd_guard_host(hd_req *r);
 bool hd_guard_origin(hd_req *r);
 bool hd_guard_right(hd_req *r);
-void hd_guard_cors(hd_req *r);      // fields for an allowed origin
+void hd_guard_cors(hd_req *r); // fields for an allowed origin
 void hd_guard_preflight(hd_req *r, const char *methods);
-void hd_guard_peer(hd_req *r);      // fill peer and user
+void hd_guard_peer(hd_req *r);                                       // fill peer and user
 bool hd_guard_key(const hd_net *n, const char *key, uint64_t *user); // is it one of ours?  whose share it has
 bool hd_guard_trusted(const hd_net *n, const char *peer);
 void hd_addr_text(char out[48], const uint8_t addr[16]);
@@ -162,6 +164,6 @@ void hd_metrics_handle(hd_req *r); // GET /metrics
 hd_status hd_tls_open(void **ctx, const char *cert_file, const char *key_file, hd_err *err);
 void hd_tls_close(void *ctx);
 struct bufferevent *hd_tls_accept(void *ctx, struct event_base *base, int fd); // NULL: no memory
-void hd_tls_end(struct bufferevent *bev); // say goodbye before closing
+void hd_tls_end(struct bufferevent *bev);                                      // say goodbye before closing
 
 #endif

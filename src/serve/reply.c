@@ -150,8 +150,10 @@ static void security_headers(hd_req *r)
     default_header(r, "Referrer-Policy", "no-referrer");
     default_header(r, "X-Frame-Options", "DENY");
     default_header(r, "Cross-Origin-Resource-Policy", "same-origin");
-    default_header(r, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
-    if (r->conn->secure && !r->net->o.login) default_header(r, "Strict-Transport-Security", "max-age=31536000");
+    default_header(r, "Content-Security-Policy",
+                   "default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
+    if (r->conn->secure && !r->net->o.login)
+        default_header(r, "Strict-Transport-Security", "max-age=31536000");
 }
 
 static void queue(hd_conn *c, const void *p, size_t n)
@@ -173,14 +175,15 @@ static void put_head(hd_req *r, int status, const char *type, int64_t length)
     bool bare = status == 204 || status == 304;
     if (!r->whole || r->net->stopping) r->in.keep_alive = false;
     r->chunked = length < 0 && r->in.minor == 1 && !bare;
-    if (length < 0 && !r->chunked) r->in.keep_alive = false; // the end of the connection is the end of the body
+    if (length < 0 && !r->chunked)
+        r->in.keep_alive = false; // the end of the connection is the end of the body
     hd_guard_cors(r);
     security_headers(r);
     gmtime_r(&now, &tm);
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
     hd_buf_init(&b, 16 << 10);
-    hd_buf_addf(&b, NULL, "HTTP/1.1 %d %s\r\nDate: %s\r\nX-Request-Id: %s\r\nConnection: %s\r\n", status, hd_http_reason(status), date,
-                r->id, r->in.keep_alive ? "keep-alive" : "close");
+    hd_buf_addf(&b, NULL, "HTTP/1.1 %d %s\r\nDate: %s\r\nX-Request-Id: %s\r\nConnection: %s\r\n", status,
+                hd_http_reason(status), date, r->id, r->in.keep_alive ? "keep-alive" : "close");
     if (type && !bare) hd_buf_addf(&b, NULL, "Content-Type: %s\r\n", type);
     if (r->chunked) hd_buf_adds(&b, "Transfer-Encoding: chunked\r\n", NULL);
     else if (length >= 0 && !bare) hd_buf_addf(&b, NULL, "Content-Length: %lld\r\n", (long long)length);
@@ -246,9 +249,13 @@ void hd_reply_end(hd_req *r)
 /* {"error": {"message", "type", "param", "code"}}, OpenAI's shape. */
 static void fail_plainly(hd_req *r, int status, const char *code, const char *message)
 {
-    const char *type = status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 429 ? "rate_limit_error"
-                       : status >= 500 ? "server_error" : "invalid_request_error";
-    json_t *j = json_pack("{s:{s:s, s:s, s:n, s:s?}}", "error", "message", message, "type", type, "param", "code", code);
+    const char *type = status == 401   ? "authentication_error"
+                       : status == 403 ? "permission_error"
+                       : status == 429 ? "rate_limit_error"
+                       : status >= 500 ? "server_error"
+                                       : "invalid_request_error";
+    json_t *j = json_pack("{s:{s:s, s:s, s:n, s:s?}}", "error", "message", message, "type", type, "param",
+                          "code", code);
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     hd_reply(r, status, "application/json", text ? text : "{}", text ? strlen(text) : 2);
     free(text);

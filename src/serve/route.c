@@ -71,7 +71,8 @@ static void other_method(hd_req *r, const char *methods)
         return;
     }
     hd_reply_header(r, "Allow", methods);
-    hd_req_fail(r, 405, "method_not_allowed", "this route does not have this method; the Allow header lists those it has");
+    hd_req_fail(r, 405, "method_not_allowed",
+                "this route does not have this method; the Allow header lists those it has");
 }
 
 bool hd_route_find(hd_req *r)
@@ -89,7 +90,8 @@ bool hd_route_find(hd_req *r)
             }
             size_t at = strlen(methods);
             if (!strstr(methods, row->method))
-                snprintf(methods + at, sizeof methods - at, "%s%s%s", at ? ", " : "", row->method, strcmp(row->method, "GET") ? "" : ", HEAD");
+                snprintf(methods + at, sizeof methods - at, "%s%s%s", at ? ", " : "", row->method,
+                         strcmp(row->method, "GET") ? "" : ", HEAD");
             if (!seen) seen = row;
         }
     }

@@ -3,7 +3,8 @@
 
 static void put(hd_buf *b, const char *name, const char *type, const char *help, double v)
 {
-    hd_buf_addf(b, NULL, "# HELP hadal_%s %s\n# TYPE hadal_%s %s\nhadal_%s %.17g\n", name, help, name, type, name, v);
+    hd_buf_addf(b, NULL, "# HELP hadal_%s %s\n# TYPE hadal_%s %s\nhadal_%s %.17g\n", name, help, name, type,
+                name, v);
 }
 
 void hd_server_metrics(void *app, hd_buf *out)

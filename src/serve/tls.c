@@ -8,12 +8,14 @@
 #include "serve/net_impl.h"
 
 /* Clients that offer protocols get the one that is spoken here. */
-static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *n_out, const unsigned char *in, unsigned n, void *arg)
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *n_out, const unsigned char *in,
+                           unsigned n, void *arg)
 {
     static const unsigned char http[] = "\x08http/1.1";
     unsigned char *chosen;
     (void)ssl, (void)arg;
-    if (SSL_select_next_proto(&chosen, n_out, http, sizeof http - 1, in, n) != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_NOACK;
+    if (SSL_select_next_proto(&chosen, n_out, http, sizeof http - 1, in, n) != OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_NOACK;
     *out = chosen;
     return SSL_TLSEXT_ERR_OK;
 }
@@ -38,7 +40,8 @@ hd_status hd_tls_open(void **ctx, const char *cert_file, const char *key_file, h
     SSL_CTX_set_alpn_select_cb(c, choose_protocol, NULL);
     if (SSL_CTX_use_certificate_chain_file(c, cert_file) != 1) HD_TRY(fail(err, "certificate", cert_file));
     if (SSL_CTX_use_PrivateKey_file(c, key_file, SSL_FILETYPE_PEM) != 1) HD_TRY(fail(err, "key", key_file));
-    if (SSL_CTX_check_private_key(c) != 1) HD_TRY(fail(err, "key does not belong to the certificate", key_file));
+    if (SSL_CTX_check_private_key(c) != 1)
+        HD_TRY(fail(err, "key does not belong to the certificate", key_file));
 fail:
     return st;
 }
@@ -49,7 +52,8 @@ struct bufferevent *hd_tls_accept(void *ctx, struct event_base *base, int fd)
 {
     SSL *ssl = SSL_new(ctx);
     struct bufferevent *bev =
-        ssl ? bufferevent_openssl_socket_new(base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE) : NULL;
+        ssl ? bufferevent_openssl_socket_new(base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE)
+            : NULL;
     if (!bev) SSL_free(ssl);
     return bev;
 }

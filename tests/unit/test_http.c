@@ -75,7 +75,8 @@ static void read_bytes(outcome *o, const char *s, size_t n)
 
 static bool same(const outcome *a, const outcome *b)
 {
-    return a->state == b->state && a->status == b->status && a->taken == b->taken && strcmp(a->words, b->words) == 0;
+    return a->state == b->state && a->status == b->status && a->taken == b->taken &&
+           strcmp(a->words, b->words) == 0;
 }
 
 /* Every cut into two, and byte by byte. */
@@ -93,9 +94,9 @@ static bool cuts_agree(const outcome *whole, const char *s, size_t n)
     return ok;
 }
 
-#define H "Host: a\r\n"
-#define E "\r\n"
-#define POST "POST /p HTTP/1.1\r\n" H
+#define H       "Host: a\r\n"
+#define E       "\r\n"
+#define POST    "POST /p HTTP/1.1\r\n" H
 #define CHUNKED POST "Transfer-Encoding: chunked\r\n\r\n"
 
 typedef struct {
@@ -265,8 +266,11 @@ static void one(const sample *s)
     static outcome o;
     size_t n = strlen(s->bytes);
     read_cut(&o, s->bytes, n, n, n);
-    if (s->status == 0) CHECK(o.state == HD_H1_DONE && o.taken == n, "state %d, %s, for: %s", o.state, o.words, s->bytes);
-    else CHECK(o.state == HD_H1_BAD && o.status == s->status, "state %d, status %d, for: %s", o.state, o.status, s->bytes);
+    if (s->status == 0)
+        CHECK(o.state == HD_H1_DONE && o.taken == n, "state %d, %s, for: %s", o.state, o.words, s->bytes);
+    else
+        CHECK(o.state == HD_H1_BAD && o.status == s->status, "state %d, status %d, for: %s", o.state,
+              o.status, s->bytes);
     CHECK(strstr(o.words, s->expect), "%s lacks %s, for: %s", o.words, s->expect, s->bytes);
     CHECK(cuts_agree(&o, s->bytes, n), "cuts differ for: %s", s->bytes);
 }
@@ -287,7 +291,8 @@ static void unfinished(void)
 /* A request takes its own bytes and none of the next one's. */
 static void pipelined(void)
 {
-    static const char s[] = POST "Content-Length: 2\r\n\r\nhiGET /next HTTP/1.1\r\n" H E CHUNKED "2\r\nab\r\n0\r\n\r\nGET";
+    static const char s[] =
+        POST "Content-Length: 2\r\n\r\nhiGET /next HTTP/1.1\r\n" H E CHUNKED "2\r\nab\r\n0\r\n\r\nGET";
     const char *p = s;
     const char *const path[] = {"/p", "/next", "/p"}, *const body[] = {"hi", NULL, "ab"};
     hd_h1 h;
@@ -295,7 +300,8 @@ static void pipelined(void)
     for (int i = 0; i < 3; i++) {
         size_t used = 0, used2 = 0;
         CHECK(hd_h1_feed(&h, p, strlen(p), &used) == HD_H1_HEADED, "%s", p);
-        if (hd_h1_accept(&h, CAP) == HD_H1_MORE) CHECK(hd_h1_feed(&h, p + used, strlen(p + used), &used2) == HD_H1_DONE, "%s", p);
+        if (hd_h1_accept(&h, CAP) == HD_H1_MORE)
+            CHECK(hd_h1_feed(&h, p + used, strlen(p + used), &used2) == HD_H1_DONE, "%s", p);
         CHECK(strcmp(h.path, path[i]) == 0, "%s", h.path);
         CHECK(body[i] ? strcmp(h.body.data, body[i]) == 0 : !h.body.data, "%s", path[i]);
         p += used + used2;

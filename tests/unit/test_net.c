@@ -213,7 +213,7 @@ static bool becomes(const atomic_int *v, int want)
     return *v == want;
 }
 
-#define H "Host: localhost\r\n"
+#define H     "Host: localhost\r\n"
 #define CLOSE "Connection: close\r\n"
 
 /* ---- Tests ---- */
@@ -221,9 +221,15 @@ static bool becomes(const atomic_int *v, int want)
 static void plain(void)
 {
     CHECK(strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "HTTP/1.1 200 OK\r\n") == got, "%s", got);
-    CHECK(strstr(got, "\r\n\r\nfine") && strstr(got, "Content-Length: 4\r\n") && strstr(got, "X-Request-Id: req-"), "%s", got);
-    CHECK(strstr(got, "nosniff") && strstr(got, "Content-Security-Policy:") && strstr(got, "Cache-Control: no-store"), "%s", got);
-    CHECK(strstr(ask("HEAD /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "Content-Length: 4\r\n") && !strstr(got, "fine"), "%s", got);
+    CHECK(strstr(got, "\r\n\r\nfine") && strstr(got, "Content-Length: 4\r\n") &&
+              strstr(got, "X-Request-Id: req-"),
+          "%s", got);
+    CHECK(strstr(got, "nosniff") && strstr(got, "Content-Security-Policy:") &&
+              strstr(got, "Cache-Control: no-store"),
+          "%s", got);
+    CHECK(strstr(ask("HEAD /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "Content-Length: 4\r\n") &&
+              !strstr(got, "fine"),
+          "%s", got);
     CHECK(strstr(ask("GET /v1/ok HTTP/1.1\r\n" H CLOSE "\r\n"), " 200 "), "%s", got);
     CHECK(strstr(ask("GET /beta/ok HTTP/1.1\r\n" H CLOSE "\r\n"), " 200 "), "%s", got);
     CHECK(strstr(ask("GET /v2/ok HTTP/1.1\r\n" H CLOSE "\r\n"), " 404 "), "%s", got);
@@ -231,17 +237,26 @@ static void plain(void)
     CHECK(strstr(ask("GET /x/a%20b/y HTTP/1.1\r\n" H CLOSE "\r\n"), "\r\n\r\na b"), "%s", got);
     CHECK(strstr(ask("GET /x//y HTTP/1.1\r\n" H CLOSE "\r\n"), " 404 "), "%s", got);
     CHECK(strstr(ask("GET /x/a/b/y HTTP/1.1\r\n" H CLOSE "\r\n"), " 404 "), "%s", got);
-    CHECK(strstr(ask("DELETE /ok HTTP/1.1\r\n" H CLOSE "\r\n"), " 405 ") && strstr(got, "Allow: GET, HEAD, POST\r\n"), "%s", got);
+    CHECK(strstr(ask("DELETE /ok HTTP/1.1\r\n" H CLOSE "\r\n"), " 405 ") &&
+              strstr(got, "Allow: GET, HEAD, POST\r\n"),
+          "%s", got);
     CHECK(strstr(ask("GET /secret HTTP/1.1\r\n" H CLOSE "\r\n"), " 404 "), "%s", got);
     CHECK(strstr(ask("GET /ok HTTP/1.0\r\n\r\n"), "\r\n\r\nfine"), "%s", got);
 }
 
 static void bodies(void)
 {
-    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H CLOSE "Content-Length: 5\r\n\r\nhello"), "\r\n\r\nhello"), "%s", got);
-    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H CLOSE "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "\r\n\r\nhello"), "%s", got);
-    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "Content-Length: 1001\r\n\r\n"), " 413 ") && strstr(got, "\r\n\r\nrequest_too_large"), "%s", got);
-    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n3e9\r\n"), " 413 "), "%s", got);
+    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H CLOSE "Content-Length: 5\r\n\r\nhello"), "\r\n\r\nhello"),
+          "%s", got);
+    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H CLOSE
+                     "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+                 "\r\n\r\nhello"),
+          "%s", got);
+    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "Content-Length: 1001\r\n\r\n"), " 413 ") &&
+              strstr(got, "\r\n\r\nrequest_too_large"),
+          "%s", got);
+    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n3e9\r\n"), " 413 "), "%s",
+          got);
     CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "\r\n"), " 411 "), "%s", got);
     CHECK(strstr(ask("GET /ok HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc"), " 413 "), "%s", got);
     int fd = dial();
@@ -268,9 +283,11 @@ static void several_on_one(void)
     CHECK(hear(fd, "\r\n\r\nfine"), "%s", got);
     close(fd);
     /* Sent at once, answered in order, also behind a stream. */
-    ask("GET /x/1/y HTTP/1.1\r\n" H "\r\nGET /stream HTTP/1.1\r\n" H "\r\nPOST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\ntwo"
+    ask("GET /x/1/y HTTP/1.1\r\n" H "\r\nGET /stream HTTP/1.1\r\n" H "\r\nPOST /echo HTTP/1.1\r\n" H
+        "Content-Length: 3\r\n\r\ntwo"
         "GET /x/3/y HTTP/1.1\r\n" H CLOSE "\r\n");
-    const char *a = strstr(got, "\r\n\r\n1HTTP"), *b = strstr(got, "piece;"), *c = strstr(got, "\r\n\r\ntwoHTTP"), *d = strstr(got, "\r\n\r\n3");
+    const char *a = strstr(got, "\r\n\r\n1HTTP"), *b = strstr(got, "piece;"),
+               *c = strstr(got, "\r\n\r\ntwoHTTP"), *d = strstr(got, "\r\n\r\n3");
     CHECK(a && b && c && d && a < b && b < c && c < d && count(got, "piece;") == 10, "%s", got);
 }
 
@@ -283,7 +300,8 @@ static void smuggling(void)
         "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n0;x\r\n\r\n",
         "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n",
         "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: x\r\nContent-Length: 0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding:\x0b" "chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding:\x0b"
+        "chunked\r\n\r\n0\r\n\r\n",
         "GET /ok HTTP/1.1\r\n" H "X: a\n\n",
         "GET /ok HTTP/1.1\n" H "\r\n",
         "GET /ok HTTP/1.1\r\n" H "Content-Length : 0\r\n\r\n",
@@ -295,18 +313,25 @@ static void smuggling(void)
     for (size_t i = 0; i < sizeof head / sizeof head[0]; i++) {
         snprintf(all, sizeof all, "%sGET /ok HTTP/1.1\r\n" H CLOSE "\r\n", head[i]);
         ask(all);
-        CHECK(strstr(got, "HTTP/1.1 400 ") == got && count(got, "HTTP/1.1 ") == 1 && strstr(got, "Connection: close"), "%zu: %s", i, got);
+        CHECK(strstr(got, "HTTP/1.1 400 ") == got && count(got, "HTTP/1.1 ") == 1 &&
+                  strstr(got, "Connection: close"),
+              "%zu: %s", i, got);
     }
 }
 
 static void names_and_origins(void)
 {
-    CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: evil.example\r\n" CLOSE "\r\n"), " 403 ") && strstr(got, "host_not_allowed"), "%s", got);
-    CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: localhost.evil.example\r\n" CLOSE "\r\n"), " 403 "), "%s", got);
-    CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n" CLOSE "\r\n"), " 403 "), "%s", got);
+    CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: evil.example\r\n" CLOSE "\r\n"), " 403 ") &&
+              strstr(got, "host_not_allowed"),
+          "%s", got);
+    CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: localhost.evil.example\r\n" CLOSE "\r\n"), " 403 "), "%s",
+          got);
+    CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n" CLOSE "\r\n"), " 403 "), "%s",
+          got);
     CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: Chat.Example:80\r\n" CLOSE "\r\n"), " 200 "), "%s", got);
     CHECK(strstr(ask("GET /ok HTTP/1.1\r\nHost: [::1]:80\r\n" CLOSE "\r\n"), " 200 "), "%s", got);
-#define POST_FROM(path, origin) "POST " path " HTTP/1.1\r\nHost: localhost:80\r\n" CLOSE "Content-Length: 2\r\n" origin "\r\nhi"
+#define POST_FROM(path, origin)                                                                              \
+    "POST " path " HTTP/1.1\r\nHost: localhost:80\r\n" CLOSE "Content-Length: 2\r\n" origin "\r\nhi"
     CHECK(strstr(ask(POST_FROM("/echo", "Origin: https://evil.example\r\n")), " 403 "), "%s", got);
     CHECK(strstr(ask(POST_FROM("/echo", "Origin: null\r\n")), " 403 "), "%s", got);
     CHECK(strstr(ask(POST_FROM("/echo", "Origin: http://localhost:81\r\n")), " 403 "), "%s", got);
@@ -314,12 +339,19 @@ static void names_and_origins(void)
     CHECK(strstr(ask(POST_FROM("/ok", "Origin: https://evil.example\r\n")), " 403 "), "%s", got);
     CHECK(strstr(ask(POST_FROM("/page", "Origin: http://localhost:80\r\n")), "\r\n\r\nhi"), "%s", got);
     CHECK(strstr(ask(POST_FROM("/page", "Origin: https://app.example\r\n")), " 403 "), "%s", got);
-    CHECK(strstr(ask(POST_FROM("/echo", "Origin: https://app.example\r\n")), "Access-Control-Allow-Origin: https://app.example\r\n"), "%s", got);
-    CHECK(strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "Origin: https://evil.example\r\n\r\n"), " 200 ") && !strstr(got, "Access-Control"), "%s", got);
-#define PREFLIGHT(origin) "OPTIONS /echo HTTP/1.1\r\n" H CLOSE "Origin: " origin "\r\nAccess-Control-Request-Method: POST\r\n" \
-                          "Access-Control-Request-Headers: authorization, content-type\r\n\r\n"
+    CHECK(strstr(ask(POST_FROM("/echo", "Origin: https://app.example\r\n")),
+                 "Access-Control-Allow-Origin: https://app.example\r\n"),
+          "%s", got);
+    CHECK(strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "Origin: https://evil.example\r\n\r\n"), " 200 ") &&
+              !strstr(got, "Access-Control"),
+          "%s", got);
+#define PREFLIGHT(origin)                                                                                    \
+    "OPTIONS /echo HTTP/1.1\r\n" H CLOSE "Origin: " origin "\r\nAccess-Control-Request-Method: POST\r\n"     \
+    "Access-Control-Request-Headers: authorization, content-type\r\n\r\n"
     ask(PREFLIGHT("https://app.example"));
-    CHECK(strstr(got, " 204 ") && strstr(got, "Allow-Methods: POST\r\n") && strstr(got, "Allow-Headers: authorization, content-type\r\n"), "%s", got);
+    CHECK(strstr(got, " 204 ") && strstr(got, "Allow-Methods: POST\r\n") &&
+              strstr(got, "Allow-Headers: authorization, content-type\r\n"),
+          "%s", got);
     CHECK(strstr(ask(PREFLIGHT("https://evil.example")), " 403 "), "%s", got);
 }
 
@@ -329,14 +361,21 @@ static const char key_hash[] = "9c1c1ac30e1d2c2d5d7e2d4ad40e2bf3fdd2a1f8d2b0c2f9
 static void rights(void)
 {
     CHECK(strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), " 200 "), "%s", got);
-    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "\r\n"), " 401 ") && strstr(got, "WWW-Authenticate: Bearer"), "%s", got);
-    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "Authorization: Bearer wrong\r\n\r\n"), " 401 "), "%s", got);
-    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "Authorization: Basic abc\r\n\r\n"), " 401 "), "%s", got);
-    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "Authorization: Bearer abc\r\n\r\n"), " 200 "), "%s", got);
+    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "\r\n"), " 401 ") &&
+              strstr(got, "WWW-Authenticate: Bearer"),
+          "%s", got);
+    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "Authorization: Bearer wrong\r\n\r\n"), " 401 "), "%s",
+          got);
+    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "Authorization: Basic abc\r\n\r\n"), " 401 "), "%s",
+          got);
+    CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "Authorization: Bearer abc\r\n\r\n"), " 200 "), "%s",
+          got);
     CHECK(strstr(ask("GET /user HTTP/1.1\r\n" H CLOSE "X-Api-Key: abc\r\n\r\n"), " 200 "), "%s", got);
     CHECK(strstr(ask("POST /page HTTP/1.1\r\n" H CLOSE "Content-Length: 0\r\n\r\n"), " 401 "), "%s", got);
     /* The body of who may not ask is not waited for. */
-    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "Content-Length: 900\r\n\r\n"), " 401 ") && strstr(got, "\r\n\r\ninvalid_api_key"), "%s", got);
+    CHECK(strstr(ask("POST /echo HTTP/1.1\r\n" H "Content-Length: 900\r\n\r\n"), " 401 ") &&
+              strstr(got, "\r\n\r\ninvalid_api_key"),
+          "%s", got);
 }
 
 /* The value of the cookie that `got` sets, behind "Cookie: ". */
@@ -351,16 +390,21 @@ static bool take_cookie(char *out, size_t size, const char *name)
 static void logins(void)
 {
     char cookie[400], bytes[1000];
-    CHECK(strstr(ask("GET /login HTTP/1.1\r\n" H CLOSE "\r\n"), "{\"needed\":true,\"done\":false}"), "%s", got);
+    CHECK(strstr(ask("GET /login HTTP/1.1\r\n" H CLOSE "\r\n"), "{\"needed\":true,\"done\":false}"), "%s",
+          got);
     CHECK(strstr(ask(LOGIN("{\"key\":\"abd\"}", "13")), " 401 ") && !strstr(got, "Set-Cookie"), "%s", got);
     CHECK(strstr(ask(LOGIN("{\"key\":1}", "9")), " 400 "), "%s", got);
-    CHECK(strstr(ask(LOGIN("{\"key\":\"abc\"}", "13")), " 204 ") && strstr(got, "HttpOnly; SameSite=Strict"), "%s", got);
+    CHECK(strstr(ask(LOGIN("{\"key\":\"abc\"}", "13")), " 204 ") && strstr(got, "HttpOnly; SameSite=Strict"),
+          "%s", got);
     CHECK(take_cookie(cookie, sizeof cookie, "hadal="), "%s", got);
     snprintf(bytes, sizeof bytes, "GET /user HTTP/1.1\r\n" H CLOSE "%s\r\n\r\n", cookie);
     CHECK(strstr(ask(bytes), " 200 "), "%s", got);
     snprintf(bytes, sizeof bytes, "GET /login HTTP/1.1\r\n" H CLOSE "%s\r\n\r\n", cookie);
     CHECK(strstr(ask(bytes), "\"done\":true"), "%s", got);
-    snprintf(bytes, sizeof bytes, "POST /page HTTP/1.1\r\n" H CLOSE "Origin: http://evil.example\r\nContent-Length: 0\r\n%s\r\n\r\n", cookie);
+    snprintf(bytes, sizeof bytes,
+             "POST /page HTTP/1.1\r\n" H CLOSE
+             "Origin: http://evil.example\r\nContent-Length: 0\r\n%s\r\n\r\n",
+             cookie);
     CHECK(strstr(ask(bytes), " 403 "), "%s", got);
     int n_let_in = 0; // no digit of it can be another
     char *value = strstr(cookie, "hadal=") + 6;
@@ -372,7 +416,8 @@ static void logins(void)
         value[i] = was;
     }
     CHECK(n_let_in == 0, "%d", n_let_in);
-    CHECK(strstr(ask("GET /once/0123456789abcdef0123456789abcdef HTTP/1.1\r\n" H CLOSE "\r\n"), " 403 "), "%s", got);
+    CHECK(strstr(ask("GET /once/0123456789abcdef0123456789abcdef HTTP/1.1\r\n" H CLOSE "\r\n"), " 403 "),
+          "%s", got);
     snprintf(bytes, sizeof bytes, "GET /once/%s HTTP/1.1\r\n" H CLOSE "\r\n", hd_net_link(net));
     CHECK(strstr(ask(bytes), " 303 ") && take_cookie(cookie, sizeof cookie, "hadal="), "%s", got);
     CHECK(strstr(ask(bytes), " 403 "), "%s", got); // once
@@ -416,7 +461,8 @@ static void tls(const char *dir)
     ask("GET /ok?a=b HTTP/1.1\r\nHost: localhost:77\r\n" CLOSE "\r\n"); // in the clear: led on
     CHECK(strstr(got, " 307 ") && strstr(got, "Location: https://localhost:77/ok?a=b\r\n"), "%s", got);
     CHECK(strstr(ask("POST /ok HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc"), "https_needed"), "%s", got);
-    CHECK(strstr(ask("\x16\x03\x01\x02\x00\x01"), "HTTP") == NULL, "%s", got); // half a handshake: closed in time
+    CHECK(strstr(ask("\x16\x03\x01\x02\x00\x01"), "HTTP") == NULL, "%s",
+          got); // half a handshake: closed in time
     stop();
     unlink(cert);
     unlink(key);
@@ -432,14 +478,17 @@ static void users_behind_a_proxy(void)
     snprintf(other, sizeof other, "%.60s", strstr(ask(FROM("203.0.113.8")), "\r\n\r\n"));
     CHECK(strcmp(first, again) == 0 && strcmp(first, forged) == 0, "%s %s %s", first, again, forged);
     CHECK(strcmp(first, other) != 0, "%s", first);
-    static const char *const odd[] = {FROM(""), FROM(","), FROM("garbage"), FROM("1.2.3.4.5, x"), FROM("::::"), FROM("203.0.113.7, ,, ,")};
+    static const char *const odd[] = {
+        FROM(""), FROM(","), FROM("garbage"), FROM("1.2.3.4.5, x"), FROM("::::"), FROM("203.0.113.7, ,, ,")};
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) CHECK(strstr(ask(odd[i]), " 200 "), "%s", got);
 }
 
 static void streams(void)
 {
     ask("GET /stream HTTP/1.1\r\n" H CLOSE "\r\n");
-    CHECK(strstr(got, "Transfer-Encoding: chunked") && count(got, "6\r\npiece;\r\n") == 10 && strstr(got, "\r\n0\r\n\r\n"), "%s", got);
+    CHECK(strstr(got, "Transfer-Encoding: chunked") && count(got, "6\r\npiece;\r\n") == 10 &&
+              strstr(got, "\r\n0\r\n\r\n"),
+          "%s", got);
     ask("GET /stream HTTP/1.0\r\n\r\n");
     CHECK(!strstr(got, "chunked") && strstr(got, "piece;piece;") && count(got, "piece;") == 10, "%s", got);
 }
@@ -518,11 +567,15 @@ static void many(void)
 static void crowded(void)
 {
     int fd[40], n_served = 0;
-    for (int i = 0; i < 40; i++) say(fd[i] = dial(), i % 2 ? "GET /ok HTTP/1.1\r\nX" : "POST /echo HTTP/1.1\r\n" H "Content-Length: 9\r\n\r\nx");
-    for (int i = 0; i < 5; i++) n_served += strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "\r\n\r\nfine") != NULL;
+    for (int i = 0; i < 40; i++)
+        say(fd[i] = dial(),
+            i % 2 ? "GET /ok HTTP/1.1\r\nX" : "POST /echo HTTP/1.1\r\n" H "Content-Length: 9\r\n\r\nx");
+    for (int i = 0; i < 5; i++)
+        n_served += strstr(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "\r\n\r\nfine") != NULL;
     CHECK(n_served == 5, "%d", n_served);
     for (int i = 0; i < 40; i++) close(fd[i]);
-    for (int i = 0; i < 16; i++) say(fd[i] = dial(), "GET /wait HTTP/1.1\r\n" H "\r\n"); // these are being served
+    for (int i = 0; i < 16; i++)
+        say(fd[i] = dial(), "GET /wait HTTP/1.1\r\n" H "\r\n"); // these are being served
     usleep(100000);
     CHECK(strcmp(ask("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "") == 0, "%s", got);
     for (int i = 0; i < 16; i++) close(fd[i]);
@@ -569,7 +622,10 @@ static void stopping(void)
 }
 
 /* The id of the request in `got`. */
-static void take_id(char out[32]) { snprintf(out, 32, "%.20s", strstr(got, "X-Request-Id: ") ? strstr(got, "X-Request-Id: ") + 14 : ""); }
+static void take_id(char out[32])
+{
+    snprintf(out, 32, "%.20s", strstr(got, "X-Request-Id: ") ? strstr(got, "X-Request-Id: ") + 14 : "");
+}
 
 /* A log that goes on over a restart has no id twice. */
 static void ids_differ(void)
@@ -592,7 +648,8 @@ int main(void)
 {
     const char *const hosts[] = {"chat.example", NULL}, *const origins[] = {"https://app.example", NULL};
     const char *const proxies[] = {"127.0.0.1", NULL};
-    const char *const keys[] = {key_hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", NULL}; // of "abc"
+    const char *const keys[] = {key_hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+                                NULL}; // of "abc"
     start((hd_net_opts){.allowed_hosts = hosts, .allowed_origins = origins});
     plain();
     bodies();
@@ -623,7 +680,8 @@ int main(void)
     slow_ones();
     many();
     stopping();
-    hd_net_opts bad = {.address = "127.0.0.1", .log_fd = -1, .cert_file = "/nonexistent", .key_file = "/nonexistent"};
+    hd_net_opts bad = {
+        .address = "127.0.0.1", .log_fd = -1, .cert_file = "/nonexistent", .key_file = "/nonexistent"};
     CHECK(hd_net_open(&net, &bad, &err) == HD_IO && strstr(err.msg, "/nonexistent"), "%s", err.msg);
     bad = (hd_net_opts){.address = "example.com", .log_fd = -1};
     CHECK(hd_net_open(&net, &bad, &err) == HD_USAGE, "%s", err.msg);
