@@ -143,6 +143,7 @@ static inline const char *build_path(const char *name)
 {
     static char path[4][512];
     static int k;
+    if (!build_dir[0]) abort(); // build_begin comes first
     k = (k + 1) % 4;
     snprintf(path[k], sizeof path[k], "%s/%s", build_dir, name);
     return path[k];

@@ -664,6 +664,7 @@ static void test_no_memory(void)
 
 int main(void)
 {
+    build_begin();
     serve_tiny("deepseek-r1");
     test_wrong();
     test_right();
@@ -682,5 +683,6 @@ int main(void)
     hd_buf_free(&the_req.head);
     hd_buf_free(&the_req.out);
     hd_engine_close(the_server.engine);
+    build_end();
     return hd_test_end();
 }
