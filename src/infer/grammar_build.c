@@ -28,9 +28,9 @@ hd_status hd_builder_open(hd_builder **out, hd_err *err)
     b->err = err;
     hd_buf_init(&b->pool, (size_t)16 << 20);
     hd_node_new(b, HD_NODE_EMPTY, 0, 0);
-    *out = b;
     st = b->st;
-    if (st != HD_OK) hd_builder_close(b);
+    if (st == HD_OK) *out = b;
+    else hd_builder_close(b);
     return st;
 }
 

@@ -551,13 +551,12 @@ static bool all_apart(hd_schema *s, const json_t *branch, const hd_where *w)
 
 static int32_t alternatives(hd_schema *s, json_t *j, const char *keyword, const hd_where *w)
 {
-    json_t *branch = json_object_get(j, keyword), *v, *base = json_copy(j);
+    json_t *branch = json_object_get(j, keyword), *v, *base = hd_schema_copy(s, j);
     hd_where in = hd_where_key(w, keyword);
     int spoken;
     size_t i;
     bool all;
     int32_t alt = hd_node_new(s->b, HD_NODE_ALT, 0, 0);
-    if (!base) hd_builder_fail(s->b, HD_NOMEM, "schema: no memory for branches");
     if (!json_is_array(branch) || json_array_size(branch) == 0)
         hd_schema_fail(s, w, HD_FORMAT, "\"%s\" must be an array of schemas", keyword);
     json_object_del(base, keyword);

@@ -69,6 +69,7 @@ int32_t hd_schema_pattern(hd_schema *s, const char *text, size_t n, int32_t min,
                           const hd_where *w);
 int32_t hd_schema_number(hd_schema *s, const json_t *j, bool integer, const hd_where *w);
 
+json_t *hd_schema_copy(hd_schema *s, json_t *j); // a new reference
 /* The schema of what both accept: a new reference, NULL after an error. */
 json_t *hd_schema_both(hd_schema *s, json_t *x, json_t *y, const hd_where *w);
 /* j without $ref and allOf: what they say is merged in.  A new reference, NULL after an error. */

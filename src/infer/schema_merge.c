@@ -15,6 +15,15 @@ static bool charge(hd_schema *s, const hd_where *w, size_t n)
     return s->b->st == HD_OK;
 }
 
+/* A copy of an object whose values are shared.  json_copy may leave out members when memory ends. */
+json_t *hd_schema_copy(hd_schema *s, json_t *j)
+{
+    json_t *copy = json_copy(j);
+    if (!copy || json_object_size(copy) != json_object_size(j))
+        hd_builder_fail(s->b, HD_NOMEM, "schema: no memory to join schemas");
+    return copy;
+}
+
 /* Put a new reference into an object or array that may be missing. */
 static void put(hd_schema *s, json_t *to, const char *key, json_t *v)
 {
@@ -150,8 +159,7 @@ json_t *hd_schema_both(hd_schema *s, json_t *x, json_t *y, const hd_where *w)
     if ((json_object_get(fx, "prefixItems") && json_object_get(fy, "items")) ||
         (json_object_get(fy, "prefixItems") && json_object_get(fx, "items")))
         hd_schema_fail(s, w, HD_UNSUPPORTED, "\"prefixItems\" and \"items\" of two schemas cannot be joined");
-    out = json_copy(fx);
-    if (!out) hd_builder_fail(s->b, HD_NOMEM, "schema: no memory to join schemas");
+    out = hd_schema_copy(s, fx);
     json_object_foreach(fy, key, v)
     {
         json_t *mine = json_object_get(fx, key);
@@ -186,8 +194,7 @@ json_t *hd_schema_flat(hd_schema *s, json_t *j, const hd_where *w)
     }
     if (!ref && !all) return json_incref(j);
     if (!charge(s, w, json_object_size(j))) return NULL;
-    out = json_copy(j);
-    if (!out) hd_builder_fail(s->b, HD_NOMEM, "schema: no memory to join schemas");
+    out = hd_schema_copy(s, j);
     json_object_del(out, "$ref");
     json_object_del(out, "allOf");
     if (ref) {

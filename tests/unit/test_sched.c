@@ -407,6 +407,39 @@ static void test_drain(const char *dir)
     hd_engine_close(e);
 }
 
+/* Many jobs of many users in a cache that holds two of them, and every third client goes away at some moment. */
+static void test_storm(const char *dir)
+{
+    enum { S = 150 };
+    static reply r[S];
+    hd_rng rng;
+    hd_engine *e = tiny_engine(TINY_LLAMA, 1, 512, 2);
+    hd_sched *s = open_sched(e, (hd_sched_opts){.park_dir = dir, .disk_bytes = 8 << 20, .max_live = 5});
+    int gone = 0, answered = 0;
+    hd_rng_seed(&rng, 11, 1);
+    for (int i = 0; i < S; i++) {
+        hd_job_opts o = seeded(i);
+        o.user = 1 + hd_rng_u32(&rng) % 5;
+        o.max_tok = 1 + hd_rng_u32(&rng) % 120;
+        submit(s, &r[i], text + hd_rng_u32(&rng) % 3, 1 + hd_rng_u32(&rng) % 380, o);
+        if (i % 2) usleep(hd_rng_u32(&rng) % 3000);
+        hd_sched_poll(s);
+        int k = (int)(hd_rng_u32(&rng) % (uint32_t)(i + 1));
+        if (i % 3 || !r[k].job || ended(&r[k])) continue;
+        hd_job_cancel(r[k].job);
+        r[k].job = NULL;
+        r[k].done = true; // nothing more may come
+        gone++;
+    }
+    CHECK(wait_all(s, r, S));
+    for (int i = 0; i < S; i++) answered += r[i].job && r[i].done;
+    CHECK(answered + gone == S && gone > 0, "%d answered, %d gone", answered, gone);
+    free_jobs(r, S);
+    stop_gently(s);
+    CHECK(hd_cache_free_tok(e->cache) == (int64_t)hd_cache_n_pages(e->cache) * HD_PAGE_TOK, "every page is given back");
+    hd_engine_close(e);
+}
+
 /* ---- The next turn ---- */
 
 static void test_next_turn(void)
@@ -474,6 +507,7 @@ int main(void)
     test_park(TINY_V3, dir[0]);
     test_disk(dir[1]);
     test_drain(dir[2]);
+    test_storm(dir[0]);
     test_next_turn();
     build_end();
     return hd_test_end();
