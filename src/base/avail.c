@@ -11,7 +11,7 @@
 
 /* A small file of the system's as a string; false when it is absent.  Read into the caller's memory: where
  * none is left, stdio would find no buffer, and the answer would be "without limit". */
-static bool read_text(const char *root, const char *path, char *text, size_t size)
+bool hd_read_system_text(const char *root, const char *path, char *text, size_t size)
 {
     char full[4096];
     int n = snprintf(full, sizeof full, "%s%s", root, path);
@@ -29,7 +29,7 @@ static bool read_text(const char *root, const char *path, char *text, size_t siz
 static bool read_number(const char *root, const char *path, uint64_t *v)
 {
     char text[64];
-    bool ok = read_text(root, path, text, sizeof text) && text[0] >= '0' && text[0] <= '9';
+    bool ok = hd_read_system_text(root, path, text, sizeof text) && text[0] >= '0' && text[0] <= '9';
     if (ok) *v = strtoull(text, NULL, 10);
     return ok;
 }
@@ -39,7 +39,7 @@ static bool read_field(const char *root, const char *path, const char *name, uin
 {
     char text[16384];
     size_t n = strlen(name);
-    if (!read_text(root, path, text, sizeof text)) return false;
+    if (!hd_read_system_text(root, path, text, sizeof text)) return false;
     for (char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
         if (strncmp(line, name, n) != 0 || !line[n] || !strchr(" :\t", line[n])) continue;
@@ -87,7 +87,7 @@ uint64_t hd_mem_available_at(const char *root)
     uint64_t least = UINT64_MAX, kb;
     char text[16384];
     if (read_field(root, "/proc/meminfo", "MemAvailable", &kb) && kb < UINT64_MAX / 1024) least = kb * 1024;
-    if (!read_text(root, "/proc/self/cgroup", text, sizeof text)) return least;
+    if (!hd_read_system_text(root, "/proc/self/cgroup", text, sizeof text)) return least;
     char *rest = text;
     for (char *line; (line = strsep(&rest, "\n"));) { // "0::/path" (v2), "5:memory:/path" (v1)
         char *name = strchr(line, ':'), *path = name ? strchr(name + 1, ':') : NULL;

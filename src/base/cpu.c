@@ -11,23 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/avail.h"
 #include "base/pool.h"
 
 #define PATH_MAX_BYTES 4096
 
-/* The first bytes of root/path as a string; false when it cannot be read. */
-static bool read_text(char *out, size_t size, const char *root, const char *path)
-{
-    char full[2 * PATH_MAX_BYTES];
-    int n = snprintf(full, sizeof full, "%s%s", root, path);
-    if (n < 0 || (size_t)n >= sizeof full) return false;
-    FILE *f = fopen(full, "re");
-    if (!f) return false;
-    size_t got = fread(out, 1, size - 1, f);
-    out[got] = 0;
-    fclose(f);
-    return got > 0;
-}
+enum { MOST_CPUS = 65536 }; // past any machine of today
 
 /* The lowest CPU of the core that `cpu` belongs to; `cpu` itself when the system does not say. */
 static int first_of_core(const char *root, int cpu)
@@ -36,7 +25,7 @@ static int first_of_core(const char *root, int cpu)
     char path[128], text[256];
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, names[i]);
-        if (!read_text(text, sizeof text, root, path)) continue;
+        if (!hd_read_system_text(root, path, text, sizeof text)) continue;
         char *end;
         long first = strtol(text, &end, 10);
         if (end != text && first >= 0 && first <= cpu) return (int)first;
@@ -47,16 +36,14 @@ static int first_of_core(const char *root, int cpu)
 /* Distinct cores among the CPUs of the mask. */
 static int count_cores(const char *root, const cpu_set_t *set, size_t set_bytes)
 {
-    int n_cpus = (int)(set_bytes * 8), n = 0;
-    bool *seen = calloc((size_t)n_cpus, sizeof *seen);
-    if (!seen) return 1;
+    int n_cpus = set_bytes * 8 < MOST_CPUS ? (int)(set_bytes * 8) : MOST_CPUS, n = 0;
+    bool seen[MOST_CPUS] = {false}; // not on the heap: a machine is not smaller because memory is short
     for (int cpu = 0; cpu < n_cpus; cpu++) {
         if (!CPU_ISSET_S(cpu, set_bytes, set)) continue;
         int core = first_of_core(root, cpu);
         if (!seen[core]) n++;
         seen[core] = true;
     }
-    free(seen);
     return n > 0 ? n : 1;
 }
 
@@ -67,12 +54,12 @@ static int quota_of(const char *root, const char *dir, bool v2, int most)
     long long quota = -1, period = 0;
     if (v2) { // "max 100000" or "150000 100000": microseconds a period
         snprintf(path, sizeof path, "%s/cpu.max", dir);
-        if (!read_text(text, sizeof text, root, path) || sscanf(text, "%lld %lld", &quota, &period) != 2) return most;
+        if (!hd_read_system_text(root, path, text, sizeof text) || sscanf(text, "%lld %lld", &quota, &period) != 2) return most;
     } else { // quota -1: none
         snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);
-        if (!read_text(text, sizeof text, root, path) || sscanf(text, "%lld", &quota) != 1) return most;
+        if (!hd_read_system_text(root, path, text, sizeof text) || sscanf(text, "%lld", &quota) != 1) return most;
         snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
-        if (!read_text(text, sizeof text, root, path) || sscanf(text, "%lld", &period) != 1) return most;
+        if (!hd_read_system_text(root, path, text, sizeof text) || sscanf(text, "%lld", &period) != 1) return most;
     }
     if (quota <= 0 || period <= 0) return most;
     long long cpus = quota / period;
@@ -111,7 +98,7 @@ static bool names_cpu(const char *list)
 static int cgroup_limit(const char *root, int most)
 {
     char text[16384];
-    if (!read_text(text, sizeof text, root, "/proc/self/cgroup")) return most;
+    if (!hd_read_system_text(root, "/proc/self/cgroup", text, sizeof text)) return most;
     char *rest = text;
     for (char *line; (line = strsep(&rest, "\n"));) {
         char *group = line, *id = strsep(&group, ":"), *list = group ? strsep(&group, ":") : NULL;
@@ -135,16 +122,7 @@ int hd_cpu_threads_at(const char *root, const cpu_set_t *set, size_t set_bytes)
 
 int hd_cpu_threads(void)
 {
-    /* The kernel refuses a mask smaller than its own; 65536 CPUs is past any machine of today. */
-    for (int n_cpus = 1024; n_cpus <= 65536; n_cpus *= 2) {
-        size_t bytes = CPU_ALLOC_SIZE(n_cpus);
-        cpu_set_t *set = CPU_ALLOC(n_cpus);
-        if (!set) return 1;
-        CPU_ZERO_S(bytes, set);
-        bool ok = sched_getaffinity(0, bytes, set) == 0;
-        int n = ok ? hd_cpu_threads_at("", set, bytes) : 0;
-        CPU_FREE(set);
-        if (ok) return n;
-    }
-    return 1;
+    cpu_set_t set[MOST_CPUS / CPU_SETSIZE]; // the kernel refuses a mask smaller than its own
+    CPU_ZERO_S(sizeof set, set);
+    return sched_getaffinity(0, sizeof set, set) == 0 ? hd_cpu_threads_at("", set, sizeof set) : 1;
 }

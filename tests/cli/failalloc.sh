@@ -48,6 +48,8 @@ python3 "$root/tests/failalloc/make_models.py" "$tmp/models" || fail "the models
 echo "the hello world, the world" >"$tmp/text"
 printf 'hello\n/help\nthe world\n/quit\n' >"$tmp/lines"
 echo '[{"role": "system", "content": "Be brief"}, {"role": "user", "content": "hello"}]' >"$tmp/chat"
+env HADAL_FAIL_COUNT="$tmp/count" LD_PRELOAD="$lib" "$HADAL" inspect "$tmp/models/llama.gguf" >"$tmp/out" 2>&1
+check "allocations are counted" [ "$(cat "$tmp/count")" -gt 20 ]
 each_fails --version
 each_fails --help
 tries completion bash
