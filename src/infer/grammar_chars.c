@@ -122,7 +122,7 @@ static void put_range(hd_builder *b, int32_t alt, int32_t lo, int32_t hi)
 static void put_escape(hd_builder *b, int32_t alt, int32_t c)
 {
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-    char text[8];
+    char text[16];
     const char *p = c > 0 ? strchr(from, c) : NULL;
     if (c == 0) return;
     if (p) snprintf(text, sizeof text, "\\%c", to[p - from]);
