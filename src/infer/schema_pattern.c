@@ -49,7 +49,7 @@ static bool take(reader *r, char c)
 static int32_t plus(int32_t x, int32_t y)
 {
     if (x < 0 || y < 0) return -1;
-    return x + y < (1 << 28) ? x + y : 1 << 28;
+    return (int64_t)x + y < (1 << 28) ? x + y : 1 << 28;
 }
 
 static int32_t times(int32_t x, int32_t y)

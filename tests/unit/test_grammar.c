@@ -160,8 +160,8 @@ static void test_ambiguous(void)
     static const char *const grammars[] = {
         "root ::= a{0,60}\na ::= \"x\" | \"x\" a | \"x\" a \"x\" | \"x\" a \"y\"",
         "root ::= \"x\" root \"x\" | \"x\" root \"y\" | \"z\"",
-        "root ::= b b\nb ::= c c\nc ::= d d\nd ::= e e\ne ::= f f\nf ::= g g\ng ::= h h\nh ::= i i\ni ::= j j\nj ::= k k\nk ::= l l\n"
-        "l ::= m m\nm ::= n n\nn ::= o o\no ::= p p\np ::= \"x\"?",
+        ("root ::= b b\nb ::= c c\nc ::= d d\nd ::= e e\ne ::= f f\nf ::= g g\ng ::= h h\nh ::= i i\ni ::= j j\nj ::= k k\nk ::= l l\n"
+        "l ::= m m\nm ::= n n\nn ::= o o\no ::= p p\np ::= \"x\"?"),
         "root ::= (\"a\"{9999}){9999}",
         "root ::= ((((\"\"{9999}){9999}){9999}){9999}){9999} \"x\"",
         "root ::= (((((\"a\"?){9999}){9999}){9999}){9999}){9999}",
