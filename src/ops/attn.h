@@ -24,6 +24,7 @@ typedef struct {
     const float *q;     // [rows, n_heads, dk]
     const int32_t *pos; // [rows]; row t sees positions 0 .. pos[t], all already stored
     float *out;         // [rows, n_heads, dv]
+    float *lse;         // [rows, n_heads] log of the sum of exp(scale q.k), or NULL
     const hd_attn_seq *seqs;
     int n_seqs;
 } hd_attn;

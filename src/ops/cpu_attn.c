@@ -8,6 +8,7 @@
 #include "ops/attn.h"
 
 #include <assert.h>
+#include <math.h>
 
 typedef struct {
     int seq, kv_head, first, n; // see hd_attn_tile
@@ -128,12 +129,14 @@ static hd_attn_tile kernel_tile(const plan *p, const tile_job *j)
 }
 
 /* Divide one row by its sum of weights and put it where it belongs. */
-static void put_row(const plan *p, const tile_job *j, int i, const float *o, float l)
+static void put_row(const plan *p, const tile_job *j, int i, const float *o, float m, float l)
 {
     const hd_attn *a = p->a;
     int r = j->first + i;
     int64_t row = a->seqs[j->seq].row0 + r / p->group;
-    float *out = a->out + (row * a->n_heads + j->kv_head * p->group + r % p->group) * a->kv.dv;
+    int64_t head = row * a->n_heads + j->kv_head * p->group + r % p->group;
+    float *out = a->out + head * a->kv.dv;
+    if (a->lse) a->lse[head] = m + logf(l);
     for (int d = 0; d < a->kv.dv; d++) out[d] = o[d] / l;
 }
 
@@ -167,7 +170,7 @@ static void run_task(void *arg, int64_t chunk, int tid)
             if (n_segments(row_pos(p, j, i)) > g)
                 k->merge(o + i * p->ldo, &m[i], &l[i], o2 + i * p->ldo, m2[i], l2[i], p->a->kv.dv);
     }
-    for (int i = 0; i < j->n; i++) put_row(p, j, i, o + i * p->ldo, l[i]);
+    for (int i = 0; i < j->n; i++) put_row(p, j, i, o + i * p->ldo, m[i], l[i]);
 }
 
 /* Merge one row of one split tile. */
@@ -185,7 +188,7 @@ static void merge_task(void *arg, int64_t chunk, int tid)
         p->d->k->attn->merge(o + (int64_t)i * p->ldo, &ml[i], &ml[HD_ATTN_TILE + i], o2 + (int64_t)i * p->ldo, ml2[i],
                              ml2[HD_ATTN_TILE + i], p->a->kv.dv);
     }
-    put_row(p, j, i, o + (int64_t)i * p->ldo, ml[HD_ATTN_TILE + i]);
+    put_row(p, j, i, o + (int64_t)i * p->ldo, ml[i], ml[HD_ATTN_TILE + i]);
 }
 
 static void *take(hd_arena *work, size_t n)

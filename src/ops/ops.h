@@ -27,11 +27,12 @@ hd_status hd_dev_open(hd_dev *d, int n_threads, bool exact, int64_t max_k, hd_er
 void hd_dev_close(hd_dev *d);
 
 /* A weight matrix [n, k] ready to multiply: packed panels, or the file's own rows (no-pack; same bits). */
-typedef struct {
+typedef struct hd_linear {
     hd_rows src;                // the file's rows: always valid as a description; data may be released after packing
     const hd_panel_kind *kind;
     uint8_t *panels;            // NULL: each panel is packed just in time
     const float *bias;          // [n] or NULL, added to the product
+    struct hd_linear *back;     // training: the transposed panels, [k, n]; else NULL
 } hd_linear;
 
 size_t hd_linear_packed_bytes(const hd_rows *src); // 0 for formats that stay as rows

@@ -1,0 +1,50 @@
+/* The weights of a model in training: one flat array of f32 masters, and beside it arrays of the same layout for the
+ * gradients and for whatever an optimizer keeps.  A parameter is a range of it.
+ *
+ * The model's forward pass reads panels packed from the masters (hd_params_refresh after each update); vectors (norms,
+ * biases) and the embedding's rows are read from the masters themselves.  So a master's address tells its gradient's:
+ * g = params->g + (w - params->w). */
+#ifndef HD_MODEL_PARAMS_H
+#define HD_MODEL_PARAMS_H
+
+#include "model/arch.h"
+#include "model/model.h"
+
+typedef struct {
+    char name[128];      // as in a Hugging Face checkpoint
+    const hd_slot *slot;
+    int layer, expert;   // -1: none
+    int64_t at;          // first float in the flat arrays, a multiple of 16
+    int64_t n, k;        // [n, k]; a vector is [1, k]
+    bool vector;         // [k] in files
+    bool frozen;         // router biases (moved by balancing, not by gradients): no gradient, no optimizer
+} hd_param;
+
+typedef struct hd_params {
+    hd_param *p;
+    int n;
+    int64_t n_flat;      // floats of each flat array, padding included (zero there, always)
+    int64_t n_weights;   // parameters, without padding
+    float *w, *g;        // [n_flat] each, 64-byte aligned
+    float *const *router_bias; // [layers] into w, or NULL: what balancing moves
+} hd_params;
+
+typedef enum { HD_TRAIN_BF16, HD_TRAIN_F32, HD_TRAIN_FP8 } hd_train_precision;
+
+/* Open a source (a directory or GGUF in any format: decoded) for training: masters, gradients (zero), panels both ways.
+ * max_rows: rows of one micro-batch.  Close with hd_model_close. */
+hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_precision precision, int n_threads, int max_rows,
+                              hd_err *err);
+hd_params *hd_model_params(hd_model *m); // NULL unless opened for training
+void hd_params_refresh(hd_model *m);     // panels from masters
+const hd_param *hd_params_find(const hd_params *p, const char *name);
+
+/* What training would take, for the plan that is printed first.  Bytes. */
+typedef struct {
+    uint64_t masters, gradients, panels, tape, work, cache;
+    int64_t n_weights, n_active; // weights; those that one token uses
+} hd_train_plan;
+hd_status hd_train_plan_for(hd_train_plan *p, const hd_config *c, hd_train_precision precision, int rows, int n_threads,
+                            bool recompute, hd_err *err);
+
+#endif

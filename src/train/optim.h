@@ -1,0 +1,46 @@
+/* Optimizers over the flat arrays of model/params.h: AdamW (arXiv:1711.05101) and Muon (Jordan et al. 2024,
+ * kellerjordan.github.io/posts/muon; scaling of arXiv:2502.16982), chosen per parameter; decay groups; clipping.
+ *
+ * The state is flat too (exp_avg and exp_avg_sq at the parameter's own place; Muon uses the first alone), so that ranks
+ * may each hold a part of it (ZeRO-1): every parameter belongs to one owner, whole. */
+#ifndef HD_TRAIN_OPTIM_H
+#define HD_TRAIN_OPTIM_H
+
+#include "model/params.h"
+#include "ops/ops.h"
+
+typedef enum { HD_OPT_ADAMW, HD_OPT_MUON } hd_optim_kind;
+
+typedef struct {
+    hd_optim_kind matrices;          // of matrices inside layers; embeddings, heads, routers and vectors always use AdamW
+    float beta1, beta2, eps;         // AdamW
+    float weight_decay;              // of matrices; vectors and embeddings: none
+    float muon_momentum;             // 0.95, Nesterov
+    int muon_steps;                  // Newton-Schulz steps, 5
+    float muon_lr_scale;             // 0.2 sqrt(max(n, k)) times this: matches AdamW's size of an update (arXiv:2502.16982)
+    float embed_lr_scale;            // of embeddings and heads
+    bool moments_bf16;               // moments kept in bf16 (arXiv:2412.19437, 3.3.2)
+} hd_optim_config;
+
+typedef struct hd_optim hd_optim;
+
+/* owner: [params->n] or NULL: state is kept and steps are made only for parameters with owner[i] == rank. */
+hd_status hd_optim_open(hd_optim **out, const hd_params *p, const hd_optim_config *c, const int *owner, int rank,
+                        hd_err *err);
+void hd_optim_close(hd_optim *o);
+/* One update: w -= lr ..., from gradients g times grad_scale (1, or less when clipped).  step counts from 1. */
+void hd_optim_step(hd_optim *o, hd_dev *d, float *w, const float *g, float lr, float grad_scale, int64_t step);
+
+/* The state, for checkpoints: tensors by name ("exp_avg.<parameter>", "exp_avg_sq.<parameter>"), f32 or bf16. */
+int hd_optim_n_state(const hd_optim *o);
+typedef struct {
+    char name[160];
+    int param;   // index in params
+    int64_t n;   // numbers
+    hd_type type;
+    void *data;
+} hd_optim_state;
+void hd_optim_state_at(const hd_optim *o, int i, hd_optim_state *s);
+uint64_t hd_optim_bytes(const hd_params *p, const hd_optim_config *c);
+
+#endif
