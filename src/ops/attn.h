@@ -24,9 +24,9 @@ typedef struct {
     const float *q;     // [rows, n_heads, dk]
     const int32_t *pos; // [rows]; row t sees positions 0 .. pos[t], all already stored
     float *out;         // [rows, n_heads, dv]
-    float *lse;         // [rows, n_heads] log of the sum of exp(scale q.k), or NULL
     const hd_attn_seq *seqs;
     int n_seqs;
+    float *lse;         // [rows, n_heads] log of the sum of exp(scale q.k), or NULL
 } hd_attn;
 
 /* Bytes that hd_attn_run takes from `work` for this very call (it gives them back on return). */
