@@ -88,7 +88,7 @@ static void run(hd_dev *d, seq *const *seqs, const int *from, const int *to, int
             pos[r] = t;
             memcpy(q + r * heads * kv->dk, seqs[i]->q + t * heads * kv->dk, (size_t)(heads * kv->dk) * 4);
         }
-    hd_attn a = {*kv, heads, (float)(1 / sqrt(kv->dk)), q, pos, out, part, n};
+    hd_attn a = {*kv, heads, (float)(1 / sqrt(kv->dk)), q, pos, out, part, n, NULL};
     size_t bytes = hd_attn_work_bytes(&a, hd_pool_threads(d->pool));
     CHECK(bytes <= hd_attn_work_max(kv, heads, rows, n, MAX_POS, hd_pool_threads(d->pool)));
     hd_arena work;
