@@ -9,14 +9,16 @@ typedef struct hd_text hd_text;
 
 typedef struct {
     const char *field;   // JSONL field or Parquet column; NULL: "text"
-    const char *divider; // text files: a line that ends a document ("<|endoftext|>"), or NULL: the whole file
+    const char *divider; // text files: a line that ends a document ("<|endoftext|>", "" for an empty line); "\n": each line
+                         // is one; NULL: the whole file
     bool whole_json;     // JSONL: the document is the line itself (conversations)
-    size_t max_doc;      // bytes of one document; 0: 64 MB
+    size_t max_doc;      // bytes of one document; 0: 64 MB.  Longer text comes in pieces; a longer JSONL line is an error
 } hd_text_opts;
 
 hd_status hd_text_open(hd_text **out, const char *path, const hd_text_opts *o, hd_err *err);
-/* The next document into `doc` (cleared first); *more false at the end. */
+/* The next document into `doc` (cleared first); *more false at the end.  Blank documents are passed over. */
 hd_status hd_text_next(hd_text *t, hd_buf *doc, bool *more, hd_err *err);
+uint64_t hd_text_done(const hd_text *t); // bytes of the file read so far, for a bar
 void hd_text_close(hd_text *t);
 
 #endif
