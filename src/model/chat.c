@@ -81,21 +81,76 @@ bool hd_span_ends(hd_span s, const char *with)
 void hd_chat_span(hd_chat_pen *p, hd_span s)
 {
     if (p->st == HD_OK && s.n) p->st = hd_buf_add(&p->text, s.p, s.n, p->err);
+    if (p->mask && p->st == HD_OK && s.n) {
+        p->st = hd_buf_add(&p->said, s.p, s.n, p->err);
+        if (p->st == HD_OK) memset(p->said.data + p->said.len - s.n, p->says, s.n);
+    }
 }
 
 void hd_chat_text(hd_chat_pen *p, const char *s) { hd_chat_span(p, hd_span_of(s)); }
 
+/* Stretch `said` from the bytes of the text to those of its normal form, which is what the ids spell: a border moves to
+ * where the normal form of all before it ends. */
+static hd_status said_normal(hd_chat_pen *p, hd_buf *out)
+{
+    hd_status st;
+    hd_buf tmp[2];
+    hd_buf_init(&tmp[0], SIZE_MAX);
+    hd_buf_init(&tmp[1], SIZE_MAX);
+    for (size_t at = 0; at < p->said.len;) {
+        char says = p->said.data[at];
+        while (at < p->said.len && p->said.data[at] == says) at++;
+        const char *s = p->text.data;
+        size_t n = at;
+        HD_TRY(hd_tokenizer_normalize(p->t, tmp, &s, &n, p->err));
+        for (; out->len < n;) HD_TRY(hd_buf_add(out, &says, 1, p->err));
+    }
+    st = HD_OK;
+fail:
+    hd_buf_free(&tmp[0]);
+    hd_buf_free(&tmp[1]);
+    return st;
+}
+
+/* A byte for each id from `first` on, which spell the text: said when any of its bytes is.  A model that is asked after
+ * "Assistant:" says " Yes" with its space, so an id that both share is the assistant's. */
+static hd_status mark_ids(hd_chat_pen *p, int64_t first)
+{
+    hd_status st = HD_OK;
+    hd_buf normal;
+    hd_buf_init(&normal, SIZE_MAX);
+    const hd_buf *said = &p->said;
+    if (p->t->n_normal) {
+        HD_TRY(said_normal(p, &normal));
+        said = &normal;
+    }
+    size_t at = 0, len;
+    for (int64_t i = first; i < p->out->n; i++, at += len) {
+        hd_tokenizer_bytes(p->t, p->out->id[i], &len);
+        if (len > said->len - at) len = said->len - at;
+        char says = len && memchr(said->data + at, 1, len);
+        HD_TRY(hd_buf_add(p->mask, &says, 1, p->err));
+    }
+fail:
+    hd_buf_free(&normal);
+    return st;
+}
+
 static void flush(hd_chat_pen *p)
 {
+    int64_t first = p->out->n;
     if (p->st == HD_OK && p->text.len)
         p->st = hd_tokenizer_encode(p->t, p->text.data, p->text.len, p->out, p->err);
+    if (p->st == HD_OK && p->mask) p->st = mark_ids(p, first);
     hd_buf_clear(&p->text);
+    hd_buf_clear(&p->said);
 }
 
 static void put_id(hd_chat_pen *p, int32_t id)
 {
     flush(p);
     if (p->st == HD_OK) p->st = hd_ids_add(p->out, id, p->err);
+    if (p->st == HD_OK && p->mask) p->st = hd_buf_add(p->mask, &(char){p->says}, 1, p->err);
 }
 
 void hd_chat_control(hd_chat_pen *p, const char *token)
@@ -120,8 +175,10 @@ void hd_chat_json_string(hd_chat_pen *p, hd_span s)
         const char *pair = NULL;
         for (const char *k = short_form; *k && !pair; k += 2)
             if (*k == s.p[i]) pair = k;
-        if (pair) p->st = hd_buf_addf(&p->text, p->err, "\\%c", pair[1]);
-        else if ((uint8_t)s.p[i] < 0x20) p->st = hd_buf_addf(&p->text, p->err, "\\u%04x", (unsigned)s.p[i]);
+        char escape[8];
+        if (pair) snprintf(escape, sizeof escape, "\\%c", pair[1]);
+        else snprintf(escape, sizeof escape, "\\u%04x", (unsigned)(uint8_t)s.p[i]);
+        if (pair || (uint8_t)s.p[i] < 0x20) hd_chat_text(p, escape);
         else hd_chat_span(p, (hd_span){s.p + i, 1});
     }
     hd_chat_text(p, "\"");
@@ -323,15 +380,25 @@ const char *hd_chat_default_system(const char *name)
 hd_status hd_chat_render(const hd_chat_format *f, const hd_tokenizer *t, const hd_msg *msg, int n_msg,
                          const hd_chat_opts *o, hd_ids *out, hd_err *err)
 {
+    return hd_chat_render_mask(f, t, msg, n_msg, o, out, NULL, err);
+}
+
+hd_status hd_chat_render_mask(const hd_chat_format *f, const hd_tokenizer *t, const hd_msg *msg, int n_msg,
+                              const hd_chat_opts *o, hd_ids *out, hd_buf *mask, hd_err *err)
+{
     int64_t n_before = out->n;
-    hd_chat_pen p = {.t = t, .out = out, .st = HD_OK, .err = err};
+    size_t mask_before = mask ? mask->len : 0;
+    hd_chat_pen p = {.t = t, .out = out, .mask = mask, .st = HD_OK, .err = err};
     hd_conversation c = {msg, n_msg, o, o->thinking < 0 ? f->think_default : o->thinking != 0};
     if (n_msg < 1) return hd_fail(err, HD_USAGE, "chat: no messages");
     hd_buf_init(&p.text, SIZE_MAX);
+    hd_buf_init(&p.said, SIZE_MAX);
     f->write(&p, f, &c);
     flush(&p);
     hd_buf_free(&p.text);
+    hd_buf_free(&p.said);
     if (p.st != HD_OK) out->n = n_before;
+    if (p.st != HD_OK && mask) mask->len = mask_before;
     return p.st;
 }
 

@@ -85,11 +85,16 @@ static void write_deepseek_v2(hd_chat_pen *p, const hd_chat_format *f, const hd_
         const hd_msg *m = &c->msg[i];
         if (m->role == HD_ROLE_TOOL) continue;
         if (m->role == HD_ROLE_USER) hd_chat_text(p, "User: ");
-        if (m->role == HD_ROLE_ASSISTANT) hd_chat_text(p, "Assistant: ");
+        if (m->role == HD_ROLE_ASSISTANT) {
+            hd_chat_text(p, "Assistant:");
+            hd_chat_says(p, true);
+            hd_chat_text(p, " ");
+        }
         hd_chat_span(p, content(m));
         put_tagged_calls(p, m);
         if (m->role == HD_ROLE_ASSISTANT) hd_chat_control(p, DS_EOS);
         else hd_chat_text(p, "\n\n");
+        hd_chat_says(p, false);
     }
     if (c->o->add_generation_prompt) hd_chat_text(p, "Assistant:");
 }
@@ -124,6 +129,23 @@ static hd_span answer(const hd_chat_format *f, const hd_msg *m)
     hd_span s = content(m), before;
     if (f->flags & (DROP_THOUGHT | V31)) hd_span_cut(s, "</think>", f->flags & DROP_THOUGHT, &before, &s);
     return s;
+}
+
+/* A thought as the model writes it, behind what it is given. */
+static void put_thought(hd_chat_pen *p, const hd_chat_format *f, const hd_msg *m)
+{
+    const char *line = f->flags & V31 ? "" : "\n";
+    if (f->open_on) put_marked(p, f->open_on);
+    hd_chat_says(p, true);
+    if (!f->open_on) {
+        hd_chat_control(p, "<think>");
+        hd_chat_text(p, line);
+    }
+    hd_chat_span(p, hd_span_strip((hd_span){m->thinking, m->n_thinking}, '\n', true, true));
+    hd_chat_text(p, line);
+    hd_chat_control(p, "</think>");
+    hd_chat_text(p, line);
+    hd_chat_text(p, line);
 }
 
 static void put_output(hd_chat_pen *p, const hd_chat_format *f, const hd_msg *m, bool *first)
@@ -161,7 +183,7 @@ static void put_deepseek_calls(hd_chat_pen *p, const hd_msg *m, bool v31)
 
 static void write_deepseek(hd_chat_pen *p, const hd_chat_format *f, const hd_conversation *c)
 {
-    bool v31 = f->flags & V31, tool = false, first_output = true, after_user = false;
+    bool v31 = f->flags & V31, tool = false, first_output = true, after_user = false, keep;
     hd_chat_bos(p, DS_BOS);
     put_systems(p, c, f->flags & LAST_SYSTEM);
     for (int i = 0; i < c->n; i++) {
@@ -175,18 +197,22 @@ static void write_deepseek(hd_chat_pen *p, const hd_chat_format *f, const hd_con
             if (f->flags & WITH_USER) hd_chat_control(p, DS_ASSISTANT);
             break;
         case HD_ROLE_ASSISTANT:
+            keep = c->o->keep_thought && i == c->n - 1 && f->thinks && m->thinking;
             if (v31 && after_user) {
                 hd_chat_control(p, DS_ASSISTANT);
-                put_marked(p, f->open_off);
+                if (!keep) put_marked(p, f->open_off);
             }
             if (!v31 && tool) hd_chat_control(p, DS_OUTPUTS_END);
             if (!v31 && !tool && !(f->flags & WITH_USER)) hd_chat_control(p, DS_ASSISTANT);
-            hd_chat_span(p, tool && !(f->flags & WITH_USER) ? content(m) : answer(f, m));
+            if (keep) put_thought(p, f, m);
+            hd_chat_says(p, true);
+            hd_chat_span(p, keep || (tool && !(f->flags & WITH_USER)) ? content(m) : answer(f, m));
             if (m->n_call > 0) {
                 put_deepseek_calls(p, m, v31);
                 first_output = true;
             }
             hd_chat_control(p, DS_EOS);
+            hd_chat_says(p, false);
             tool = false;
             break;
         case HD_ROLE_TOOL:
@@ -219,6 +245,7 @@ static void put_header(hd_chat_pen *p, const char *role)
 static void put_end(hd_chat_pen *p)
 {
     hd_chat_control(p, "<|im_end|>");
+    hd_chat_says(p, false);
     hd_chat_text(p, "\n");
 }
 
@@ -250,7 +277,7 @@ static int last_query(const hd_conversation *c)
 }
 
 /* An answer whose reasoning comes apart or inside it, between <think> and </think>. */
-static void put_rethought(hd_chat_pen *p, const hd_conversation *c, int i, int query)
+static void put_rethought(hd_chat_pen *p, const hd_chat_format *f, const hd_conversation *c, int i, int query)
 {
     const hd_msg *m = &c->msg[i];
     hd_span text = content(m), thought = {m->thinking, m->n_thinking}, first, rest, after;
@@ -265,14 +292,19 @@ static void put_rethought(hd_chat_pen *p, const hd_conversation *c, int i, int q
         }
     }
     if (i > query && (i == c->n - 1 || thought.n)) {
+        thought = hd_span_strip(thought, '\n', true, true);
+        bool given = f->open_on && *f->open_on; // the prompt ends inside the thought
+        hd_chat_says(p, thought.n && !given);   // nobody says that there is no thought
         hd_chat_control(p, "<think>");
         hd_chat_text(p, "\n");
-        hd_chat_span(p, hd_span_strip(thought, '\n', true, true));
+        hd_chat_says(p, thought.n);
+        hd_chat_span(p, thought);
         hd_chat_text(p, "\n");
         hd_chat_control(p, "</think>");
         hd_chat_text(p, "\n\n");
         text = hd_span_strip(text, '\n', true, false);
     }
+    hd_chat_says(p, true);
     hd_chat_span(p, text);
 }
 
@@ -291,8 +323,11 @@ static void write_chatml(hd_chat_pen *p, const hd_chat_format *f, const hd_conve
             continue;
         }
         put_header(p, role_name(m->role));
-        if (m->role == HD_ROLE_ASSISTANT && f->flags & RETHINK) put_rethought(p, c, i, query);
-        else hd_chat_span(p, content(m));
+        if (m->role == HD_ROLE_ASSISTANT && f->flags & RETHINK) put_rethought(p, f, c, i, query);
+        else {
+            hd_chat_says(p, m->role == HD_ROLE_ASSISTANT);
+            hd_chat_span(p, content(m));
+        }
         put_tagged_calls(p, m);
         put_end(p);
     }
@@ -360,10 +395,12 @@ static void write_llama3(hd_chat_pen *p, const hd_chat_format *f, const hd_conve
         const hd_msg *m = &c->msg[i];
         bool quoted = m->role == HD_ROLE_TOOL && f->flags & DATED;
         put_llama_header(p, quoted ? "ipython" : role_name(m->role));
+        hd_chat_says(p, m->role == HD_ROLE_ASSISTANT);
         if (quoted) hd_chat_json_string(p, content(m));
         else hd_chat_span(p, hd_span_trim(content(m)));
         put_llama_calls(p, m);
         hd_chat_control(p, "<|eot_id|>");
+        hd_chat_says(p, false);
     }
     if (c->o->add_generation_prompt) put_llama_header(p, "assistant");
 }

@@ -14,6 +14,9 @@ typedef struct {
     const hd_tokenizer *t;
     hd_ids *out;
     hd_buf text;
+    hd_buf *mask; // NULL, or a byte for each id: 1 where it holds something of what the assistant says
+    hd_buf said;  // the same for each byte of `text`
+    bool says;    // the assistant is speaking
     hd_status st;
     hd_err *err;
 } hd_chat_pen;
@@ -28,6 +31,8 @@ void hd_chat_text(hd_chat_pen *p, const char *s); // the format's own words
 void hd_chat_span(hd_chat_pen *p, hd_span s);     // somebody's words
 /* A control token by its spelling; text where the vocabulary lacks it, as the model's own tokenizer would. */
 void hd_chat_control(hd_chat_pen *p, const char *token);
+/* What follows is the assistant's own (its words, the token that ends its turn), or no more. */
+static inline void hd_chat_says(hd_chat_pen *p, bool says) { p->says = says; }
 void hd_chat_bos(hd_chat_pen *p, const char *otherwise);
 void hd_chat_json_string(hd_chat_pen *p, hd_span s); // quoted and escaped
 
