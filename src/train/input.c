@@ -12,7 +12,7 @@ enum { STEP = 1 << 20, WINDOW_LOG = 27 };
 struct hd_input {
     hd_map map;
     char *path;
-    size_t at; // in the mapping: taken so far
+    size_t at;     // in the mapping: taken so far
     const char *p; // what is at hand
     size_t n;
     /* .zst */
@@ -48,7 +48,8 @@ hd_status hd_input_open(hd_input **out, const char *path, hd_err *err)
     if (hd_ends_in(path, ".zst")) {
         in->out_bytes = ZSTD_DStreamOutSize();
         HD_TRY(hd_alloc(&in->out, in->out_bytes, err));
-        if (!(in->z = ZSTD_createDStream()) || ZSTD_isError(ZSTD_DCtx_setParameter(in->z, ZSTD_d_windowLogMax, WINDOW_LOG)))
+        if (!(in->z = ZSTD_createDStream()) ||
+            ZSTD_isError(ZSTD_DCtx_setParameter(in->z, ZSTD_d_windowLogMax, WINDOW_LOG)))
             HD_TRY(hd_fail(err, HD_NOMEM, "read: %.200s: no memory for zstd", path));
     }
     *out = in;
@@ -80,14 +81,19 @@ static hd_status unpack(hd_input *in, hd_err *err)
             return hd_fail(err, ZSTD_getErrorCode(r) == ZSTD_error_memory_allocation ? HD_NOMEM : HD_FORMAT,
                            "read: %.200s: zstd, near byte %zu: %s", in->path, in->at, ZSTD_getErrorName(r));
         if (!from.pos && !to.pos) {
-            if (left) return hd_fail(err, HD_FORMAT, "read: %.200s: zstd does not go on at byte %zu", in->path, in->at);
-            if (in->inside) return hd_fail(err, HD_FORMAT, "read: %.200s: cut short: the last zstd frame has no end", in->path);
+            if (left)
+                return hd_fail(err, HD_FORMAT, "read: %.200s: zstd does not go on at byte %zu", in->path,
+                               in->at);
+            if (in->inside)
+                return hd_fail(err, HD_FORMAT, "read: %.200s: cut short: the last zstd frame has no end",
+                               in->path);
             return HD_OK;
         }
         if (from.pos || to.pos) in->inside = r != 0;
         size_t was = in->at;
         in->at += from.pos;
-        if (was / STEP != in->at / STEP && was >= STEP) hd_map_release(&in->map, in->map.data + (was / STEP - 1) * STEP, STEP);
+        if (was / STEP != in->at / STEP && was >= STEP)
+            hd_map_release(&in->map, in->map.data + (was / STEP - 1) * STEP, STEP);
         in->p = in->out;
         in->n = to.pos;
     }

@@ -13,21 +13,23 @@
 #include "base/utf8.h"
 #include "model/json.h"
 #include "train/input.h"
+#include "train/parquet.h"
 
 enum { MAX_DOC = 64 << 20, MAX_VALUES = 1 << 20 };
 
-typedef enum { WHOLE, DIVIDED, LINES, JSONL } form;
+typedef enum { WHOLE, DIVIDED, LINES, JSONL, PARQUET } form;
 
 struct hd_text {
     form form;
     char *path, *field, *divider;
     bool whole_json;
     size_t max_doc;
-    hd_input *in;
-    hd_buf line;     // with its end, when it has one
-    char carry[4];   // of a line that was cut, the first bytes of a character
+    hd_parquet *parquet;
+    hd_input *in;  // of every other form
+    hd_buf line;   // with its end, when it has one
+    char carry[4]; // of a line that was cut, the first bytes of a character
     size_t n_carry;
-    bool held;       // `line` was read and belongs to the next document
+    bool held; // `line` was read and belongs to the next document
     int64_t n_lines;
 };
 
@@ -37,12 +39,13 @@ static form form_of(const char *path)
     static const char *const json[] = {".jsonl", ".ndjson", ".jsonl.zst", ".ndjson.zst"};
     for (int i = 0; i < 4; i++)
         if (hd_ends_in(path, json[i])) return JSONL;
-    return WHOLE;
+    return hd_ends_in(path, ".parquet") ? PARQUET : WHOLE;
 }
 
 void hd_text_close(hd_text *t)
 {
     if (!t) return;
+    hd_parquet_close(t->parquet);
     hd_input_close(t->in);
     hd_buf_free(&t->line);
     free(t->path);
@@ -79,8 +82,12 @@ hd_status hd_text_open(hd_text **out, const char *path, const hd_text_opts *o, h
         t->form = strcmp(o->divider, "\n") == 0 ? LINES : DIVIDED;
         HD_TRY(hd_strdup(&t->divider, o->divider, err));
     }
-    HD_TRY(hd_input_open(&t->in, path, err));
-    HD_TRY(skip_mark(t, err));
+    if (t->form == PARQUET) {
+        HD_TRY(hd_parquet_open(&t->parquet, path, t->field, err));
+    } else {
+        HD_TRY(hd_input_open(&t->in, path, err));
+        HD_TRY(skip_mark(t, err));
+    }
     *out = t;
     return HD_OK;
 fail:
@@ -88,7 +95,7 @@ fail:
     return st;
 }
 
-uint64_t hd_text_done(const hd_text *t) { return hd_input_done(t->in); }
+uint64_t hd_text_done(const hd_text *t) { return t->in ? hd_input_done(t->in) : hd_parquet_done(t->parquet); }
 
 /* ---- Lines ---- */
 
@@ -198,8 +205,8 @@ static hd_status add_field(hd_text *t, hd_buf *doc, size_t n, hd_err *err)
     const json_t *v = json_object_get(j, t->field);
     if (!json_is_object(j)) HD_TRY(hd_fail(err, HD_FORMAT, "data: %s: no JSON object", where));
     if (!json_is_string(v))
-        HD_TRY(hd_fail(err, HD_FORMAT, "data: %s: field '%.60s' is %s: --field names another", where, t->field,
-                       v ? "no text" : "not there"));
+        HD_TRY(hd_fail(err, HD_FORMAT, "data: %s: field '%.60s' is %s: --field names another", where,
+                       t->field, v ? "no text" : "not there"));
     HD_TRY(hd_buf_add(doc, json_string_value(v), json_string_length(v), err));
 fail:
     json_decref(j);
@@ -227,8 +234,29 @@ fail:
     return st;
 }
 
+/* ---- Parquet ---- */
+
+static hd_status next_row(hd_text *t, hd_buf *doc, bool *more, hd_err *err)
+{
+    hd_status st = HD_OK;
+    const char *p;
+    size_t n;
+    for (;;) {
+        HD_TRY(hd_parquet_next(t->parquet, &p, &n, more, err));
+        if (!*more || !blank(p, n)) break;
+    }
+    if (*more && n > t->max_doc)
+        HD_TRY(hd_fail(err, HD_LIMIT, "data: %.250s: a row of %zu bytes: over the limit of %zu", t->path, n,
+                       t->max_doc));
+    if (*more) HD_TRY(hd_buf_add(doc, p, n, err));
+fail:
+    return st;
+}
+
 hd_status hd_text_next(hd_text *t, hd_buf *doc, bool *more, hd_err *err)
 {
     hd_buf_clear(doc);
-    return t->form == JSONL ? next_json(t, doc, more, err) : next_text(t, doc, more, err);
+    return t->form == PARQUET ? next_row(t, doc, more, err)
+           : t->form == JSONL ? next_json(t, doc, more, err)
+                              : next_text(t, doc, more, err);
 }

@@ -8,11 +8,13 @@
 typedef struct hd_text hd_text;
 
 typedef struct {
-    const char *field;   // JSONL field or Parquet column; NULL: "text"
-    const char *divider; // text files: a line that ends a document ("<|endoftext|>", "" for an empty line); "\n": each line
-                         // is one; NULL: the whole file
-    bool whole_json;     // JSONL: the document is the line itself (conversations)
-    size_t max_doc;      // bytes of one document; 0: 64 MB.  Longer text comes in pieces; a longer JSONL line is an error
+    const char *field; // JSONL field or Parquet column; NULL: "text"
+    const char *
+        divider; // text files: a line that ends a document ("<|endoftext|>", "" for an empty line); "\n": each line
+                 // is one; NULL: the whole file
+    bool whole_json; // JSONL: the document is the line itself (conversations)
+    size_t
+        max_doc; // bytes of one document; 0: 64 MB.  Longer text comes in pieces; a longer JSONL line is an error
 } hd_text_opts;
 
 hd_status hd_text_open(hd_text **out, const char *path, const hd_text_opts *o, hd_err *err);

@@ -39,7 +39,9 @@ static const char *all(const hd_text_opts *o)
     hd_status st = hd_text_open(&t, path, o, &err);
     while (st == HD_OK && (st = hd_text_next(t, &doc, &more, &err)) == HD_OK && more)
         at += (size_t)snprintf(out + at, sizeof out - at, "[%.*s]", (int)doc.len, doc.data);
-    if (st != HD_OK) snprintf(out + at, sizeof out - at, "!%s", strstr(err.msg, dir) ? strstr(err.msg, dir) + sizeof dir : err.msg);
+    if (st != HD_OK)
+        snprintf(out + at, sizeof out - at, "!%s",
+                 strstr(err.msg, dir) ? strstr(err.msg, dir) + sizeof dir : err.msg);
     hd_text_close(t);
     hd_buf_free(&doc);
     return out;
@@ -49,7 +51,8 @@ static const char *all(const hd_text_opts *o)
 
 static void test_text(void)
 {
-    static const char two[] = "\xef\xbb\xbf""a\nb\n<|end|>\n\n\nc\r\n<|end|>\r\n \n<|end|>\nd";
+    static const char two[] = "\xef\xbb\xbf"
+                              "a\nb\n<|end|>\n\n\nc\r\n<|end|>\r\n \n<|end|>\nd";
     const hd_text_opts end = {.divider = "<|end|>"}, empty = {.divider = ""}, lines = {.divider = "\n"};
     put("a.txt", two, sizeof two - 1);
     GIVES(NULL, "[a\nb\n<|end|>\n\n\nc\r\n<|end|>\r\n \n<|end|>\nd]");
@@ -80,7 +83,8 @@ static void test_long(void)
 
 static void test_json(void)
 {
-    static const char two[] = "{\"text\": \"a\\nb\", \"n\": 1}\n\n{\"text\": \"\"}\r\n{\"n\": 2, \"text\": \"\\u00e4\"}";
+    static const char two[] =
+        "{\"text\": \"a\\nb\", \"n\": 1}\n\n{\"text\": \"\"}\r\n{\"n\": 2, \"text\": \"\\u00e4\"}";
     const hd_text_opts whole = {.whole_json = true}, other = {.field = "n"};
     put("a.jsonl", two, sizeof two - 1);
     GIVES(NULL, "[a\nb][\xc3\xa4]");
