@@ -128,16 +128,24 @@ void hd_pretok_close(hd_pretok *p)
     *p = (hd_pretok){0};
 }
 
-hd_status hd_pretok_named(hd_pretok *p, const char *pre, bool *nfc, bool *ignore_merges, hd_err *err)
+const char *const *hd_pretok_patterns(const char *pre, bool *nfc, bool *ignore_merges)
 {
-    hd_status st;
-    size_t n_named = sizeof named / sizeof *named;
-    for (size_t i = 0; i < n_named; i++) {
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
         if (strcmp(named[i].name, pre) != 0) continue;
-        for (const char *const *s = named[i].pattern; *s; s++)
-            HD_TRY(hd_pretok_split(p, *s, strlen(*s), false, HD_SPLIT_ISOLATED, false, err));
         *nfc = named[i].nfc;
         *ignore_merges = named[i].ignore_merges;
+        return named[i].pattern;
+    }
+    return NULL;
+}
+
+hd_status hd_pretok_named(hd_pretok *p, const char *pre, bool *nfc, bool *ignore_merges, hd_err *err)
+{
+    hd_status st = HD_OK;
+    size_t n_named = sizeof named / sizeof *named;
+    const char *const *s = hd_pretok_patterns(pre, nfc, ignore_merges);
+    if (s) {
+        for (; *s; s++) HD_TRY(hd_pretok_split(p, *s, strlen(*s), false, HD_SPLIT_ISOLATED, false, err));
         return HD_OK;
     }
     char known[256] = "";

@@ -44,6 +44,9 @@ void hd_pretok_close(hd_pretok *p);
 /* What tokenizer.ggml.pre names: the stages and two habits.  HD_UNSUPPORTED lists the known names. */
 hd_status hd_pretok_named(hd_pretok *p, const char *pre, bool *nfc, bool *ignore_merges, hd_err *err);
 
+/* The same as patterns, in the order of their stages, NULL behind the last; NULL: not known. */
+const char *const *hd_pretok_patterns(const char *pre, bool *nfc, bool *ignore_merges);
+
 /* Working memory of one run at a time. */
 typedef struct {
     pcre2_match_data *match[HD_MAX_SPLITS];

@@ -265,6 +265,8 @@ fail:
     return st;
 }
 
+hd_status hd_safetensors_read_file(hd_source *s, const char *path, hd_err *err) { return read_shard(s, path, "", NULL, err); }
+
 /* ---- FP8 ---- */
 
 hd_status hd_safetensors_check_fp8(const hd_source *s, hd_err *err)

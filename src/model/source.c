@@ -278,6 +278,22 @@ hd_status hd_source_open_list(hd_source **out, const char *path, hd_err *err)
     return open_any(out, path, false, true, err);
 }
 
+hd_status hd_source_open_safetensors(hd_source **out, const char *path, hd_err *err)
+{
+    hd_status st;
+    hd_source *s = NULL;
+    *out = NULL;
+    HD_TRY(hd_alloc(&s, sizeof *s, err));
+    HD_TRY(hd_strdup(&s->path, path, err));
+    HD_TRY(hd_safetensors_read_file(s, path, err));
+    HD_TRY(index_tensors(s, err));
+    *out = s;
+    return HD_OK;
+fail:
+    hd_source_close(s);
+    return st;
+}
+
 void hd_source_close(hd_source *s)
 {
     if (!s) return;

@@ -30,6 +30,8 @@ hd_status hd_source_open(hd_source **out, const char *path, bool need_weights, h
  * hd_source_why_not says why it cannot (NULL: it can).  No weights are needed. */
 hd_status hd_source_open_list(hd_source **out, const char *path, hd_err *err);
 const char *hd_source_why_not(const hd_source *s);
+/* One safetensors file by itself: tensors, no configuration. */
+hd_status hd_source_open_safetensors(hd_source **out, const char *path, hd_err *err);
 void hd_source_close(hd_source *s);
 
 hd_source_kind hd_source_get_kind(const hd_source *s);

@@ -13,8 +13,8 @@
 #include "base/rng.h"
 #include "model/config_write.h"
 #include "model/safetensors_write.h"
+#include "model/tokenizer_files.h"
 #include "train/checkpoint.h"
-#include "train/tokenizer_copy.h"
 
 enum { BLOCK = 16384 };
 

@@ -1,21 +1,32 @@
 /* Which files make a tokenizer, and which ids its settings name. */
-#include "train/tokenizer_copy.h"
+#include "model/tokenizer_files.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "base/folder.h"
-#include "model/source.h"
+#include "model/gguf.h"
+#include "model/tokenizer.h"
 
 static const char *const files[] = {"tokenizer.json",   "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
                                     "vocab.json",       "merges.txt",            "tokenizer.model",         "chat_template.jinja",
                                     "chat_template.json"};
 enum { N_FILES = sizeof files / sizeof files[0] };
 
+static hd_status from_gguf(const char *to, const char *from, hd_err *err)
+{
+    hd_source *s = NULL;
+    hd_status st = hd_source_open(&s, from, false, err);
+    if (st == HD_OK) st = hd_tokenizer_write(to, hd_source_gguf(s), err);
+    hd_source_close(s);
+    return st;
+}
+
 hd_status hd_tokenizer_copy(const char *to, const char *from, hd_err *err)
 {
     hd_status st = HD_OK;
     char a[4096], b[4096];
+    if (!hd_is_dir(from)) return from_gguf(to, from, err);
     for (int i = 0; i < N_FILES; i++) {
         int n = snprintf(a, sizeof a, "%s/%s", from, files[i]), m = snprintf(b, sizeof b, "%s/%s", to, files[i]);
         if (n >= (int)sizeof a || m >= (int)sizeof b)
@@ -65,12 +76,38 @@ static int64_t n_ids(const json_t *tokenizer)
     return n;
 }
 
+static int32_t gguf_id(const hd_gguf *g, const char *key, const hd_config *c)
+{
+    int64_t id;
+    return hd_gguf_i64(g, key, &id) && id >= 0 && id < c->n_vocab ? (int32_t)id : -1;
+}
+
+static hd_status gguf_ids(hd_config *c, const json_t *config, const hd_source *s, hd_err *err)
+{
+    const hd_gguf *g = hd_source_gguf(s);
+    const hd_gguf_kv *tokens = hd_gguf_find(g, "tokenizer.ggml.tokens");
+    if (!tokens || (int64_t)tokens->n > c->n_vocab)
+        return hd_fail(err, HD_FORMAT, "tokenizer: %s: has %lld ids, the model a vocabulary of %lld", hd_source_path(s),
+                       tokens ? (long long)tokens->n : 0, (long long)c->n_vocab);
+    if (!json_object_get(config, "bos_token_id")) c->bos = gguf_id(g, "tokenizer.ggml.bos_token_id", c);
+    if (!json_object_get(config, "pad_token_id")) c->pad = gguf_id(g, "tokenizer.ggml.padding_token_id", c);
+    if (!json_object_get(config, "eos_token_id")) {
+        c->eos[0] = gguf_id(g, "tokenizer.ggml.eos_token_id", c);
+        c->n_eos = c->eos[0] >= 0;
+    }
+    return HD_OK;
+}
+
 hd_status hd_tokenizer_ids(hd_config *c, const json_t *config, const char *from, hd_err *err)
 {
     static const char *const keys[][2] = {{"bos_token", "bos_token_id"}, {"eos_token", "eos_token_id"}, {"pad_token", "pad_token_id"}};
     hd_status st;
     hd_source *s = NULL;
     HD_TRY(hd_source_open(&s, from, false, err));
+    if (hd_source_get_kind(s) == HD_SOURCE_GGUF) {
+        HD_TRY(gguf_ids(c, config, s, err));
+        goto fail;
+    }
     const json_t *settings = hd_source_json(s, "tokenizer_config.json"), *tokenizer = hd_source_json(s, "tokenizer.json");
     int64_t n = n_ids(tokenizer);
     if (n > c->n_vocab)
