@@ -67,7 +67,13 @@ struct hd_model {
     bool keep_pages;  // weights are read from the file's pages: nothing is released
     int embed_reads;  // rows looked up since the embedding's pages were released
     int64_t work_tok; // positions of one sequence that `work` has room for; grows when a longer one comes
+    struct hd_train *train; // opened for training (model/tape.h), or NULL
 };
+
+/* What a source says of a model, before anything is allocated.  max_rows <= 0: a good number. */
+hd_status hd_model_describe(hd_model *m, const hd_source *s, int max_rows, hd_err *err);
+int64_t hd_model_max_k(const hd_config *c, bool back);
+void hd_train_close(struct hd_train *t);
 
 /* Work memory of one pass of `rows` rows, none beyond position max_tok. */
 size_t hd_pass_bytes(const hd_config *c, int rows, int64_t max_tok, int n_threads);
@@ -88,6 +94,8 @@ typedef struct {
     float *y;           // [M, D] what the last block adds
     bool pending;       // y waits to be added
     float *norm;        // [threads, D] normed rows in flight
+    hd_arena *kept;              // training: where what the tape notes is taken from; else NULL
+    struct hd_layer_tape *tape;  // of the layer in hand, or NULL
 } hd_pass;
 
 /* Rows packed once in every kind that some product reads: files mix formats, so two weights that read the same rows may
@@ -105,9 +113,20 @@ void hd_blobs_pack(hd_blobs *b, hd_pass *p, const float *x, int64_t ldx);       
 hd_mm hd_blobs_job(const hd_blobs *b, hd_pass *p, const hd_linear *w, int m0, int M, float *y, int64_t ldy);
 
 float *hd_pass_take(hd_pass *p, int64_t n); // n floats of work memory
+float *hd_pass_keep(hd_pass *p, int64_t n); // the same, kept for the way back when there is a tape
 
-/* x += y if something waits; h = rmsnorm(x) g, packed for w.  out: [M, D] or NULL: the normed rows as floats too. */
+/* The parts of a pass, for those who drive one: begin and end, one layer's two blocks. */
+hd_status hd_pass_begin(hd_pass *p, hd_model *m, const hd_batch *b, hd_err *err);
+void hd_pass_attention(hd_pass *p, int il);
+void hd_pass_ffn(hd_pass *p, int il);
+void hd_pass_end(hd_pass *p);
+
+/* x += y if something waits; h = rmsnorm(x) g, packed for w.  out: [M, D] or NULL: the normed rows as floats too.
+ * With a tape x is left as it was and the sum becomes the new p->x. */
 void hd_pass_norm(hd_pass *p, const float *g, hd_blobs *out_blobs, float *out);
+
+/* The latent norms have their own epsilon in the published models, whatever the configuration says. */
+#define HD_LATENT_EPS 1e-6f
 
 /* Each adds its result through p->y.  il: the layer's place in the cache. */
 void hd_block_gqa(hd_pass *p, const hd_layer *l, int il);

@@ -4,7 +4,9 @@
  *   q = Wq h + bq    k = Wk h + bk    v = Wv h + bv
  *   q, k = norm per head (Qwen3), then rotated by position (arXiv:2104.09864)
  *   y = Wo attention(q, cache) */
-#include "model/block.h"
+#include <string.h>
+
+#include "model/tape.h"
 
 typedef struct {
     hd_pass *p;
@@ -33,6 +35,10 @@ static void rotate_and_store(void *arg, int64_t row, int tid)
     int64_t nq = (int64_t)c->n_heads * c->head_dim, nkv = (int64_t)c->n_kv_heads * c->head_dim;
     const float *cs = p->cs + row * 2 * p->m->rope.n_pairs;
     (void)tid;
+    if (p->tape && a->l->q_norm) {
+        memcpy(p->tape->q_raw + row * nq, a->q + row * nq, (size_t)nq * sizeof(float));
+        memcpy(p->tape->k_raw + row * nkv, a->k + row * nkv, (size_t)nkv * sizeof(float));
+    }
     rotate_heads(a, a->q + row * nq, c->n_heads, a->l->q_norm, cs);
     rotate_heads(a, a->k + row * nkv, c->n_kv_heads, a->l->k_norm, cs);
     hd_seq_store(p->b->seq[p->seq_of[row]], a->il, p->pos[row], a->k + row * nkv, a->v + row * nkv);
@@ -52,13 +58,20 @@ void hd_block_gqa(hd_pass *p, const hd_layer *l, int il)
     const hd_linear *in[] = {&l->q, &l->k, &l->v}, *out[] = {&l->o};
     hd_blobs h, o;
     gqa a = {.p = p, .l = l, .il = il};
-    a.q = hd_pass_take(p, p->M * nq);
-    a.k = hd_pass_take(p, p->M * nkv);
-    a.v = hd_pass_take(p, p->M * nkv);
-    float *heads = hd_pass_take(p, p->M * nq);
+    a.q = hd_pass_keep(p, p->M * nq);
+    a.k = hd_pass_keep(p, p->M * nkv);
+    a.v = hd_pass_keep(p, p->M * nkv);
+    float *heads = hd_pass_keep(p, p->M * nq);
 
     hd_blobs_init(&h, p, p->D, p->M, in, 3);
     hd_pass_norm(p, l->attn_norm, &h, NULL);
+    if (p->tape) {
+        hd_layer_tape *t = p->tape;
+        t->x_attn = p->x, t->q = a.q, t->k = a.k, t->v = a.v, t->heads = heads;
+        t->lse = hd_pass_keep(p, (int64_t)p->M * c->n_heads);
+        t->q_raw = l->q_norm ? hd_pass_keep(p, p->M * nq) : NULL;
+        t->k_raw = l->q_norm ? hd_pass_keep(p, p->M * nkv) : NULL;
+    }
     hd_mm qkv[] = {hd_blobs_job(&h, p, &l->q, 0, p->M, a.q, nq),
                    hd_blobs_job(&h, p, &l->k, 0, p->M, a.k, nkv),
                    hd_blobs_job(&h, p, &l->v, 0, p->M, a.v, nkv)};
@@ -71,6 +84,7 @@ void hd_block_gqa(hd_pass *p, const hd_layer *l, int il)
                     .q = a.q,
                     .pos = p->pos,
                     .out = heads,
+                    .lse = p->tape ? p->tape->lse : NULL,
                     .seqs = p->aseq,
                     .n_seqs = p->b->n_seqs};
     hd_attn_run(p->d, &attn, p->work);

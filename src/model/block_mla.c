@@ -13,10 +13,9 @@
  * first lora numbers are the value.  One form for all lengths keeps the bits the same; the two small products
  * per head are jobs of one parallel region.  Rows of blobs are stored head by head: head h's row m is row h *
  * M + m. */
-#include "model/block.h"
+#include <string.h>
 
-/* The latent norms have their own epsilon in the published models, whatever the configuration says. */
-#define LATENT_EPS 1e-6f
+#include "model/tape.h"
 
 typedef struct {
     hd_pass *p;
@@ -50,10 +49,12 @@ static void latent_row(void *arg, int64_t row, int tid)
     if (a->c_q) {
         int64_t n = p->m->cfg.q_lora_rank;
         float *c = a->c_q + row * n;
-        p->d->k->rmsnorm(c, c, a->l->q_a_norm, n, LATENT_EPS);
+        if (p->tape) memcpy(p->tape->q_raw + row * n, c, (size_t)n * sizeof *c);
+        p->d->k->rmsnorm(c, c, a->l->q_a_norm, n, HD_LATENT_EPS);
         hd_blobs_row(a->q_lat, p->d->k, row, c);
     }
-    p->d->k->rmsnorm(kv, kv, a->l->kv_a_norm, a->lora, LATENT_EPS);
+    if (p->tape) memcpy(p->tape->k_raw + row * (a->lora + a->rope), kv, (size_t)(a->lora + a->rope) * sizeof *kv);
+    p->d->k->rmsnorm(kv, kv, a->l->kv_a_norm, a->lora, HD_LATENT_EPS);
     rotate_heads(a, kv + a->lora, 0, 1, row);
     hd_seq_store(p->b->seq[p->seq_of[row]], a->il, p->pos[row], kv, kv);
 }
@@ -104,6 +105,7 @@ static void queries_and_keys(mla *a)
     a->c_q = q_lora > 0 ? hd_pass_take(p, p->M * q_lora) : NULL;
 
     hd_pass_norm(p, l->attn_norm, &h, NULL);
+    if (p->tape) p->tape->x_attn = p->x;
     hd_mm jobs[] = {hd_blobs_job(&h, p, in[0], 0, p->M, q_lora > 0 ? a->c_q : a->q, q_lora > 0 ? q_lora : nq),
                     hd_blobs_job(&h, p, &l->kv_a, 0, p->M, a->kv_a, a->lora + a->rope)};
     hd_mm_run(p->d, jobs, 2);
@@ -127,11 +129,18 @@ void hd_block_mla(hd_pass *p, const hd_layer *l, int il)
     a.v = c->v_head_dim;
     a.H = c->n_heads;
     int64_t M = p->M, dk = a.lora + a.rope;
-    a.kv_a = hd_pass_take(p, M * dk);
-    a.q = hd_pass_take(p, M * a.H * (a.nope + a.rope));
-    a.q_abs = hd_pass_take(p, M * a.H * dk);
-    a.mean = hd_pass_take(p, M * a.H * a.lora);
-    a.heads = hd_pass_take(p, M * a.H * a.v);
+    a.kv_a = hd_pass_keep(p, M * dk);
+    a.q = hd_pass_keep(p, M * a.H * (a.nope + a.rope));
+    a.q_abs = hd_pass_keep(p, M * a.H * dk);
+    a.mean = hd_pass_keep(p, M * a.H * a.lora);
+    a.heads = hd_pass_keep(p, M * a.H * a.v);
+    if (p->tape) {
+        hd_layer_tape *t = p->tape;
+        t->q = a.q, t->k = a.kv_a, t->q_abs = a.q_abs, t->mean = a.mean, t->heads = a.heads;
+        t->q_raw = hd_pass_keep(p, M * c->q_lora_rank);
+        t->k_raw = hd_pass_keep(p, M * dk);
+        t->lse = hd_pass_keep(p, M * a.H);
+    }
     hd_mm *jobs = hd_arena_take(p->work, (size_t)a.H * sizeof *jobs);
     queries_and_keys(&a);
 
@@ -148,6 +157,7 @@ void hd_block_mla(hd_pass *p, const hd_layer *l, int il)
                     .q = a.q_abs,
                     .pos = p->pos,
                     .out = a.mean,
+                    .lse = p->tape ? p->tape->lse : NULL,
                     .seqs = p->aseq,
                     .n_seqs = p->b->n_seqs};
     hd_attn_run(p->d, &attn, p->work);

@@ -8,7 +8,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "model/block.h"
+#include "model/tape.h"
 
 typedef struct {
     hd_pass *p;
@@ -22,6 +22,7 @@ typedef struct {
     int *first;         // [E + 1] first slot of each expert
     float *gate, *up;   // [M K, F]
     float *sgate, *sup; // [M, S]
+    float *kept;        // [threads, max(F, S)] with a tape, which keeps the gates as they are; else NULL
     float *out;         // [M K, D]
     hd_blobs h, slots;  // normed rows; the same by slot
     hd_blobs act, sact; // inputs of the down products
@@ -67,20 +68,18 @@ static void swiglu_slot(void *arg, int64_t slot, int tid)
 {
     const moe *s = arg;
     const hd_kernels *k = s->p->d->k;
-    float *g = s->gate + slot * s->F;
-    (void)tid;
-    k->silu_mul(g, g, s->up + slot * s->F, s->F);
-    hd_blobs_row(&s->act, k, slot, g);
+    float *g = s->gate + slot * s->F, *a = s->kept ? s->kept + tid * (s->F > s->S ? s->F : s->S) : g;
+    k->silu_mul(a, g, s->up + slot * s->F, s->F);
+    hd_blobs_row(&s->act, k, slot, a);
 }
 
 static void swiglu_shared(void *arg, int64_t row, int tid)
 {
     const moe *s = arg;
     const hd_kernels *k = s->p->d->k;
-    float *g = s->sgate + row * s->S;
-    (void)tid;
-    k->silu_mul(g, g, s->sup + row * s->S, s->S);
-    hd_blobs_row(&s->sact, k, row, g);
+    float *g = s->sgate + row * s->S, *a = s->kept ? s->kept + tid * (s->F > s->S ? s->F : s->S) : g;
+    k->silu_mul(a, g, s->sup + row * s->S, s->S);
+    hd_blobs_row(&s->sact, k, row, a);
 }
 
 static void combine_row(void *arg, int64_t row, int tid)
@@ -141,6 +140,7 @@ static void norm_and_route(moe *s)
         }
     hd_blobs_init(&s->h, p, p->D, p->M, in, n);
     hd_pass_norm(p, l->ffn_norm, &s->h, NULL);
+    if (p->tape) p->tape->x_ffn = p->x;
     hd_mm job = hd_blobs_job(&s->h, p, &l->router, 0, p->M, s->logits, s->E);
     hd_mm_run(p->d, &job, 1);
     hd_rows_run(p->d, p->M, choose_row, s);
@@ -154,16 +154,22 @@ void hd_block_moe(hd_pass *p, const hd_layer *l)
     moe s = {.p = p, .l = l, .K = c->n_experts_per_tok, .E = c->n_experts, .F = c->moe_ffn};
     s.S = c->n_shared_experts > 0 ? l->ffn.gate.src.n : 0;
     int M = p->M, n = M * s.K, jobs = 0;
-    s.logits = hd_pass_take(p, (int64_t)M * s.E);
+    s.logits = hd_pass_keep(p, (int64_t)M * s.E);
     s.scratch = hd_pass_take(p, (int64_t)hd_pool_threads(p->d->pool) * 2 * s.E);
-    s.id = take(p, (size_t)n * sizeof *s.id);
-    s.slot = take(p, (size_t)n * sizeof *s.slot);
-    s.weight = hd_pass_take(p, n);
-    s.first = take(p, ((size_t)s.E + 1) * sizeof *s.first);
-    s.gate = hd_pass_take(p, n * s.F);
-    s.up = hd_pass_take(p, n * s.F);
-    s.sgate = hd_pass_take(p, M * s.S);
-    s.sup = hd_pass_take(p, M * s.S);
+    s.id = (int *)(void *)hd_pass_keep(p, n); // an int is as wide as a float
+    s.slot = (int *)(void *)hd_pass_keep(p, n);
+    s.weight = hd_pass_keep(p, n);
+    s.first = (int *)(void *)hd_pass_keep(p, s.E + 1);
+    s.gate = hd_pass_keep(p, n * s.F);
+    s.up = hd_pass_keep(p, n * s.F);
+    s.sgate = hd_pass_keep(p, M * s.S);
+    s.sup = hd_pass_keep(p, M * s.S);
+    if (p->tape) {
+        hd_layer_tape *t = p->tape;
+        t->logits = s.logits, t->id = s.id, t->slot = s.slot, t->weight = s.weight, t->first = s.first;
+        t->egate = s.gate, t->eup = s.up, t->gate = s.sgate, t->up = s.sup;
+        s.kept = hd_pass_take(p, hd_pool_threads(p->d->pool) * (s.F > s.S ? s.F : s.S));
+    }
     s.out = hd_pass_take(p, n * p->D);
     hd_mm *job = take(p, (2 * (size_t)s.E + 2) * sizeof *job);
     blobs_of_experts(&s, &s.slots, p->D, offsetof(hd_ffn, gate), offsetof(hd_ffn, up));

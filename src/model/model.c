@@ -16,8 +16,8 @@ static const uint64_t SMALL_BYTES = (uint64_t)256 << 20;
 static int rows_for(const hd_source *s) { return hd_source_weight_bytes(s) < SMALL_BYTES ? SMALL_ROWS : MAX_ROWS; }
 static int64_t first_work_tok(const hd_config *c) { return c->max_pos < FIRST_WORK_TOK ? c->max_pos : FIRST_WORK_TOK; }
 
-/* The widest inner dimension of any product. */
-static int64_t max_k(const hd_config *c)
+/* The widest inner dimension of any product; on the way back a weight's rows are one too. */
+int64_t hd_model_max_k(const hd_config *c, bool back)
 {
     int64_t all[] = {c->d_model * (c->n_mtp > 0 ? 2 : 1),
                      c->n_ffn,
@@ -27,7 +27,12 @@ static int64_t max_k(const hd_config *c)
                      c->q_lora_rank,
                      c->kv_lora_rank,
                      c->kv_lora_rank > 0 ? hd_dim_size(c, HD_DIM_V) : 0,
-                     c->qk_nope_head_dim};
+                     c->qk_nope_head_dim,
+                     back ? c->n_vocab : 0,
+                     back ? hd_dim_size(c, HD_DIM_KV) : 0,
+                     back ? c->n_experts : 0,
+                     back && c->kv_lora_rank > 0 ? hd_dim_size(c, HD_DIM_QK) : 0,
+                     back && c->kv_lora_rank > 0 ? hd_dim_size(c, HD_DIM_KV_A) : 0};
     int64_t k = 1;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k = all[i] > k ? all[i] : k;
     return k;
@@ -106,6 +111,19 @@ static hd_status decide_pack(bool *pack, const hd_plan *p, int wish, const char 
         (double)p->available_bytes / 1e9);
 }
 
+hd_status hd_model_describe(hd_model *m, const hd_source *s, int max_rows, hd_err *err)
+{
+    hd_status st;
+    m->src = s;
+    HD_TRY(config_of(&m->cfg, s, err));
+    HD_TRY(hd_arch_find(&m->arch, &m->cfg, err));
+    m->n_layer = m->cfg.n_layers + m->cfg.n_mtp;
+    m->max_rows = max_rows > 0 ? max_rows : rows_for(s);
+    m->work_tok = first_work_tok(&m->cfg);
+fail:
+    return st;
+}
+
 hd_status hd_model_open(hd_model **out, const hd_source *s, const hd_model_opts *o, hd_err *err)
 {
     hd_status st;
@@ -114,13 +132,8 @@ hd_status hd_model_open(hd_model **out, const hd_source *s, const hd_model_opts 
     bool pack;
     *out = NULL;
     HD_TRY(hd_alloc(&m, sizeof *m, err));
-    m->src = s;
-    HD_TRY(config_of(&m->cfg, s, err));
-    HD_TRY(hd_arch_find(&m->arch, &m->cfg, err));
-    m->n_layer = m->cfg.n_layers + m->cfg.n_mtp;
-    m->max_rows = o->max_rows > 0 ? o->max_rows : rows_for(s);
-    m->work_tok = first_work_tok(&m->cfg);
-    HD_TRY(hd_dev_open(&m->dev, o->n_threads, o->exact, max_k(&m->cfg), err));
+    HD_TRY(hd_model_describe(m, s, o->max_rows, err));
+    HD_TRY(hd_dev_open(&m->dev, o->n_threads, o->exact, hd_model_max_k(&m->cfg, false), err));
     HD_TRY(plan_for(&plan, s, &m->cfg, HD_CACHE_F32, m->max_rows, hd_pool_threads(m->dev.pool), o->exact, err));
     HD_TRY(decide_pack(&pack, &plan, o->pack, hd_source_path(s), err));
     m->keep_pages = !pack;
@@ -140,6 +153,7 @@ fail:
 void hd_model_close(hd_model *m)
 {
     if (!m) return;
+    hd_train_close(m->train);
     hd_rope_close(&m->rope);
     free(m->layer);
     free(m->heads);

@@ -79,11 +79,19 @@ float *hd_pass_take(hd_pass *p, int64_t n)
     return f;
 }
 
+float *hd_pass_keep(hd_pass *p, int64_t n)
+{
+    float *f = p->kept ? hd_arena_take(p->kept, (size_t)n * sizeof *f) : hd_pass_take(p, n);
+    assert(f && "tape planned too small");
+    return f;
+}
+
 typedef struct {
     hd_pass *p;
     const float *g;
     const hd_blobs *blobs;
     float *out;
+    float *to; // where x + y goes: x itself, unless a tape keeps x
 } norm_job;
 
 static void norm_row(void *arg, int64_t row, int tid)
@@ -91,7 +99,8 @@ static void norm_row(void *arg, int64_t row, int tid)
     const norm_job *j = arg;
     hd_pass *p = j->p;
     const hd_kernels *k = p->d->k;
-    float *x = p->x + row * p->D, *h = j->out ? j->out + row * p->D : p->norm + tid * p->D;
+    float *x = j->to + row * p->D, *h = j->out ? j->out + row * p->D : p->norm + tid * p->D;
+    if (x != p->x + row * p->D) memcpy(x, p->x + row * p->D, (size_t)p->D * sizeof *x);
     if (p->pending) k->add(x, p->y + row * p->D, p->D);
     k->rmsnorm(h, x, j->g, p->D, p->m->cfg.norm_eps);
     if (j->blobs) hd_blobs_row(j->blobs, k, row, h);
@@ -99,8 +108,9 @@ static void norm_row(void *arg, int64_t row, int tid)
 
 void hd_pass_norm(hd_pass *p, const float *g, hd_blobs *blobs, float *out)
 {
-    norm_job j = {p, g, blobs, out};
+    norm_job j = {p, g, blobs, out, p->kept && p->pending ? hd_pass_keep(p, p->M * p->D) : p->x};
     hd_rows_run(p->d, p->M, norm_row, &j);
+    p->x = j.to;
     p->pending = false;
 }
 
@@ -208,7 +218,7 @@ fail:
 }
 
 /* Room in the cache first: when that fails nothing has changed. */
-static hd_status pass_begin(hd_pass *p, hd_model *m, const hd_batch *b, hd_err *err)
+hd_status hd_pass_begin(hd_pass *p, hd_model *m, const hd_batch *b, hd_err *err)
 {
     hd_status st;
     HD_TRY(check_batch(m, b, err));
@@ -240,7 +250,7 @@ fail:
     return st;
 }
 
-static void pass_attention(hd_pass *p, int il)
+void hd_pass_attention(hd_pass *p, int il)
 {
     const hd_layer *l = &p->m->layer[il];
     size_t mark = p->work->used;
@@ -250,7 +260,7 @@ static void pass_attention(hd_pass *p, int il)
     p->work->used = mark;
 }
 
-static void pass_ffn(hd_pass *p, int il)
+void hd_pass_ffn(hd_pass *p, int il)
 {
     const hd_layer *l = &p->m->layer[il];
     size_t mark = p->work->used;
@@ -297,7 +307,7 @@ static void pass_head(hd_pass *p, const float *norm, float *logits, float *hidde
     hd_mm_run(p->d, &job, 1);
 }
 
-static void pass_end(hd_pass *p)
+void hd_pass_end(hd_pass *p)
 {
     for (int s = 0; s < p->b->n_seqs; s++) hd_seq_advance(p->b->seq[s], p->b->n_of[s]);
 }
@@ -305,15 +315,15 @@ static void pass_end(hd_pass *p)
 hd_status hd_forward(hd_model *m, const hd_batch *b, float *logits, float *hidden, hd_err *err)
 {
     hd_pass p;
-    hd_status st = pass_begin(&p, m, b, err);
+    hd_status st = hd_pass_begin(&p, m, b, err);
     if (st != HD_OK) return st;
     for (int il = 0; il < m->cfg.n_layers; il++) {
-        pass_attention(&p, il);
+        hd_pass_attention(&p, il);
         if (il == m->cfg.n_layers - 1 && !hidden && n_wanted(b) < p.M) pass_narrow(&p);
-        if (p.M > 0) pass_ffn(&p, il);
+        if (p.M > 0) hd_pass_ffn(&p, il);
     }
     if (p.M > 0) pass_head(&p, m->w.out_norm, logits, hidden);
-    pass_end(&p);
+    hd_pass_end(&p);
     return HD_OK;
 }
 
@@ -346,7 +356,7 @@ hd_status hd_forward_mtp(hd_model *m, const hd_batch *b, const float *hidden_in,
     if (m->cfg.n_mtp < 1)
         return hd_fail(err, HD_UNSUPPORTED, "model: %.200s: holds no multi-token-prediction layer",
                        hd_source_path(m->src));
-    hd_status st = pass_begin(&p, m, b, err);
+    hd_status st = hd_pass_begin(&p, m, b, err);
     if (st != HD_OK) return st;
     int il = m->cfg.n_layers;
     const hd_layer *l = &m->layer[il];
@@ -355,10 +365,10 @@ hd_status hd_forward_mtp(hd_model *m, const hd_batch *b, const float *hidden_in,
     hd_rows_run(p.d, p.M, join_row, &j);
     hd_linear_mul(p.d, &l->eh_proj, j.joined, 2 * p.D, p.M, p.x, p.D, p.work);
     p.work->used = mark;
-    pass_attention(&p, il);
+    hd_pass_attention(&p, il);
     if (!hidden_out && n_wanted(b) < p.M) pass_narrow(&p);
-    if (p.M > 0) pass_ffn(&p, il);
+    if (p.M > 0) hd_pass_ffn(&p, il);
     if (p.M > 0) pass_head(&p, l->head_norm ? l->head_norm : m->w.out_norm, logits, hidden_out);
-    pass_end(&p);
+    hd_pass_end(&p);
     return HD_OK;
 }

@@ -42,9 +42,9 @@ typedef struct {
     double loss;         // sum of cross-entropy in nats over n_target rows, unscaled
     double mtp_loss;     // the same of the MTP layer over n_mtp rows
     double distil_loss;
-    double balance_loss; // mean over layers and sequences
+    double balance_loss; // sum of the sequence-wise loss over layers and sequences, without alpha; only on a way back
     int64_t n_target, n_mtp;
-    int64_t *load;       // [layers, experts] tokens sent to each expert, added to; the caller's, or NULL
+    int64_t *load;       // [layers + MTP layers, experts] tokens sent to each expert, added to; the caller's, or NULL
     float *row_loss;     // [n_rows] or NULL: cross-entropy by row
 } hd_pass_result;
 

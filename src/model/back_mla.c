@@ -1,0 +1,136 @@
+/* The way back through latent attention in its absorbed form (block_mla.c):
+ *
+ *   heads_h = Wv_h mean_h              dmean_h = Wv_h^T dheads_h       dWv_h += dheads_h^T mean_h
+ *   attention over [c_kv; k_rope]      dq_abs, dk
+ *   q_abs_h = [Wk_h^T q_nope; q_rope]  dq_nope = Wk_h dq_abs           dWk_h += q_nope^T dq_abs
+ *   c_kv = norm(raw), k_rope turned    back through both */
+#include <assert.h>
+#include <string.h>
+
+#include "model/tape.h"
+
+typedef struct {
+    hd_back *b;
+    int64_t lora, nope, rope, H;
+    float *dq, *dq_abs, *dk;
+} mla;
+
+static void turn_back(const hd_pass *p, float *x, int64_t row)
+{
+    int n = p->m->rope.n_pairs;
+    const float *cs = p->cs + row * 2 * n;
+    float back[2 * n];
+    for (int i = 0; i < n; i++) back[2 * i] = cs[2 * i], back[2 * i + 1] = -cs[2 * i + 1];
+    p->d->k->rope(x, back, 2 * n, p->m->cfg.rope.pairs);
+}
+
+/* The rotated parts, turned back: the query's heads' into dq, the key's in place. */
+static void rope_row(void *arg, int64_t row, int tid)
+{
+    const mla *a = arg;
+    const hd_pass *p = a->b->p;
+    int64_t dk = a->lora + a->rope, dim = a->nope + a->rope;
+    (void)tid;
+    for (int64_t h = 0; h < a->H; h++) {
+        float *to = a->dq + (row * a->H + h) * dim + a->nope;
+        memcpy(to, a->dq_abs + (row * a->H + h) * dk + a->lora, (size_t)a->rope * sizeof *to);
+        turn_back(p, to, row);
+    }
+    turn_back(p, a->dk + row * dk + a->lora, row);
+}
+
+/* y_h = w_h x_h for every head, heads x_step and y_step floats apart. */
+static void heads_mul(hd_back *b, const hd_linear *const *w, int H, const float *x, int64_t x_step, float *y, int64_t y_step)
+{
+    hd_dev *d = b->p->d;
+    size_t mark = b->work->used;
+    int M = b->p->M;
+    hd_act *act = hd_arena_take(b->work, (size_t)H * sizeof *act);
+    hd_mm *job = hd_arena_take(b->work, (size_t)H * sizeof *job);
+    assert(act && job);
+    for (int h = 0; h < H; h++) {
+        hd_act_init(&act[h], hd_linear_act(d, w[h]), w[h]->src.k, M, b->work);
+        hd_act_pack(d, &act[h], x + h * x_step, H * x_step);
+        job[h] = (hd_mm){w[h], &act[h], 0, M, y + h * y_step, H * y_step};
+    }
+    hd_mm_run(d, job, H);
+    b->work->used = mark;
+}
+
+/* Gradients of the heads' two matrices, and of what they multiplied. */
+static void heads_back(mla *a, const hd_layer *l, const float *dheads, float *dmean)
+{
+    hd_back *b = a->b;
+    const hd_layer_tape *t = b->t;
+    hd_pass *p = b->p;
+    int H = (int)a->H, M = p->M;
+    int64_t v = p->m->cfg.v_head_dim, dk = a->lora + a->rope, dim = a->nope + a->rope;
+    const hd_linear **w = hd_arena_take(b->work, (size_t)H * sizeof *w);
+    hd_mm_grad *job = hd_arena_take(b->work, (size_t)H * sizeof *job);
+    assert(w && job);
+    for (int h = 0; h < H; h++) w[h] = l->v_b[h].back;
+    heads_mul(b, w, H, dheads, v, dmean, a->lora);
+    for (int h = 0; h < H; h++) job[h] = hd_back_job(b, &l->v_b[h], t->mean + h * a->lora, H * a->lora, dheads + h * v, H * v, M);
+    hd_mm_grad_run(p->d, job, H, b->work);
+
+    hd_attn_back at = {.kv = *hd_seq_shape(p->b->seq[0]),
+                       .n_heads = H,
+                       .scale = p->m->attn_scale,
+                       .q = t->q_abs,
+                       .k = t->k,
+                       .out = t->mean,
+                       .dout = dmean,
+                       .lse = t->lse,
+                       .dq = a->dq_abs,
+                       .dk = a->dk,
+                       .len = b->len,
+                       .n_seqs = b->n_docs};
+    hd_attn_back_run(p->d, &at, b->work);
+
+    for (int h = 0; h < H; h++) w[h] = l->k_b[h].back; // the key's half as it stands: [nope, lora]
+    heads_mul(b, w, H, a->dq_abs, dk, a->dq, dim);
+    for (int h = 0; h < H; h++) job[h] = hd_back_job(b, w[h], a->dq_abs + h * dk, H * dk, t->q + h * dim, H * dim, M);
+    hd_mm_grad_run(p->d, job, H, b->work);
+    hd_rows_run(p->d, M, rope_row, a);
+}
+
+void hd_back_mla(hd_back *b, const hd_layer *l)
+{
+    const hd_layer_tape *t = b->t;
+    hd_pass *p = b->p;
+    const hd_config *c = &p->m->cfg;
+    size_t mark = b->work->used;
+    int M = p->M;
+    mla a = {.b = b, .lora = c->kv_lora_rank, .nope = c->qk_nope_head_dim, .rope = c->qk_rope_head_dim, .H = c->n_heads};
+    int64_t D = p->D, nv = a.H * c->v_head_dim, dk = a.lora + a.rope, nq = a.H * (a.nope + a.rope), q_lora = c->q_lora_rank;
+    float *h = hd_back_norm(b, t->x_attn, D, l->attn_norm, M, D, c->norm_eps);
+    float *dheads = hd_back_take(b, M * nv), *dmean = hd_back_take(b, M * a.H * a.lora), *dh = hd_back_take(b, M * D);
+    a.dq = hd_back_take(b, M * nq);
+    a.dq_abs = hd_back_take(b, M * a.H * dk);
+    a.dk = hd_back_take(b, M * dk);
+    hd_linear_mul(p->d, l->o.back, b->dx, D, M, dheads, nv, b->work);
+    heads_back(&a, l, dheads, dmean);
+    hd_rmsnorm_back(p->d, a.dk, dk, false, hd_grad_of(b, l->kv_a_norm), a.dk, dk, t->k_raw, dk, l->kv_a_norm, M, a.lora,
+                    HD_LATENT_EPS, b->work);
+
+    hd_mm_grad jobs[4];
+    int n = 0;
+    jobs[n++] = hd_back_job(b, &l->o, t->heads, nv, b->dx, D, M);
+    jobs[n++] = hd_back_job(b, &l->kv_a, h, D, a.dk, dk, M);
+    if (q_lora > 0) {
+        float *c_q = hd_back_norm(b, t->q_raw, q_lora, l->q_a_norm, M, q_lora, HD_LATENT_EPS), *dc = hd_back_take(b, M * q_lora);
+        hd_linear_mul(p->d, l->q_b.back, a.dq, nq, M, dc, q_lora, b->work);
+        jobs[n++] = hd_back_job(b, &l->q_b, c_q, q_lora, a.dq, nq, M);
+        hd_rmsnorm_back(p->d, dc, q_lora, false, hd_grad_of(b, l->q_a_norm), dc, q_lora, t->q_raw, q_lora, l->q_a_norm, M, q_lora,
+                        HD_LATENT_EPS, b->work);
+        jobs[n++] = hd_back_job(b, &l->q_a, h, D, dc, q_lora, M);
+        hd_linear_mul(p->d, l->q_a.back, dc, q_lora, M, dh, D, b->work);
+    } else {
+        jobs[n++] = hd_back_job(b, &l->q_b, h, D, a.dq, nq, M);
+        hd_linear_mul(p->d, l->q_b.back, a.dq, nq, M, dh, D, b->work);
+    }
+    hd_mm_grad_run(p->d, jobs, n, b->work);
+    hd_back_mul_add(b, &l->kv_a, a.dk, dk, M, dh, D);
+    hd_back_norm_add(b, dh, t->x_attn, l->attn_norm);
+    b->work->used = mark;
+}

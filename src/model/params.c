@@ -1,0 +1,296 @@
+/* A model opened for training: masters decoded from whatever the source holds, panels both ways packed from them. */
+#include "model/params.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "model/load.h"
+#include "model/tape.h"
+
+enum { PARAM_ALIGN = 16 }; // floats: a parameter starts on a cache line
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* ---- The list: one entry for each weight of the walk ---------------------------------------------------------------- */
+
+typedef struct {
+    hd_model *m;
+    struct hd_train *t;
+    int cap, n_linear, n_back;
+    int at; // next parameter, while decoding
+} opener;
+
+static bool is_vector(const hd_slot *s) { return s->cols == HD_DIM_NONE; }
+
+static hd_status list_weight(void *arg, const hd_weight *w, hd_err *err)
+{
+    hd_status st;
+    opener *o = arg;
+    hd_params *ps = &o->t->params;
+    if (!w->slot->hf)
+        return hd_fail(err, HD_UNSUPPORTED,
+                       "train: %.200s: weight %.100s: stands in GGUF alone; start from the model's Hugging Face directory",
+                       hd_source_path(o->m->src), w->t->name);
+    if (ps->n == o->cap) {
+        o->cap = o->cap ? o->cap * 2 : 64;
+        HD_TRY(hd_realloc(&ps->p, (size_t)o->cap * sizeof *ps->p, err));
+    }
+    hd_param *p = &ps->p[ps->n++];
+    *p = (hd_param){.slot = w->slot, .layer = w->slot->per_layer ? w->layer : -1, .expert = w->expert};
+    hd_slot_name(p->name, w->slot->hf, w->layer, w->expert < 0 ? 0 : w->expert);
+    p->vector = is_vector(w->slot);
+    p->n = w->rows.n;
+    p->k = w->rows.k;
+    p->frozen = w->slot->field == offsetof(hd_layer, router_bias) && w->slot->kind == HD_SLOT_BIAS && w->slot->per_layer;
+    p->at = ps->n_flat;
+    ps->n_flat += round_up(p->n * p->k, PARAM_ALIGN);
+    ps->n_weights += p->n * p->k;
+    return HD_OK;
+fail:
+    return st;
+}
+
+const hd_param *hd_params_find(const hd_params *p, const char *name)
+{
+    for (int i = 0; i < p->n; i++)
+        if (strcmp(p->p[i].name, name) == 0) return &p->p[i];
+    return NULL;
+}
+
+/* ---- Masters ---------------------------------------------------------------------------------------------------------- */
+
+/* GGUF's `llama` files hold the rows of a rotated head as adjacent pairs; a checkpoint of ours holds halves. */
+static int64_t row_in_file(const hd_model *m, const hd_slot *s, int64_t row)
+{
+    int64_t dim = m->cfg.head_dim, half = dim / 2, i = row % dim;
+    if (!(s->flags & HD_SLOT_ROTARY) || !m->cfg.rope.pairs || hd_source_get_kind(m->src) != HD_SOURCE_GGUF) return row;
+    return row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
+}
+
+static hd_status decode_weight(void *arg, const hd_weight *w, hd_err *err)
+{
+    opener *o = arg;
+    hd_params *ps = &o->t->params;
+    const hd_param *p = &ps->p[o->at++];
+    float *to = ps->w + p->at;
+    if (is_vector(w->slot) && w->slot->flags & HD_SLOT_ROTARY) { // a bias of rotated heads: numbers are rows
+        float *tmp;
+        hd_status st = hd_alloc_n(&tmp, (size_t)p->k, sizeof *tmp, err);
+        if (st != HD_OK) return st;
+        hd_rows_decode(&w->rows, 0, tmp);
+        for (int64_t i = 0; i < p->k; i++) to[i] = tmp[row_in_file(o->m, w->slot, i)];
+        free(tmp);
+    } else {
+        for (int64_t r = 0; r < p->n; r++)
+            hd_rows_decode(&w->rows, is_vector(w->slot) ? r : row_in_file(o->m, w->slot, r), to + r * p->k);
+    }
+    for (int64_t i = 0; i < p->n * p->k; i++)
+        if (!(to[i] - to[i] == 0))
+            return hd_fail(err, HD_FORMAT, "train: %.200s: weight %s: number %lld is not finite", hd_source_path(o->m->src),
+                           p->name, (long long)i);
+    if (w->last) hd_source_release(o->m->src, w->t);
+    return HD_OK;
+}
+
+/* ---- Matrices ready to multiply, both ways ---------------------------------------------------------------------------- */
+
+static const hd_panel_kind *kind_of(const struct hd_train *t, hd_slot_kind slot)
+{
+    bool f32 = t->precision == HD_TRAIN_F32 || slot == HD_SLOT_ROUTER;
+    return hd_panel_get(f32 ? HD_PANEL_F32 : HD_PANEL_BF16);
+}
+
+static size_t panel_bytes(const hd_panel_kind *kind, int64_t n, int64_t k)
+{
+    return kind->bytes(k) * (size_t)((n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS);
+}
+
+static uint8_t *take(hd_arena *a, size_t bytes)
+{
+    uint8_t *p = hd_arena_take(a, bytes);
+    assert(p && "panels planned too small");
+    return p;
+}
+
+/* w: [n, k] over the masters at `at`, with room for its panels and its transpose's. */
+static void set_linear(opener *o, hd_linear *w, int64_t at, int64_t n, int64_t k, const hd_panel_kind *kind)
+{
+    struct hd_train *t = o->t;
+    const float *bias = w->bias;
+    hd_linear *back = &t->back[o->n_back++];
+    *w = (hd_linear){.src = {.type = HD_F32, .data = (const uint8_t *)(t->params.w + at), .row_bytes = (size_t)k * 4, .n = n, .k = k},
+                     .kind = kind, .bias = bias, .back = back};
+    *back = (hd_linear){.src = {.type = HD_F32, .n = k, .k = n, .row_bytes = (size_t)n * 4}, .kind = kind};
+    w->panels = take(&t->panels, panel_bytes(kind, n, k));
+    back->panels = take(&t->panels, panel_bytes(kind, k, n));
+    t->linear[o->n_linear++] = w;
+}
+
+/* The key's half of a head is multiplied the other way round (block_mla.c): its transpose is what the forward reads. */
+static void set_heads(opener *o, hd_layer *l, int layer, const hd_param *p)
+{
+    const hd_config *c = &o->m->cfg;
+    int64_t nope = c->qk_nope_head_dim, v = c->v_head_dim, lora = p->k;
+    const hd_panel_kind *kind = kind_of(o->t, HD_SLOT_KV_B);
+    for (int h = 0; h < c->n_heads; h++) {
+        int64_t at = p->at + h * (nope + v) * lora;
+        hd_linear *key = &o->t->key[(int64_t)layer * c->n_heads + h];
+        set_linear(o, key, at, nope, lora, kind);
+        l->k_b[h] = *key->back;
+        l->k_b[h].back = key;
+        set_linear(o, &l->v_b[h], at + nope * lora, v, lora, kind);
+    }
+}
+
+static void set_param(opener *o, const hd_param *p)
+{
+    hd_model *m = o->m;
+    hd_params *ps = &o->t->params;
+    hd_layer *l = p->layer >= 0 ? &m->layer[p->layer] : NULL;
+    char *base = l ? (char *)l : (char *)&m->w;
+    if (p->expert >= 0) base = (char *)&l->expert[p->expert];
+    void *field = base + p->slot->field;
+    switch (p->slot->kind) {
+    case HD_SLOT_MATRIX:
+    case HD_SLOT_HEAD:
+    case HD_SLOT_EXPERT:
+    case HD_SLOT_ROUTER: set_linear(o, field, p->at, p->n, p->k, kind_of(o->t, p->slot->kind)); break;
+    case HD_SLOT_EMBED:
+        m->w.embed = (hd_rows){.type = HD_F32, .data = (const uint8_t *)(ps->w + p->at), .row_bytes = (size_t)p->k * 4, .n = p->n, .k = p->k};
+        if (m->cfg.tie_embeddings) set_linear(o, &m->w.head, p->at, p->n, p->k, kind_of(o->t, HD_SLOT_HEAD));
+        break;
+    case HD_SLOT_KV_B: set_heads(o, l, p->layer, p); break;
+    case HD_SLOT_NORM:
+    case HD_SLOT_BIAS:
+        *(const float **)field = ps->w + p->at;
+        if (p->frozen) o->t->router_bias[p->layer] = ps->w + p->at;
+        break;
+    case HD_SLOT_K_B:
+    case HD_SLOT_V_B:
+    case HD_SLOT_ROPE_FREQ: assert(!"in GGUF alone"); break;
+    }
+}
+
+/* Count what set_param will take. */
+static void count_param(const opener *o, const hd_param *p, int *n_linear, size_t *bytes)
+{
+    const hd_config *c = &o->m->cfg;
+    const hd_panel_kind *kind = kind_of(o->t, p->slot->kind);
+    switch (p->slot->kind) {
+    case HD_SLOT_KV_B:
+        *n_linear += 2 * c->n_heads;
+        *bytes += (size_t)c->n_heads * (panel_bytes(kind, c->qk_nope_head_dim, p->k) + panel_bytes(kind, p->k, c->qk_nope_head_dim) +
+                                        panel_bytes(kind, c->v_head_dim, p->k) + panel_bytes(kind, p->k, c->v_head_dim) + 256);
+        break;
+    case HD_SLOT_EMBED:
+        if (!c->tie_embeddings) break; // fall through
+    case HD_SLOT_MATRIX:
+    case HD_SLOT_HEAD:
+    case HD_SLOT_EXPERT:
+    case HD_SLOT_ROUTER:
+        *n_linear += 1;
+        *bytes += panel_bytes(kind, p->n, p->k) + panel_bytes(kind, p->k, p->n) + 128;
+        break;
+    default: break;
+    }
+}
+
+static hd_status set_params(opener *o, hd_err *err)
+{
+    hd_status st;
+    hd_model *m = o->m;
+    struct hd_train *t = o->t;
+    const hd_config *c = &m->cfg;
+    size_t bytes = 0, mla = c->kv_lora_rank > 0 ? (size_t)c->n_heads : 0;
+    int n_linear = 0;
+    for (int i = 0; i < t->params.n; i++) count_param(o, &t->params.p[i], &n_linear, &bytes);
+    HD_TRY(hd_alloc_n(&m->layer, (size_t)m->n_layer, sizeof *m->layer, err));
+    HD_TRY(hd_alloc_n(&m->heads, (size_t)m->n_layer, 2 * mla * sizeof *m->heads, err));
+    HD_TRY(hd_alloc_n(&m->experts, (size_t)m->n_layer, (size_t)c->n_experts * sizeof *m->experts, err));
+    HD_TRY(hd_alloc_n(&t->key, (size_t)m->n_layer * mla, sizeof *t->key, err));
+    HD_TRY(hd_alloc_n(&t->back, (size_t)n_linear, sizeof *t->back, err));
+    HD_TRY(hd_alloc_n(&t->linear, (size_t)n_linear, sizeof *t->linear, err));
+    HD_TRY(hd_alloc_n(&t->router_bias, (size_t)m->n_layer, sizeof *t->router_bias, err));
+    HD_TRY(hd_arena_open(&t->panels, "panels", bytes + 4096, err));
+    for (int i = 0; i < m->n_layer; i++) {
+        hd_layer *l = &m->layer[i];
+        l->moe = hd_config_layer_is_moe(c, i);
+        l->k_b = mla ? m->heads + (size_t)i * 2 * mla : NULL;
+        l->v_b = mla ? l->k_b + mla : NULL;
+        l->expert = c->n_experts > 0 ? m->experts + (size_t)i * (size_t)c->n_experts : NULL;
+    }
+    for (int i = 0; i < t->params.n; i++) set_param(o, &t->params.p[i]);
+    assert(o->n_linear == n_linear && o->n_back == n_linear);
+    t->n_linear = n_linear;
+    t->params.router_bias = t->router_bias;
+fail:
+    return st;
+}
+
+void hd_params_refresh(hd_model *m) { hd_linear_refresh(&m->dev, m->train->linear, m->train->n_linear); }
+
+hd_params *hd_model_params(hd_model *m) { return m->train ? &m->train->params : NULL; }
+
+/* ---- Open, close ------------------------------------------------------------------------------------------------------- */
+
+static hd_cache_type cache_of(const hd_config *c, hd_train_precision p)
+{
+    return p == HD_TRAIN_F32 ? HD_CACHE_F32 : hd_cache_default(c);
+}
+
+hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_precision precision, int n_threads, int max_rows,
+                              hd_err *err)
+{
+    hd_status st;
+    hd_model *m = NULL;
+    opener o = {0};
+    *out = NULL;
+    HD_TRY(hd_alloc(&m, sizeof *m, err));
+    HD_TRY(hd_alloc(&m->train, sizeof *m->train, err));
+    o.m = m;
+    struct hd_train *t = o.t = m->train;
+    t->precision = precision;
+    HD_TRY(hd_model_describe(m, s, max_rows, err));
+    m->keep_pages = true;
+    HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, hd_model_max_k(&m->cfg, max_rows), err));
+    HD_TRY(hd_weights_walk(s, &m->cfg, list_weight, &o, err));
+    t->w_bytes = (size_t)t->params.n_flat * sizeof(float);
+    HD_TRY(hd_alloc_aligned(&t->params.w, t->w_bytes, err));
+    HD_TRY(hd_alloc_aligned(&t->params.g, t->w_bytes, err));
+    HD_TRY(hd_weights_walk(s, &m->cfg, decode_weight, &o, err));
+    if (hd_source_get_kind(s) == HD_SOURCE_GGUF && strcmp(m->arch->gguf_name, "llama") == 0) m->cfg.rope.pairs = false;
+    HD_TRY(set_params(&o, err));
+    hd_params_refresh(m);
+    HD_TRY(hd_rope_open(&m->rope, &m->cfg, NULL, err));
+    m->attn_scale = hd_attn_scale(&m->cfg);
+
+    int threads = hd_pool_threads(m->dev.pool);
+    size_t tape = (size_t)max_rows * (size_t)m->cfg.d_model * 4 * (size_t)(m->n_layer + 4);
+    for (int i = 0; i < m->n_layer; i++) tape += hd_tape_layer_bytes(&m->cfg, i, max_rows);
+    HD_TRY(hd_arena_open(&m->work, "work", hd_pass_bytes(&m->cfg, max_rows, m->work_tok, threads), err));
+    HD_TRY(hd_arena_open(&t->tape, "tape", tape, err));
+    HD_TRY(hd_arena_open(&t->work, "backward", hd_back_bytes(&m->cfg, max_rows, threads), err));
+    HD_TRY(hd_cache_open(&t->cache, &m->cfg, cache_of(&m->cfg, precision), (int64_t)max_rows * HD_PAGE_TOK, err));
+    *out = m;
+    return HD_OK;
+fail:
+    hd_model_close(m);
+    return st;
+}
+
+void hd_train_close(struct hd_train *t)
+{
+    if (!t) return;
+    hd_cache_close(t->cache);
+    hd_arena_close(&t->panels);
+    hd_arena_close(&t->tape);
+    hd_arena_close(&t->work);
+    hd_free_aligned(t->params.w, t->w_bytes);
+    hd_free_aligned(t->params.g, t->w_bytes);
+    free(t->params.p);
+    free(t->linear);
+    free(t->back);
+    free(t->key);
+    free(t->router_bias);
+    free(t);
+}

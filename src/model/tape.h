@@ -1,0 +1,80 @@
+/* The tape: what a training pass keeps of each layer for the way back, and the state of that way.  Private to src/model
+ * (train_pass.c drives it; back_*.c stand beside the block_*.c whose derivatives they are).
+ *
+ * A block on its way forward asks hd_pass_keep for the arrays that its derivative reads, and notes them in p->tape; in
+ * inference there is no tape and the same call takes work memory.  On its way back it gets the gradient of what it added to the residual
+ * stream, which is the gradient of the stream itself (x' = x + f(norm(x))), and adds its own share:
+ *
+ *   dx = dx' + norm'(f'(dx'))
+ *
+ * Gradients of weights are added at the weight's own place in the flat array of gradients (params.h). */
+#ifndef HD_MODEL_TAPE_H
+#define HD_MODEL_TAPE_H
+
+#include "model/block.h"
+#include "model/params.h"
+#include "model/train_pass.h"
+#include "ops/back.h"
+
+typedef struct hd_layer_tape {
+    float *x_attn, *x_ffn;  // [M, D] the residual stream that each block's norm read
+    float *q, *k, *v;       // rotated.  MLA: q [M, H, nope + rope]; k [M, lora + rope]: the latent normed, the rest rotated
+    float *q_raw, *k_raw;   // before the norm: per head (Qwen3); MLA: latents [M, q_lora], [M, lora + rope]
+    float *q_abs;           // MLA: [M, H, lora + rope]
+    float *mean;            // MLA: [M, H, lora]
+    float *heads;           // [M, H, v] what Wo reads
+    float *lse;             // [M, H]
+    float *gate, *up;       // [M, F] before SwiGLU; MoE: of the shared experts
+    float *logits, *weight; // router: [M, E]; [M, K]
+    int *id, *slot, *first; // [M, K], [M, K], [E + 1]
+    float *egate, *eup;     // [M K, F] by slot
+} hd_layer_tape;
+
+typedef struct {
+    hd_pass *p;
+    hd_params *params;
+    const hd_pass_opts *o;
+    hd_pass_result *r;
+    const hd_layer_tape *t; // of the layer in hand
+    int il;
+    hd_arena *work;
+    float *dx;     // [M, D] gradient of the residual stream
+    const int *len; // [n_docs]
+    int n_docs;
+} hd_back;
+
+/* What training holds beside the model. */
+struct hd_train {
+    hd_params params;
+    hd_train_precision precision;
+    hd_linear **linear; // all that hd_params_refresh packs
+    int n_linear;
+    hd_linear *back;    // storage of their transposes
+    hd_linear *key;     // MLA: [layers, heads] each the key's half of kv_b as it stands, [nope, lora]
+    hd_arena panels, tape, work;
+    hd_cache *cache;
+    size_t w_bytes;
+    float **router_bias; // [n_layer]
+};
+
+float *hd_back_take(hd_back *b, int64_t n); // n floats of the way back's work memory
+float *hd_grad_of(const hd_back *b, const float *master);
+/* The job that adds a weight's gradient (and its bias's). */
+hd_mm_grad hd_back_job(const hd_back *b, const hd_linear *w, const float *x, int64_t ldx, const float *dy, int64_t ldy, int M);
+/* h = rmsnorm(x) g, again: [M, n], in work memory. */
+float *hd_back_norm(hd_back *b, const float *x, int64_t ldx, const float *g, int M, int64_t n, float eps);
+/* dx += norm'(dh), and the norm's own gradient. */
+void hd_back_norm_add(hd_back *b, const float *dh, const float *x, const float *g);
+/* y += w^T dy: [M, w->src.k]. */
+void hd_back_mul_add(hd_back *b, const hd_linear *w, const float *dy, int64_t ldy, int M, float *y, int64_t ldy_out);
+
+void hd_back_gqa(hd_back *b, const hd_layer *l);
+void hd_back_mla(hd_back *b, const hd_layer *l);
+void hd_back_ffn(hd_back *b, const hd_layer *l);
+void hd_back_moe(hd_back *b, const hd_layer *l);
+
+/* Bytes of tape of one layer, and of work memory on the way back, for M rows. */
+size_t hd_tape_layer_bytes(const hd_config *c, int layer, int M);
+size_t hd_back_bytes(const hd_config *c, int M, int n_threads);
+
+#endif
