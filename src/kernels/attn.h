@@ -72,6 +72,7 @@ typedef struct hd_attn_kernels {
     void (*segment)(const hd_attn_tile *t, int64_t seg, float *o, float *m, float *l, void *scratch);
     /* One row: (o, m, l) <- merged with (o2, m2, l2), which is not empty. */
     void (*merge)(float *o, float *m, float *l, const float *o2, float m2, float l2, int dv);
+    float m_unit; // m in nats: 1, or log(2) where exponents are in base 2
 } hd_attn_kernels;
 
 static inline int hd_attn_ldo(int dv) { return (dv + HD_KV_PANEL - 1) / HD_KV_PANEL * HD_KV_PANEL; }

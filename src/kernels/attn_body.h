@@ -422,6 +422,6 @@ static void segment(const hd_attn_tile *t, int64_t seg, float *o, float *m, floa
 #define ATTN_FILL(level)                                                                                               \
     void hd_fill_attn_##level(hd_kernels *k)                                                                           \
     {                                                                                                                  \
-        static const hd_attn_kernels table = {ATTN_SEGMENT, merge};                                                    \
+        static const hd_attn_kernels table = {ATTN_SEGMENT, merge, 0x1.62e43p-1f};                                     \
         k->attn = &table;                                                                                              \
     }

@@ -74,6 +74,6 @@ static void merge_ref(float *o, float *m, float *l, const float *o2, float m2, f
 
 void hd_fill_attn_ref(hd_kernels *k)
 {
-    static const hd_attn_kernels table = {segment_ref, merge_ref};
+    static const hd_attn_kernels table = {segment_ref, merge_ref, 1};
     k->attn = &table;
 }

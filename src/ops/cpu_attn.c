@@ -136,7 +136,7 @@ static void put_row(const plan *p, const tile_job *j, int i, const float *o, flo
     int64_t row = a->seqs[j->seq].row0 + r / p->group;
     int64_t head = row * a->n_heads + j->kv_head * p->group + r % p->group;
     float *out = a->out + head * a->kv.dv;
-    if (a->lse) a->lse[head] = m + logf(l);
+    if (a->lse) a->lse[head] = p->d->k->attn->m_unit * m + logf(l);
     for (int d = 0; d < a->kv.dv; d++) out[d] = o[d] / l;
 }
 
