@@ -12,7 +12,7 @@
 #include "train/checkpoint.h"
 
 static hd_err err;
-static char dir[64];
+static char dir[1024];
 
 static json_t *config(int layers, const char *arch)
 {
@@ -34,7 +34,7 @@ static json_t *config(int layers, const char *arch)
 
 static hd_status init(const char *name, int layers, const char *arch, uint64_t seed, hd_source **s)
 {
-    char path[128];
+    char path[1200];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     json_t *j = config(layers, arch);
     hd_status st = hd_model_init(path, j, seed, NULL, &err);
@@ -119,7 +119,7 @@ static void values(void)
 
 static void bad_configs(void)
 {
-    char path[128];
+    char path[1200];
     snprintf(path, sizeof path, "%s/bad", dir);
     json_t *j = config(2, "LlamaForCausalLM");
     json_object_set_new(j, "initializer_range", json_real(-1));
@@ -139,7 +139,7 @@ static void bad_configs(void)
 
 static void writer(void)
 {
-    char path[128];
+    char path[1200];
     hd_safetensors_writer *w = NULL;
     int64_t dim[2] = {2, 3}, none[1] = {0}, huge[2] = {INT64_MAX, INT64_MAX};
     float x[6] = {1, 2, 3, 4, 5, 6};
@@ -165,8 +165,24 @@ static void writer(void)
     hd_safetensors_writer_close(w);
 }
 
-int main(void)
+/* For tests/oracle/test_export_full.py: one model of each architecture, into folders named after it. */
+static int make_models(const char *where)
 {
+    static const char *const archs[] = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "DeepseekV2ForCausalLM",
+                                        "DeepseekV3ForCausalLM"};
+    hd_source *s = NULL;
+    snprintf(dir, sizeof dir, "%s", where);
+    for (int i = 0; i < 5; i++) {
+        if (init(archs[i], 3, archs[i], 1, &s) != HD_OK) fprintf(stderr, "%s\n", err.msg);
+        hd_source_close(s);
+        s = NULL;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) return make_models(argv[1]);
     snprintf(dir, sizeof dir, "/tmp/hadal-init-%ld", (long)getpid());
     CHECK_OK(hd_folder_make(dir, &err));
     values();

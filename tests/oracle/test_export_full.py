@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Models that hadal wrote, as transformers and llama.cpp see them.
+
+    HADAL_TEST_MODEL=FILE.gguf   exported to a directory: transformers gives the same ids and the same logits
+    HADAL_TEST_PEERS=DIR         holds llama.cpp with bin/llama-completion: the same greedy text from exported GGUF files
+
+Random models of every architecture (hd_model_init, through build/tests/test_model_init DIR) are compared in any case.
+Without the Python packages torch and transformers nothing is compared.
+"""
+import array
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+HADAL = os.environ.get("HADAL", "build/hadal")
+BUILD = pathlib.Path(os.environ.get("HADAL_BUILD", "build"))
+passed = failed = 0
+
+
+def check(ok, what):
+    global passed, failed
+    passed += bool(ok)
+    failed += not ok
+    print("ok    " if ok else "FAILED", what, flush=True)
+
+
+def run(*cmd, data=None, env=None):
+    p = subprocess.run([str(c) for c in cmd], capture_output=True, input=data or b"", env=env)
+    if p.returncode:
+        raise RuntimeError(f"{pathlib.Path(cmd[0]).name}: status {p.returncode}: {p.stderr.decode(errors='replace').strip().splitlines()[-3:]}")
+    return p.stdout
+
+
+TEXTS = ["Hello, world! It's 12345.67 o'clock.", "  two  spaces\n\n\tand tabs\r\n", "L'été déjà — œuvre; 汉字かな한국어 🚀✅ e\u0301",
+         "def f(x):\n    return x**2  # x_1 != y\n", "<|im_start|> is text here? [PAD1] <s>", "ＡＢＣ １２３ ½² ٣٤ \u00a0\u200b x" * 3]
+
+
+def hadal_logits(model, ids, folder):
+    """Of every row, [ids, vocabulary], in f32 throughout."""
+    import torch
+    out = folder / "logits"
+    run(HADAL, "score", model, "--tokens", ",".join(map(str, ids)), "--no-bos", "--exact", "--logits", out)
+    a = array.array("f", out.read_bytes())
+    return torch.tensor(a).view(len(ids), -1)
+
+
+def compare(folder, source, work, what, ids):
+    """Logits of transformers on `folder` beside hadal's on `source`."""
+    import torch
+    import transformers
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                                    output_loading_info=True)
+    n = model.config.num_hidden_layers
+    extra = [k for k in info["unexpected_keys"] if f"layers.{n}." not in k]  # transformers has no MTP layer
+    check(not info["missing_keys"] and not extra and not info["mismatched_keys"], f"{what}: every weight has its place {extra} {info['missing_keys']}")
+    with torch.no_grad():
+        theirs = model(torch.tensor([ids])).logits[0]
+    ours = hadal_logits(source, ids, work)
+    scale = theirs.abs().max().item()
+    worst = (ours - theirs).abs().max().item()
+    check(ours.shape == theirs.shape and worst < 1e-4 * max(scale, 1), f"{what}: logits, at most {worst:.2e} apart of {scale:.2f}")
+
+
+def random_models(work):
+    run(BUILD / "tests" / "test_model_init", work)
+    for folder in sorted(work.glob("*ForCausalLM")):
+        compare(folder, folder, work, folder.name, [1, 7, 33, 150, 2, 2, 90, 31, 5, 64, 12, 101])
+
+
+def small_model(gguf, work):
+    import transformers
+    folder = work / "exported"
+    run(HADAL, "export", gguf, "-o", folder, "--type", "f32")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        ours = [int(i) for i in run(HADAL, "tokenize", gguf, data=text.encode()).split()]
+        plain = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        check(ours == plain and tokenizer.decode(ours) == text, f"ids of {text[:20]!r}")
+    messages = [{"role": "user", "content": "Name three rivers."}]
+    ours = [int(i) for i in run(HADAL, "tokenize", gguf, "--chat", "-", data=json.dumps(messages).encode()).split()]
+    theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    theirs = theirs["input_ids"] if hasattr(theirs, "keys") else theirs
+    check(ours == list(theirs), "ids of a conversation")
+    check(tokenizer.eos_token_id == json.load(open(folder / "config.json"))["eos_token_id"], "the end of a turn")
+    ids = [int(i) for i in run(HADAL, "tokenize", gguf, data=b"Paris is the capital of France, and Rome that of Italy. Water boils").split()]
+    compare(folder, gguf, work, "the default model", ids)
+    return folder
+
+
+def greedy(peer, hadal_model, llama_model, prompt, n, what):
+    ours = run(HADAL, "generate", hadal_model, "-p", prompt, "--temp", 0, "-n", n).decode()
+    theirs = run(peer / "llama-completion", "-m", llama_model, "-p", prompt, "-n", n, "--temp", 0, "-no-cnv", "--no-display-prompt", "-t", 1,
+                 "--no-warmup").decode()
+    ours, theirs = ours.strip(), theirs.replace("[end of text]", "").strip()
+    check(ours and (ours.startswith(theirs) or theirs.startswith(ours)), f"{what}: greedy text: {ours[:60]!r} and {theirs[:60]!r}")
+
+
+def in_llama_cpp(peer, folder, work):
+    for kind in ("f32", "bf16", "q8_0"):
+        out = work / f"{kind}.gguf"
+        run(HADAL, "export", folder, "-o", out, "--type", kind)
+        greedy(peer, out, out, "Once upon a time there was a", 24, f"the default model in {kind}")
+
+
+def main():
+    try:
+        import torch  # noqa: F401
+        import transformers
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+    except ImportError:
+        print("torch or transformers is missing: nothing is compared")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        work = pathlib.Path(name)
+        random_models(work)
+        if os.environ.get("HADAL_TEST_MODEL"):
+            folder = small_model(os.environ["HADAL_TEST_MODEL"], work)
+            peer = pathlib.Path(os.environ.get("HADAL_TEST_PEERS", "/nonexistent")) / "llama.cpp" / "bin"
+            if (peer / "llama-completion").exists():
+                in_llama_cpp(peer, folder, work)
+
+
+main()
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed != 0)
