@@ -24,6 +24,7 @@ const hd_command *const hd_commands[] = {
     &hd_cmd_export,
     &hd_cmd_score,
     &hd_cmd_tokenize,
+    &hd_cmd_tokenizer,
     &hd_cmd_top,
     &hd_cmd_backup,
     &hd_cmd_completion,
