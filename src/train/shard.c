@@ -54,8 +54,8 @@ void hd_shard_writer_close(hd_shard_writer *w)
 
 const hd_shard_info *hd_shard_written(const hd_shard_writer *w) { return &w->about; }
 
-hd_status hd_shard_create(hd_shard_writer **out, const char *path, const uint8_t tokenizer[HD_SHARD_PRINT], int64_t n_vocab,
-                          hd_err *err)
+hd_status hd_shard_create(hd_shard_writer **out, const char *path, const uint8_t tokenizer[HD_SHARD_PRINT],
+                          int64_t n_vocab, hd_err *err)
 {
     static const head empty;
     hd_status st;
@@ -137,21 +137,23 @@ fail:
     return st;
 }
 
-hd_status hd_shard_add(hd_shard_writer *w, const int32_t *id, int64_t n, const uint8_t *learnt, uint64_t text_bytes,
-                       hd_err *err)
+hd_status hd_shard_add(hd_shard_writer *w, const int32_t *id, int64_t n, const uint8_t *learnt,
+                       uint64_t text_bytes, hd_err *err)
 {
     hd_status st = HD_OK;
     int64_t ranges = w->about.n_ranges;
     if (w->failed || n < 1 || n > INT32_MAX || n > MOST_IDS - w->about.n_tok)
-        return hd_fail(err, HD_LIMIT, "shard: %.200s: a document of %lld ids", w->f.path ? w->f.path : "", (long long)n);
+        return hd_fail(err, HD_LIMIT, "shard: %.200s: a document of %lld ids", w->f.path ? w->f.path : "",
+                       (long long)n);
     for (int64_t i = 0; i < n; i++)
         if (id[i] < 0 || id[i] >= w->about.n_vocab)
-            return hd_fail(err, HD_FORMAT, "shard: %.200s: id %d: the vocabulary has ids 0 to %lld", w->f.path, (int)id[i],
-                           (long long)w->about.n_vocab - 1);
+            return hd_fail(err, HD_FORMAT, "shard: %.200s: id %d: the vocabulary has ids 0 to %lld",
+                           w->f.path, (int)id[i], (long long)w->about.n_vocab - 1);
     w->failed = true; // until all of it is in: half a document would be no document
     HD_TRY(put_ids(w, id, n, err));
     if (learnt) HD_TRY(add_ranges(w, learnt, n, err));
-    if (learnt && w->about.n_ranges == ranges) HD_TRY(hd_fail(err, HD_FORMAT, "shard: %.200s: a document of which nothing is learnt", w->f.path));
+    if (learnt && w->about.n_ranges == ranges)
+        HD_TRY(hd_fail(err, HD_FORMAT, "shard: %.200s: a document of which nothing is learnt", w->f.path));
     if (!learnt) w->about.n_targets += n - 1;
     w->about.n_tok += n;
     w->about.text_bytes += text_bytes;
@@ -210,7 +212,7 @@ struct hd_shard {
     hd_map own, map;
     char *name;
     hd_shard_info about;
-    const uint8_t *ids;  // at 128
+    const uint8_t *ids; // at 128
     const doc_row *docs;
     const range *ranges;
     const uint8_t *sums; // u32 each, at any address
@@ -242,8 +244,9 @@ static hd_status check_block(hd_shard *s, size_t b, hd_err *err)
     if (s->checked[b / 8] >> b % 8 & 1) return HD_OK;
     memcpy(&want, s->sums + 4 * b, 4);
     if (hd_crc32c(0, s->ids + at, n) != want)
-        return hd_fail(err, HD_FORMAT, "shard: %.200s: damaged: the checksum of bytes %zu to %zu is wrong: pack it anew", s->name,
-                       sizeof(head) + at, sizeof(head) + at + n - 1);
+        return hd_fail(err, HD_FORMAT,
+                       "shard: %.200s: damaged: the checksum of bytes %zu to %zu is wrong: pack it anew",
+                       s->name, sizeof(head) + at, sizeof(head) + at + n - 1);
     s->checked[b / 8] |= (uint8_t)(1 << b % 8);
     return HD_OK;
 }
@@ -266,22 +269,24 @@ static hd_status read_head(hd_shard *s, hd_err *err)
     size_t ids, docs, ranges, sums, total;
     if (s->map.size < sizeof h) return hd_fail(err, HD_FORMAT, "shard: %.200s: no token shard", s->name);
     memcpy(&h, s->map.data, sizeof h);
-    if (memcmp(h.magic, MAGIC, sizeof MAGIC - 1) != 0) return hd_fail(err, HD_FORMAT, "shard: %.200s: no token shard", s->name);
+    if (memcmp(h.magic, MAGIC, sizeof MAGIC - 1) != 0)
+        return hd_fail(err, HD_FORMAT, "shard: %.200s: no token shard", s->name);
     if (h.magic[7] != MAGIC[7])
-        return hd_fail(err, HD_UNSUPPORTED, "shard: %.200s: version %d, this program reads %d: pack it anew", s->name, h.magic[7],
-                       MAGIC[7]);
+        return hd_fail(err, HD_UNSUPPORTED, "shard: %.200s: version %d, this program reads %d: pack it anew",
+                       s->name, h.magic[7], MAGIC[7]);
     if (h.crc != head_crc(&h)) return damaged(s, "its head", err);
     bool sane = (h.id_bytes == 2 || h.id_bytes == 4) && h.block_bytes == BLOCK && h.n_vocab > 0 &&
                 h.n_vocab <= (uint64_t)MOST_VOCAB && h.n_tok <= (uint64_t)MOST_IDS && h.n_docs <= h.n_tok &&
                 h.n_ranges <= h.n_tok && h.n_targets <= h.n_tok;
-    sane = sane && hd_mul(&ids, h.n_tok, h.id_bytes) && hd_add(&ids, ids, 7) && hd_mul(&docs, h.n_docs, sizeof(doc_row)) &&
-           hd_mul(&ranges, h.n_ranges, sizeof(range));
+    sane = sane && hd_mul(&ids, h.n_tok, h.id_bytes) && hd_add(&ids, ids, 7) &&
+           hd_mul(&docs, h.n_docs, sizeof(doc_row)) && hd_mul(&ranges, h.n_ranges, sizeof(range));
     if (!sane) return damaged(s, "its head", err);
     ids &= ~(size_t)7;
-    if (!hd_add(&s->body_bytes, ids, docs) || !hd_add(&s->body_bytes, s->body_bytes, ranges)) return damaged(s, "its head", err);
+    if (!hd_add(&s->body_bytes, ids, docs) || !hd_add(&s->body_bytes, s->body_bytes, ranges))
+        return damaged(s, "its head", err);
     s->n_blocks = s->body_bytes / BLOCK + (s->body_bytes % BLOCK != 0);
-    if (!hd_mul(&sums, s->n_blocks + 1, 4) || !hd_add(&total, s->body_bytes, sums) || !hd_add(&total, total, sizeof h) ||
-        total != s->map.size)
+    if (!hd_mul(&sums, s->n_blocks + 1, 4) || !hd_add(&total, s->body_bytes, sums) ||
+        !hd_add(&total, total, sizeof h) || total != s->map.size)
         return damaged(s, "another size than its head says", err);
     memcpy(a->tokenizer, h.tokenizer, HD_SHARD_PRINT);
     a->id_bytes = (int)h.id_bytes;
@@ -306,11 +311,13 @@ static hd_status check_index(hd_shard *s, hd_err *err)
     if (hd_crc32c(0, s->sums, 4 * s->n_blocks) != want) return damaged(s, "its checksums", err);
     hd_status st = check_bytes(s, (size_t)((const uint8_t *)s->docs - s->ids), s->body_bytes, err);
     if (st != HD_OK) return st;
-    uint64_t tok = 0, r = 0, bytes = 0, n_tok = (uint64_t)s->about.n_tok, n_ranges = (uint64_t)s->about.n_ranges;
+    uint64_t tok = 0, r = 0, bytes = 0, n_tok = (uint64_t)s->about.n_tok,
+             n_ranges = (uint64_t)s->about.n_ranges;
     int64_t targets = 0;
     for (int64_t i = 0; i < s->about.n_docs; i++) {
         const doc_row *d = &s->docs[i];
-        if (d->end <= tok || d->end > n_tok || d->end - tok > INT32_MAX || d->ranges_end < r || d->ranges_end > n_ranges)
+        if (d->end <= tok || d->end > n_tok || d->end - tok > INT32_MAX || d->ranges_end < r ||
+            d->ranges_end > n_ranges)
             return damaged(s, "a document's row", err);
         uint64_t n = d->end - tok, at = 0;
         if (r == d->ranges_end) targets += (int64_t)n - 1;
@@ -346,7 +353,10 @@ fail:
     return st;
 }
 
-hd_status hd_shard_open(hd_shard **out, const char *path, hd_err *err) { return open_any(out, NULL, path, err); }
+hd_status hd_shard_open(hd_shard **out, const char *path, hd_err *err)
+{
+    return open_any(out, NULL, path, err);
+}
 
 hd_status hd_shard_open_map(hd_shard **out, const hd_map *m, const char *name, hd_err *err)
 {
@@ -356,15 +366,16 @@ hd_status hd_shard_open_map(hd_shard **out, const hd_map *m, const char *name, h
 hd_shard_doc hd_shard_doc_at(const hd_shard *s, int64_t i)
 {
     int64_t at = i ? (int64_t)s->docs[i - 1].end : 0, r = i ? (int64_t)s->docs[i - 1].ranges_end : 0;
-    return (hd_shard_doc){at, (int64_t)s->docs[i].end - at, r, (int64_t)s->docs[i].ranges_end - r, s->docs[i].text_bytes};
+    return (hd_shard_doc){at, (int64_t)s->docs[i].end - at, r, (int64_t)s->docs[i].ranges_end - r,
+                          s->docs[i].text_bytes};
 }
 
 hd_status hd_shard_read(hd_shard *s, int64_t at, int64_t n, int32_t *id, hd_err *err)
 {
     hd_status st;
     if (at < 0 || n < 0 || n > s->about.n_tok || at > s->about.n_tok - n)
-        return hd_fail(err, HD_USAGE, "shard: %.200s: ids %lld to %lld: it has %lld", s->name, (long long)at, (long long)(at + n),
-                       (long long)s->about.n_tok);
+        return hd_fail(err, HD_USAGE, "shard: %.200s: ids %lld to %lld: it has %lld", s->name, (long long)at,
+                       (long long)(at + n), (long long)s->about.n_tok);
     size_t from = (size_t)at * (size_t)s->about.id_bytes;
     HD_TRY(check_bytes(s, from, from + (size_t)n * (size_t)s->about.id_bytes, err));
     const uint8_t *p = s->ids + from;

@@ -24,7 +24,7 @@ typedef struct {
 } hd_shard_info;
 
 typedef struct {
-    int64_t at, n;          // its ids
+    int64_t at, n;           // its ids
     int64_t range, n_ranges; // its ranges, 0: learnt whole
     uint64_t text_bytes;
 } hd_shard_doc;
@@ -33,7 +33,8 @@ typedef struct hd_shard hd_shard;
 
 /* HD_FORMAT: no shard, another version, or damaged: names the file. */
 hd_status hd_shard_open(hd_shard **out, const char *path, hd_err *err);
-hd_status hd_shard_open_map(hd_shard **out, const hd_map *m, const char *name, hd_err *err); // of memory, borrowed
+hd_status hd_shard_open_map(hd_shard **out, const hd_map *m, const char *name,
+                            hd_err *err); // of memory, borrowed
 void hd_shard_close(hd_shard *s);
 const hd_shard_info *hd_shard_about(const hd_shard *s);
 const char *hd_shard_name(const hd_shard *s);
@@ -46,13 +47,14 @@ void hd_shard_learnt(const hd_shard *s, const hd_shard_doc *d, int64_t from, int
 hd_status hd_shard_check(hd_shard *s, hd_err *err);
 
 typedef struct hd_shard_writer hd_shard_writer;
-hd_status hd_shard_create(hd_shard_writer **out, const char *path, const uint8_t tokenizer[HD_SHARD_PRINT], int64_t n_vocab,
-                          hd_err *err);
+hd_status hd_shard_create(hd_shard_writer **out, const char *path, const uint8_t tokenizer[HD_SHARD_PRINT],
+                          int64_t n_vocab, hd_err *err);
 /* A document of n >= 1 ids.  learnt: a byte each, or NULL: all. */
-hd_status hd_shard_add(hd_shard_writer *w, const int32_t *id, int64_t n, const uint8_t *learnt, uint64_t text_bytes,
-                       hd_err *err);
+hd_status hd_shard_add(hd_shard_writer *w, const int32_t *id, int64_t n, const uint8_t *learnt,
+                       uint64_t text_bytes, hd_err *err);
 const hd_shard_info *hd_shard_written(const hd_shard_writer *w); // so far
-hd_status hd_shard_finish(hd_shard_writer *w, hd_err *err); // whole, synced, under its name; still to be closed
-void hd_shard_writer_close(hd_shard_writer *w);             // unfinished: nothing stays
+hd_status hd_shard_finish(hd_shard_writer *w,
+                          hd_err *err);         // whole, synced, under its name; still to be closed
+void hd_shard_writer_close(hd_shard_writer *w); // unfinished: nothing stays
 
 #endif

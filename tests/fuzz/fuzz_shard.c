@@ -30,7 +30,8 @@ static void use(const uint8_t *p, size_t n)
         }
     }
     if (targets != a->n_targets) abort();
-    if (hd_shard_read(s, a->n_tok, 1, id, &err) == HD_OK || hd_shard_read(s, -1, 1, id, &err) == HD_OK) abort();
+    if (hd_shard_read(s, a->n_tok, 1, id, &err) == HD_OK || hd_shard_read(s, -1, 1, id, &err) == HD_OK)
+        abort();
     hd_shard_close(s);
 }
 

@@ -27,7 +27,8 @@ static int64_t make_doc(int i, int64_t n_vocab, int32_t *id, uint8_t *learnt, bo
     hd_rng r;
     hd_rng_seed(&r, 7, (uint64_t)i);
     int64_t n = i % 10 == 0 ? 1 + hd_rng_u32(&r) % MOST : 1 + hd_rng_u32(&r) % 60;
-    for (int64_t k = 0; k < n; k++) id[k] = (int32_t)(hd_rng_u32(&r) % (uint64_t)n_vocab), learnt[k] = hd_rng_u32(&r) % 8 < 3;
+    for (int64_t k = 0; k < n; k++)
+        id[k] = (int32_t)(hd_rng_u32(&r) % (uint64_t)n_vocab), learnt[k] = hd_rng_u32(&r) % 8 < 3;
     learnt[n / 2] = 1;
     *masked = i % 3 == 0;
     return n;
@@ -110,7 +111,8 @@ static void test_refused(void)
     CHECK(hd_shard_add(w, id, 3, NULL, 3, &err) == HD_FORMAT && strstr(err.msg, "id 9"), "%s", err.msg);
     CHECK(hd_shard_add(w, id, 0, NULL, 3, &err) == HD_LIMIT);
     CHECK_OK(hd_shard_add(w, id, 2, NULL, 3, &err));
-    CHECK(hd_shard_add(w, id, 2, none, 3, &err) == HD_FORMAT && strstr(err.msg, "nothing is learnt"), "%s", err.msg);
+    CHECK(hd_shard_add(w, id, 2, none, 3, &err) == HD_FORMAT && strstr(err.msg, "nothing is learnt"), "%s",
+          err.msg);
     CHECK(hd_shard_finish(w, &err) != HD_OK); // after a failed one
     hd_shard_writer_close(w);
     CHECK(access(other, F_OK) != 0);
