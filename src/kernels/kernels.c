@@ -60,12 +60,12 @@ typedef void fill_fn(hd_kernels *k);
 static const struct {
     const char *name;
     unsigned needs;
-    fill_fn *fill[5]; // ends with NULL
+    fill_fn *fill[8]; // ends with NULL
 } levels[] = {
-    {"ref", 0, {hd_fill_mul_ref, hd_fill_rows_ref, hd_fill_attn_ref}},
+    {"ref", 0, {hd_fill_mul_ref, hd_fill_rows_ref, hd_fill_optim_ref, hd_fill_attn_ref}},
 #if defined __x86_64__
-    {"avx2", F_AVX2, {hd_fill_act_avx2, hd_fill_mul_avx2, hd_fill_rows_avx2, hd_fill_attn_avx2}},
-    {"vnni", F_VNNI, {hd_fill_mul_vnni, hd_fill_rows_vnni, hd_fill_attn_vnni}},
+    {"avx2", F_AVX2, {hd_fill_act_avx2, hd_fill_mul_avx2, hd_fill_rows_avx2, hd_fill_optim_avx2, hd_fill_attn_avx2}},
+    {"vnni", F_VNNI, {hd_fill_mul_vnni, hd_fill_rows_vnni, hd_fill_optim_vnni, hd_fill_attn_vnni}},
     {"bf16", F_BF16, {hd_fill_attn_bf16}},
     {"amx", F_AMX, {hd_fill_mul_amx, hd_fill_attn_amx}},
 #elif defined __aarch64__

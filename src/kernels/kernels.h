@@ -106,6 +106,8 @@ typedef struct hd_kernels {
     void (*rope)(float *x, const float *cs, int n, bool pairs);
     /* Streaming attention: see kernels/attn.h. */
     const struct hd_attn_kernels *attn;
+    /* An optimizer's element-by-element loops: see kernels/optim.h. */
+    const struct hd_optim_kernels *optim;
 } hd_kernels;
 
 size_t hd_mul_scratch_bytes(int64_t k);
