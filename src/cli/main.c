@@ -17,6 +17,7 @@ const hd_command *const hd_commands[] = {
     &hd_cmd_serve,
     &hd_cmd_generate,
     &hd_cmd_bench,
+    &hd_cmd_data,
     &hd_cmd_inspect,
     &hd_cmd_models,
     &hd_cmd_pull,

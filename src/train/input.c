@@ -65,7 +65,7 @@ static size_t step(hd_input *in, const char **p)
     size_t n = in->map.size - in->at;
     if (n > STEP) n = STEP;
     if (in->at >= STEP && n) hd_map_release(&in->map, in->map.data + in->at - STEP, STEP);
-    *p = (const char *)in->map.data + in->at;
+    *p = n ? (const char *)in->map.data + in->at : NULL;
     in->at += n;
     return n;
 }

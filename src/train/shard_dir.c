@@ -154,7 +154,13 @@ int64_t hd_shard_dir_doc_of(const hd_shard_dir *d, int64_t at, int64_t *id)
 
 void hd_shard_dir_writer_close(hd_shard_dir_writer *w)
 {
+    char path[1100];
     hd_shard_writer_close(w->w);
+    for (int i = 0; i < w->n && !w->finished; i++) {
+        snprintf(path, sizeof path, "%.1050s/%05d.tok", w->path, i);
+        unlink(path);
+    }
+    if (w->made && !w->finished) rmdir(w->path);
     json_decref(w->list);
     free(w->path);
     *w = (hd_shard_dir_writer){0};
@@ -203,6 +209,7 @@ hd_status hd_shard_dir_begin(hd_shard_dir_writer *w, const char *path,
     char *list = NULL;
     *w = (hd_shard_dir_writer){.n_vocab = n_vocab, .max_tok = max_tok};
     memcpy(w->tokenizer, tokenizer, HD_SHARD_PRINT);
+    w->made = !hd_is_dir(path);
     HD_TRY(make_dirs(path, err));
     HD_TRY(hd_strdup(&w->path, path, err));
     HD_TRY(join(&list, path, "pack.json", err));
@@ -287,6 +294,7 @@ hd_status hd_shard_dir_finish(hd_shard_dir_writer *w, json_t *report, hd_err *er
     HD_TRY(hd_newfile_write(&f, text, strlen(text), err));
     HD_TRY(hd_newfile_write(&f, "\n", 1, err));
     HD_TRY(hd_newfile_commit(&f, err));
+    w->finished = true;
 fail:
     hd_newfile_abort(&f);
     json_decref(j);

@@ -40,6 +40,7 @@ typedef struct {
     int n;
     int64_t n_docs, n_tok, n_targets;
     uint64_t text_bytes;
+    bool made, finished; // made: the folder is ours
 } hd_shard_dir_writer;
 
 /* Makes the folder.  One that holds a packing already is HD_USAGE, unless `replace`: then its pack.json goes first. */
@@ -50,6 +51,6 @@ hd_status hd_shard_dir_add(hd_shard_dir_writer *w, const int32_t *id, int64_t n,
                            uint64_t text_bytes, hd_err *err);
 /* Finishes the last shard and writes pack.json; report (borrowed, may be NULL) goes into it. */
 hd_status hd_shard_dir_finish(hd_shard_dir_writer *w, json_t *report, hd_err *err);
-void hd_shard_dir_writer_close(hd_shard_dir_writer *w);
+void hd_shard_dir_writer_close(hd_shard_dir_writer *w); // unfinished: no shard stays
 
 #endif

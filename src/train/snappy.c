@@ -33,9 +33,10 @@ static bool varint(uint64_t *v, const uint8_t **p, const uint8_t *end)
 
 bool hd_snappy_unpack(uint8_t *out, size_t n_out, const uint8_t *src, size_t n)
 {
-    const uint8_t *p = src, *end = src + n;
     size_t at = 0;
     uint64_t total, len, off;
+    if (!n) return false;
+    const uint8_t *p = src, *end = src + n;
     if (!varint(&total, &p, end) || total != n_out) return false;
     while (p < end) {
         uint8_t tag = *p++;

@@ -79,7 +79,8 @@ hd_status hd_text_open(hd_text **out, const char *path, const hd_text_opts *o, h
     HD_TRY(hd_strdup(&t->field, o->field ? o->field : "text", err));
     t->form = form_of(path);
     if (t->form == WHOLE && o->divider) {
-        t->form = strcmp(o->divider, "\n") == 0 ? LINES : DIVIDED;
+        bool lines = strcmp(o->divider, "\n") == 0 || strcmp(o->divider, "\\n") == 0; // the latter is what people can type
+        t->form = lines ? LINES : DIVIDED;
         HD_TRY(hd_strdup(&t->divider, o->divider, err));
     }
     if (t->form == PARQUET) {

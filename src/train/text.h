@@ -7,14 +7,14 @@
 
 typedef struct hd_text hd_text;
 
+/* divider, of text files: a line that ends a document ("<|endoftext|>", or "" for an empty line); "\n", or "\\n" as it can be
+ * typed: every line is a document; NULL: the whole file is one.
+ * max_doc: bytes of one document; 0: 64 MB.  Longer text comes in pieces; a longer JSONL line is an error. */
 typedef struct {
     const char *field; // JSONL field or Parquet column; NULL: "text"
-    const char *
-        divider; // text files: a line that ends a document ("<|endoftext|>", "" for an empty line); "\n": each line
-                 // is one; NULL: the whole file
+    const char *divider;
     bool whole_json; // JSONL: the document is the line itself (conversations)
-    size_t
-        max_doc; // bytes of one document; 0: 64 MB.  Longer text comes in pieces; a longer JSONL line is an error
+    size_t max_doc;
 } hd_text_opts;
 
 hd_status hd_text_open(hd_text **out, const char *path, const hd_text_opts *o, hd_err *err);
