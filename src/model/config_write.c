@@ -346,6 +346,8 @@ static const struct {
 };
 enum { N_KEYS = sizeof keys / sizeof keys[0] };
 
+const char *hd_config_key_at(int i) { return i >= 0 && i < N_KEYS ? keys[i].key : NULL; }
+
 /* A whole number to the end of the text (or to a comma, which *end then shows). */
 static json_t *whole(const char *text, const char **end)
 {

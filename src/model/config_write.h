@@ -17,5 +17,6 @@ hd_status hd_config_write(const char *dir, const hd_config *c, const char *dtype
 /* One key of config.json from text: `key` as there ("hidden_size", "architectures", "rope_scaling.factor"), or `architecture`.
  * HD_USAGE: a key that the reader does not know, or text that is no value of its kind.  where: "recipe.ini:12". */
 hd_status hd_config_set(json_t *config, const char *key, const char *text, const char *where, hd_err *err);
+const char *hd_config_key_at(int i); // walk the keys it knows; NULL past their end
 
 #endif

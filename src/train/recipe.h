@@ -1,5 +1,18 @@
-/* A recipe: one INI file a run (sections [model] [tokenizer] [data] [train] [optim] [log] ...), over it key=value settings of
- * the command line.  An unknown key, a value outside its range, a section twice: an error that names file, line and key. */
+/* A recipe: one INI file a run, over it key=value settings of the command line.
+ *
+ *     [model]                          a new model: keys of config.json, or `init`: weights to start from
+ *     architecture = DeepseekV3ForCausalLM
+ *     hidden_size = 128
+ *     [data]
+ *     source = ${HADAL_DATA:-data}/stories.txt @ 0.7     may be repeated; the number is its share
+ *     [optim]
+ *     lr = 0.002                       ; a comment
+ *     warmup = 2%                      of the steps
+ *
+ * In paths $NAME and ${NAME} are the environment's, ${NAME:-TEXT} has a value for when it is not set, $$ is a dollar.  A value
+ * in double quotes keeps its spaces and semicolons; inside, \n \t \" \\ mean what they mean in C.
+ * A setting is section.key=value, or key=value where one section alone has that key.
+ * An unknown key, a value outside its range, a section or key twice: an error that names file, line and key. */
 #ifndef HD_TRAIN_RECIPE_H
 #define HD_TRAIN_RECIPE_H
 
@@ -30,7 +43,7 @@ typedef struct {
     } source[HD_RECIPE_SOURCES];
     int n_sources;
     char val[1024];          // validation text, same forms
-    char field[64], divider[64], chat_format[64];
+    char field[64], divider[64], chat_format[64]; // divider: see hd_recipe_divider
     char teacher[1024];      // distil: a model, or a file of its texts
     int seq;                 // rows of a sequence
     uint64_t seed;
@@ -54,10 +67,15 @@ typedef struct {
     double watts, usd_per_kwh, usd_per_hour; // [cost]
 } hd_recipe;
 
+/* HD_USAGE for what the file or a setting says, HD_IO when it cannot be read.  *r needs no initial value; nothing of it is left
+ * on an error. */
 hd_status hd_recipe_read(hd_recipe *r, hd_run_kind kind, const char *path, const char *const *settings, int n_settings,
                          hd_err *err);
 void hd_recipe_free(hd_recipe *r);
-/* The whole recipe as INI text: kept in the run's folder, so that a run says what it was. */
+/* data.divider as hd_text_opts wants it: none, or empty: NULL; blank: ""; line: "\n"; else the line itself. */
+const char *hd_recipe_divider(const hd_recipe *r);
+/* The whole recipe as INI text, defaults and the environment put in: kept in the run's folder, so that a run says what it was.
+ * Reading it gives the same recipe. */
 hd_status hd_recipe_write(const hd_recipe *r, hd_buf *out, hd_err *err);
 
 #endif
