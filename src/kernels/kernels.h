@@ -108,6 +108,8 @@ typedef struct hd_kernels {
     const struct hd_attn_kernels *attn;
     /* An optimizer's element-by-element loops: see kernels/optim.h. */
     const struct hd_optim_kernels *optim;
+    /* Training: see kernels/back.h. */
+    const struct hd_back_kernels *back;
 } hd_kernels;
 
 size_t hd_mul_scratch_bytes(int64_t k);

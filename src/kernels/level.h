@@ -3,7 +3,7 @@
 #ifndef HD_KERNELS_LEVEL_H
 #define HD_KERNELS_LEVEL_H
 
-#include "kernels/kernels.h"
+#include "kernels/back.h"
 
 void hd_fill_mul_ref(hd_kernels *k);
 void hd_fill_act_avx2(hd_kernels *k);

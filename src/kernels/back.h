@@ -1,0 +1,32 @@
+/* Leaf loops of the way back (training).  As all kernels: single-threaded, cannot fail; the order of a sum depends on its length
+ * alone.  Heavy products use hd_kernels.panel_mul; these are what lies around them. */
+#ifndef HD_KERNELS_BACK_H
+#define HD_KERNELS_BACK_H
+
+#include "kernels/kernels.h"
+
+typedef struct hd_back_kernels {
+    /* to[c ld_to + r] = from[r ld_from + c]   for r < rows, c < cols */
+    void (*transpose)(float *to, int64_t ld_to, const float *from, int64_t ld_from, int rows, int cols);
+    /* out[2i] = bf16(a[i]), out[2i + 1] = bf16(b[i]): two rows as a panel of bf16 wants them */
+    void (*pairs)(uint16_t *out, const float *a, const float *b, int64_t n);
+    /* y[i] = x[i] rounded to bf16 (nearest even); may be the same memory */
+    void (*round_bf16)(float *y, const float *x, int64_t n);
+    float (*dot)(const float *a, const float *b, int64_t n);
+    void (*scale)(float *x, float a, int64_t n);
+    /* One row of attention's scores and of do.v, in place:
+     *   p = exp(scale s - lse) -> s      scale p (dp - delta) -> dp           (arXiv:2307.08691, algorithm 2, lines 11-14) */
+    void (*attn_row)(float *s, float *dp, float scale, float lse, float delta, int n);
+    /* dgate = da up s (1 + gate (1 - s)), dup = da gate s, a = gate s up with s = sigmoid(gate); a may be NULL; dgate and dup may
+     * be gate and up */
+    void (*silu_mul)(float *dgate, float *dup, float *a, const float *da, const float *gate, const float *up, int64_t n);
+    /* y = x g r, r = 1 / sqrt(mean(x^2) + eps):  dx = r (g dh - x r^2 mean(g dh x)), added to dx when `add`;  dg += dh x r */
+    void (*rmsnorm)(float *dx, bool add, float *dg, const float *dh, const float *x, const float *g, int64_t n, float eps);
+} hd_back_kernels;
+
+void hd_fill_back_ref(hd_kernels *k);
+void hd_fill_back_avx2(hd_kernels *k);
+void hd_fill_back_vnni(hd_kernels *k);
+void hd_fill_back_neon(hd_kernels *k);
+
+#endif

@@ -1,0 +1,171 @@
+/* The way back's loops over v16, included by each level's file.  Contracts: back.h.
+ *
+ * Sums run over 4 accumulators of 16 lanes, as in rows_body.h. */
+#include <math.h>
+
+#include "kernels/back.h"
+#include "kernels/v16.h"
+
+typedef struct {
+    v16 acc[4];
+} sum4;
+
+static inline sum4 sum_none(void) { return (sum4){{v_set1(0), v_set1(0), v_set1(0), v_set1(0)}}; }
+static inline float sum_of(const sum4 *s)
+{
+    return v_sum(v_add(v_add(s->acc[0], s->acc[1]), v_add(s->acc[2], s->acc[3])));
+}
+/* 16 numbers, or what is left of them and zeros. */
+static inline v16 load_left(const float *x, int64_t left) { return left >= 16 ? v_load(x) : v_load_n(x, (int)left, 0); }
+static inline void store_left(float *x, v16 v, int64_t left)
+{
+    if (left >= 16) v_store(x, v);
+    else v_store_n(x, v, (int)left);
+}
+
+#if defined __AVX512F__
+/* 16 x 16: exchange lanes at distances 1, 2, 4, 8 between registers. */
+static inline void transpose_16(float *to, int64_t ld_to, const float *from, int64_t ld_from)
+{
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_ps(from + i * ld_from);
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            __m512d x = _mm512_castps_pd(b[i + j]), y = _mm512_castps_pd(b[i + j + 2]);
+            a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; j++) {
+            b[i + j] = _mm512_shuffle_f32x4(a[i + j], a[i + j + 4], 0x88);
+            b[i + j + 4] = _mm512_shuffle_f32x4(a[i + j], a[i + j + 4], 0xdd);
+        }
+    for (int j = 0; j < 8; j++) {
+        a[j] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0x88);
+        a[j + 8] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0xdd);
+    }
+    for (int i = 0; i < 16; i++) _mm512_storeu_ps(to + i * ld_to, a[i]);
+}
+#else
+static inline void transpose_16(float *to, int64_t ld_to, const float *from, int64_t ld_from)
+{
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 16; c++) to[c * ld_to + r] = from[r * ld_from + c];
+}
+#endif
+
+static void transpose(float *to, int64_t ld_to, const float *from, int64_t ld_from, int rows, int cols)
+{
+    for (int r = 0; r < rows; r += 16)
+        for (int c = 0; c < cols; c += 16) {
+            if (r + 16 <= rows && c + 16 <= cols) {
+                transpose_16(to + c * ld_to + r, ld_to, from + r * ld_from + c, ld_from);
+                continue;
+            }
+            for (int i = r; i < r + 16 && i < rows; i++)
+                for (int j = c; j < c + 16 && j < cols; j++) to[j * ld_to + i] = from[i * ld_from + j];
+        }
+}
+
+/* Round to nearest even; the result's low half is not cleared.  NaN stays NaN. */
+#if defined __AVX512F__
+static inline __m512i rounded(const float *x)
+{
+    __m512 v = _mm512_loadu_ps(x);
+    __m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    return _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+}
+#endif
+
+static void pairs(uint16_t *out, const float *a, const float *b, int64_t n)
+{
+    int64_t i = 0;
+#if defined __AVX512F__
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_si512(out + 2 * i, _mm512_or_si512(_mm512_srli_epi32(rounded(a + i), 16), _mm512_and_si512(rounded(b + i), upper)));
+#endif
+    for (; i < n; i++) {
+        out[2 * i] = hd_f32_to_bf16(a[i]);
+        out[2 * i + 1] = hd_f32_to_bf16(b[i]);
+    }
+}
+
+static void round_bf16(float *y, const float *x, int64_t n)
+{
+    int64_t i = 0;
+#if defined __AVX512F__
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_si512(y + i, _mm512_and_si512(rounded(x + i), _mm512_set1_epi32((int)0xffff0000)));
+#endif
+    for (; i < n; i++) y[i] = hd_bf16_to_f32(hd_f32_to_bf16(x[i]));
+}
+
+static float dot(const float *a, const float *b, int64_t n)
+{
+    sum4 s = sum_none();
+    for (int64_t i = 0; i < n; i += 16)
+        s.acc[i / 16 % 4] = v_fma(load_left(a + i, n - i), load_left(b + i, n - i), s.acc[i / 16 % 4]);
+    return sum_of(&s);
+}
+
+static void scale(float *x, float a, int64_t n)
+{
+    v16 s = v_set1(a);
+    for (int64_t i = 0; i < n; i += 16) store_left(x + i, v_mul(load_left(x + i, n - i), s), n - i);
+}
+
+static void attn_row(float *s, float *dp, float factor, float lse, float delta, int n)
+{
+    v16 f = v_set1(factor), l = v_set1(lse), d = v_set1(delta);
+    for (int i = 0; i < n; i += 16) {
+        v16 p = v_exp(v_sub(v_mul(load_left(s + i, n - i), f), l));
+        v16 g = v_mul(v_mul(p, f), v_sub(load_left(dp + i, n - i), d));
+        store_left(s + i, p, n - i);
+        store_left(dp + i, g, n - i);
+    }
+}
+
+static void silu_mul_back(float *dgate, float *dup, float *a, const float *da, const float *gate, const float *up, int64_t n)
+{
+    v16 one = v_set1(1);
+    for (int64_t i = 0; i < n; i += 16) {
+        v16 g = load_left(gate + i, n - i), u = load_left(up + i, n - i), d = load_left(da + i, n - i);
+        v16 s = v_div(one, v_add(one, v_exp(v_sub(v_set1(0), g)))), gs = v_mul(g, s);
+        if (a) store_left(a + i, v_mul(gs, u), n - i);
+        store_left(dgate + i, v_mul(v_mul(d, u), v_mul(s, v_fma(g, v_sub(one, s), one))), n - i);
+        store_left(dup + i, v_mul(d, gs), n - i);
+    }
+}
+
+static void rmsnorm_back(float *dx, bool add, float *dg, const float *dh, const float *x, const float *g, int64_t n, float eps)
+{
+    sum4 squares = sum_none(), with = sum_none();
+    for (int64_t i = 0; i < n; i += 16) {
+        int a = (int)(i / 16 % 4);
+        v16 v = load_left(x + i, n - i);
+        squares.acc[a] = v_fma(v, v, squares.acc[a]);
+        with.acc[a] = v_fma(v_mul(load_left(g + i, n - i), load_left(dh + i, n - i)), v, with.acc[a]);
+    }
+    float r = 1 / sqrtf(sum_of(&squares) / (float)n + eps), k = r * r * (sum_of(&with) / (float)n);
+    v16 vr = v_set1(r), vk = v_set1(k);
+    for (int64_t i = 0; i < n; i += 16) {
+        int64_t left = n - i;
+        v16 v = load_left(x + i, left), d = load_left(dh + i, left);
+        store_left(dg + i, v_fma(v_mul(d, v), vr, load_left(dg + i, left)), left);
+        d = v_mul(vr, v_fnma(v, vk, v_mul(load_left(g + i, left), d)));
+        store_left(dx + i, add ? v_add(load_left(dx + i, left), d) : d, left);
+    }
+}
+
+#define BACK_FILL(level)                                                                                                           \
+    void hd_fill_back_##level(hd_kernels *k)                                                                                       \
+    {                                                                                                                              \
+        static const hd_back_kernels table = {transpose, pairs, round_bf16, dot, scale, attn_row, silu_mul_back, rmsnorm_back};    \
+        k->back = &table;                                                                                                          \
+    }

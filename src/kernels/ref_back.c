@@ -1,0 +1,79 @@
+/* The way back in plain C: the meaning of each loop, sums in double. */
+#include "kernels/back.h"
+
+#include <math.h>
+
+#include "base/num.h"
+
+static void transpose_ref(float *to, int64_t ld_to, const float *from, int64_t ld_from, int rows, int cols)
+{
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < cols; c++) to[c * ld_to + r] = from[r * ld_from + c];
+}
+
+static void pairs_ref(uint16_t *out, const float *a, const float *b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[2 * i] = hd_f32_to_bf16(a[i]);
+        out[2 * i + 1] = hd_f32_to_bf16(b[i]);
+    }
+}
+
+static void round_bf16_ref(float *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = hd_bf16_to_f32(hd_f32_to_bf16(x[i]));
+}
+
+static float dot_ref(const float *a, const float *b, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)a[i] * b[i];
+    return (float)sum;
+}
+
+static void scale_ref(float *x, float a, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] *= a;
+}
+
+static void attn_row_ref(float *s, float *dp, float scale, float lse, float delta, int n)
+{
+    for (int i = 0; i < n; i++) {
+        double p = exp((double)scale * s[i] - lse);
+        s[i] = (float)p;
+        dp[i] = (float)(scale * p * ((double)dp[i] - delta));
+    }
+}
+
+static void silu_mul_ref(float *dgate, float *dup, float *a, const float *da, const float *gate, const float *up, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double g = gate[i], u = up[i], d = da[i], s = 1 / (1 + exp(-g));
+        if (a) a[i] = (float)(g * s * u);
+        dgate[i] = (float)(d * u * s * (1 + g * (1 - s)));
+        dup[i] = (float)(d * g * s);
+    }
+}
+
+static void rmsnorm_ref(float *dx, bool add, float *dg, const float *dh, const float *x, const float *g, int64_t n, float eps)
+{
+    double squares = 0, dot = 0;
+    for (int64_t i = 0; i < n; i++) {
+        squares += (double)x[i] * x[i];
+        dot += (double)g[i] * dh[i] * x[i];
+    }
+    double r = 1 / sqrt(squares / (double)n + eps), k = r * r * dot / (double)n;
+    for (int64_t i = 0; i < n; i++) {
+        double d = dh[i];
+        dg[i] += (float)(d * x[i] * r);
+        d = r * (g[i] * d - x[i] * k);
+        dx[i] = (float)(add ? dx[i] + d : d);
+    }
+}
+
+void hd_fill_back_ref(hd_kernels *k)
+{
+    static const hd_back_kernels table = {transpose_ref, pairs_ref,    round_bf16_ref, dot_ref,
+                                          scale_ref,     attn_row_ref, silu_mul_ref,   rmsnorm_ref};
+    k->back = &table;
+}

@@ -1,0 +1,223 @@
+/* The way back through attention, one task for each sequence and key head.
+ *
+ * Everything is f32 products by the forward's own kernel.  For a key head q, do, k, v of one query head are laid out as panels whose
+ * inner dimension is the position (32 numbers wide, a position a line), and k, v also the other way round (32 positions wide).
+ * Then, for each block of KEYS positions j and all queries i >= j:
+ *
+ *   S = Q K^T   dP = dO V^T   P = exp(scale S - lse)   dS = scale P (dP - delta),  delta = do.o     (arXiv:2307.08691)
+ *   dV_j += P^T dO     dK_j += dS^T Q     dQ_i += dS K_j
+ *
+ * Keys that lie after a query have P = dS = 0.  Heads of a group add to dK and dV in their order. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "kernels/back.h"
+#include "ops/back.h"
+
+enum { KEYS = 64, W = HD_PANEL_ROWS };
+
+static int up_to(int n, int to) { return (n + to - 1) / to * to; }
+
+/* Where things lie in a thread's scratch, in floats. */
+typedef struct {
+    int64_t q, dout, k, kt, vt, s, dp, pt, out, delta, total;
+} layout;
+
+static layout layout_of(const hd_kv_shape *kv, int T)
+{
+    int dk = up_to(kv->dk, W), dv = up_to(kv->dv, W), wide = dk > dv ? dk : dv;
+    int64_t t = up_to(T, KEYS);
+    layout l;
+    int64_t at = 0;
+#define PLACE(field, n) l.field = at, at += ((n) + 15) / 16 * 16
+    PLACE(q, t * dk);
+    PLACE(dout, t * dv);
+    PLACE(k, t * dk);
+    PLACE(kt, t * up_to(kv->dk, 16));
+    PLACE(vt, t * up_to(kv->dv, 16));
+    PLACE(s, t * KEYS);
+    PLACE(dp, t * KEYS);
+    PLACE(pt, t * KEYS);
+    PLACE(out, (t > KEYS ? t : KEYS) * wide);
+    PLACE(delta, t);
+#undef PLACE
+    l.total = at;
+    return l;
+}
+
+static int longest(const hd_attn_back *a)
+{
+    int T = 1;
+    for (int i = 0; i < a->n_seqs; i++) T = a->len[i] > T ? a->len[i] : T;
+    return T;
+}
+
+enum { KERNEL_SCRATCH = 160 << 10 };
+
+size_t hd_attn_back_work(const hd_attn_back *a, int n_threads)
+{
+    layout l = layout_of(&a->kv, longest(a));
+    return (size_t)n_threads * ((size_t)l.total * sizeof(float) + KERNEL_SCRATCH + 128) + (size_t)a->n_seqs * 8 + 256;
+}
+
+typedef struct {
+    const hd_dev *d;
+    const hd_attn_back *a;
+    const int64_t *row0; // [n_seqs]
+    uint8_t *scratch;
+    size_t scratch_bytes;
+    layout l;
+    int group;
+} job;
+
+/* As the cache rounded it. */
+static void round_as_cache(const hd_kernels *k, hd_cache_type type, float *x, int64_t n)
+{
+    if (type == HD_CACHE_BF16) k->back->round_bf16(x, x, n);
+    if (type == HD_CACHE_F16)
+        for (int64_t i = 0; i < n; i++) x[i] = hd_f16_to_f32(hd_f32_to_f16(x[i]));
+}
+
+/* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32]. */
+static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
+{
+    int64_t t = up_to(T, KEYS);
+    for (int c = 0; c < n; c += W, to += t * W) {
+        int w = n - c < W ? n - c : W;
+        for (int i = 0; i < T; i++) {
+            float *row = to + (int64_t)i * W;
+            memcpy(row, x + i * ld + c, (size_t)w * sizeof *row);
+            if (w < W) memset(row + w, 0, (size_t)(W - w) * sizeof *row);
+        }
+        memset(to + (int64_t)T * W, 0, (size_t)((t - T) * W) * sizeof *to);
+        round_as_cache(j->d->k, type, to, (int64_t)T * W);
+    }
+}
+
+/* x: T rows of n numbers -> panels [T / 32][n][32] with the positions side by side. */
+static void to_panels_across(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
+{
+    for (int t = 0; t < T; t += W, to += (int64_t)n * W) {
+        int w = T - t < W ? T - t : W;
+        if (w < W) memset(to, 0, (size_t)n * W * sizeof *to);
+        j->d->k->back->transpose(to, W, x + t * ld, ld, w, n);
+        round_as_cache(j->d->k, type, to, (int64_t)n * W);
+    }
+}
+
+/* y[M, W p ..] = act [M, inner] by panels p = 0 .. n/32-1, `step` floats apart. */
+static void mul(const job *j, const float *panels, int64_t step, int inner, const float *act, int64_t ld_act, int M, float *y, int64_t ldy,
+                int n, void *kernel)
+{
+    for (int p = 0; p * W < n; p++)
+        j->d->k->panel_mul[HD_PANEL_F32](panels + p * step, inner, (const uint8_t *)act, (size_t)ld_act * sizeof *act, M, y + p * W, ldy,
+                                         kernel);
+}
+
+static void add_rows(const job *j, float *to, int64_t ld_to, const float *from, int64_t ld, int M, int n)
+{
+    for (int m = 0; m < M; m++) j->d->k->add(to + m * ld_to, from + m * ld, n);
+}
+
+typedef struct {
+    const float *q, *dout, *out, *lse; // of the head's first row
+    float *dq;
+    int64_t ldq, ldo;
+    int H, T;
+} head;
+
+/* Scores and their gradients of queries i0 .. T-1 against keys j0 .. j0+n-1. */
+static void block_scores(const job *j, const head *h, float *f, int j0, int n, void *kernel)
+{
+    const hd_attn_back *a = j->a;
+    const layout *l = &j->l;
+    int M = h->T - j0;
+    mul(j, f + l->kt + (int64_t)j0 * a->kv.dk, (int64_t)a->kv.dk * W, a->kv.dk, h->q + j0 * h->ldq, h->ldq, M, f + l->s, KEYS, n, kernel);
+    mul(j, f + l->vt + (int64_t)j0 * a->kv.dv, (int64_t)a->kv.dv * W, a->kv.dv, h->dout + j0 * h->ldo, h->ldo, M, f + l->dp, KEYS, n, kernel);
+    for (int i = 0; i < M; i++) {
+        float *s = f + l->s + (int64_t)i * KEYS, *dp = f + l->dp + (int64_t)i * KEYS;
+        int seen = i + 1 < n ? i + 1 : n;
+        j->d->k->back->attn_row(s, dp, a->scale, h->lse[(int64_t)(j0 + i) * h->H], f[l->delta + j0 + i], seen);
+        if (seen == KEYS) continue;
+        memset(s + seen, 0, (size_t)(KEYS - seen) * sizeof *s);
+        memset(dp + seen, 0, (size_t)(KEYS - seen) * sizeof *dp);
+    }
+}
+
+/* dk, dv: of the key head's first row, rows ldk and ldv apart. */
+static void block_back(const job *j, const head *h, float *f, int j0, int n, float *dk, int64_t ldk, float *dv, int64_t ldv, void *kernel)
+{
+    const hd_kv_shape *kv = &j->a->kv;
+    const layout *l = &j->l;
+    int M = h->T - j0, wk = up_to(kv->dk, W), wv = up_to(kv->dv, W);
+    int64_t t = up_to(h->T, KEYS);
+    float *pt = f + l->pt, *out = f + l->out;
+    block_scores(j, h, f, j0, n, kernel);
+
+    j->d->k->back->transpose(pt, t, f + l->s, KEYS, M, n);
+    mul(j, f + l->dout + (int64_t)j0 * W, t * W, M, pt, t, n, out, wv, kv->dv, kernel);
+    add_rows(j, dv + j0 * ldv, ldv, out, wv, n, kv->dv);
+    j->d->k->back->transpose(pt, t, f + l->dp, KEYS, M, n);
+    mul(j, f + l->q + (int64_t)j0 * W, t * W, M, pt, t, n, out, wk, kv->dk, kernel);
+    add_rows(j, dk + j0 * ldk, ldk, out, wk, n, kv->dk);
+    mul(j, f + l->k + (int64_t)j0 * W, t * W, n, f + l->dp, KEYS, M, out, wk, kv->dk, kernel);
+    add_rows(j, h->dq + j0 * h->ldq, h->ldq, out, wk, M, kv->dk);
+}
+
+static void zero_rows(float *x, int64_t ld, int T, int n)
+{
+    for (int i = 0; i < T; i++) memset(x + i * ld, 0, (size_t)n * sizeof *x);
+}
+
+static void run_head(void *arg, int64_t chunk, int tid)
+{
+    const job *j = arg;
+    const hd_attn_back *a = j->a;
+    const hd_kv_shape *kv = &a->kv;
+    int seq = (int)(chunk / kv->n_kv), kh = (int)(chunk % kv->n_kv), T = a->len[seq];
+    int64_t row0 = j->row0[seq], ldk = (int64_t)kv->n_kv * kv->dk, ldv = kv->v_in_k ? ldk : (int64_t)kv->n_kv * kv->dv;
+    int64_t ldq = (int64_t)a->n_heads * kv->dk, ldo = (int64_t)a->n_heads * kv->dv;
+    uint8_t *kernel = j->scratch + (size_t)tid * j->scratch_bytes;
+    float *f = (float *)(void *)(kernel + KERNEL_SCRATCH);
+    const float *k = a->k + row0 * ldk + kh * kv->dk, *v = kv->v_in_k ? k : a->v + row0 * ldv + kh * kv->dv;
+    float *dk = a->dk + row0 * ldk + kh * kv->dk, *dv = kv->v_in_k ? dk : a->dv + row0 * ldv + kh * kv->dv;
+    zero_rows(dk, ldk, T, kv->dk);
+    if (!kv->v_in_k) zero_rows(dv, ldv, T, kv->dv);
+    to_panels(j, f + j->l.k, k, ldk, T, kv->dk, kv->type);
+    to_panels_across(j, f + j->l.kt, k, ldk, T, kv->dk, kv->type);
+    to_panels_across(j, f + j->l.vt, v, ldv, T, kv->dv, kv->type);
+    for (int g = 0; g < j->group; g++) {
+        int hq = kh * j->group + g;
+        head h = {.q = a->q + row0 * ldq + hq * kv->dk,
+                  .dout = a->dout + row0 * ldo + hq * kv->dv,
+                  .out = a->out + row0 * ldo + hq * kv->dv,
+                  .lse = a->lse + row0 * a->n_heads + hq,
+                  .dq = a->dq + row0 * ldq + hq * kv->dk,
+                  .ldq = ldq,
+                  .ldo = ldo,
+                  .H = a->n_heads,
+                  .T = T};
+        zero_rows(h.dq, ldq, T, kv->dk);
+        to_panels(j, f + j->l.q, h.q, ldq, T, kv->dk, HD_CACHE_F32);
+        to_panels(j, f + j->l.dout, h.dout, ldo, T, kv->dv, HD_CACHE_F32);
+        for (int i = 0; i < T; i++) f[j->l.delta + i] = j->d->k->back->dot(h.dout + i * ldo, h.out + i * ldo, kv->dv);
+        for (int j0 = 0; j0 < T; j0 += KEYS) block_back(j, &h, f, j0, T - j0 < KEYS ? T - j0 : KEYS, dk, ldk, dv, ldv, kernel);
+    }
+}
+
+void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work)
+{
+    size_t mark = work->used;
+    int64_t *row0 = hd_arena_take(work, (size_t)a->n_seqs * sizeof *row0), row = 0;
+    job j = {.d = d, .a = a, .row0 = row0, .l = layout_of(&a->kv, longest(a)), .group = a->n_heads / a->kv.n_kv};
+    j.scratch_bytes = ((size_t)j.l.total * sizeof(float) + KERNEL_SCRATCH + 63) / 64 * 64;
+    j.scratch = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * j.scratch_bytes);
+    assert(row0 && j.scratch && hd_mul_scratch_bytes(a->kv.dk) <= KERNEL_SCRATCH && "backward arena planned too small");
+    for (int i = 0; i < a->n_seqs; i++) {
+        row0[i] = row;
+        row += a->len[i];
+    }
+    hd_pool_run(d->pool, (int64_t)a->n_seqs * a->kv.n_kv, run_head, &j);
+    work->used = mark;
+}

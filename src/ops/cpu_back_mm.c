@@ -1,0 +1,194 @@
+/* Gradients of products, and panels from masters.
+ *
+ * dW[n, k] += dY^T X is cut into tiles of 128 x 128 outputs.  A tile is one task: it walks the rows m in blocks of 256, brings
+ * dY^T (rows of activations) and X (panels whose inner dimension is m) into the thread's scratch, and lets the forward's own
+ * kernel multiply them.  What a block adds is added to dW in the order of blocks, so the order of every sum depends on M alone. */
+#include <assert.h>
+#include <string.h>
+
+#include "kernels/back.h"
+#include "ops/back.h"
+
+enum {
+    TILE_N = 128,
+    TILE_K = 128,
+    BLOCK_M = 256,
+    TILE_PANELS = TILE_K / HD_PANEL_ROWS,
+};
+
+/* One thread's scratch, in floats; blobs and panels are as wide in f32 as they get. */
+typedef struct {
+    _Alignas(64) float dyt[TILE_N][BLOCK_M];
+    _Alignas(64) float act[TILE_N][BLOCK_M];
+    _Alignas(64) float panel[TILE_PANELS][BLOCK_M * HD_PANEL_ROWS];
+    _Alignas(64) float out[TILE_N][TILE_K];
+    _Alignas(64) float row[2][TILE_K];
+    _Alignas(64) uint8_t kernel[160 << 10];
+} scratch;
+
+static int64_t tiles_of(const hd_mm_grad *j) { return (j->n + TILE_N - 1) / TILE_N * ((j->k + TILE_K - 1) / TILE_K); }
+
+size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads)
+{
+    return (size_t)n_threads * (sizeof(scratch) + 64) + 64;
+}
+
+typedef struct {
+    const hd_dev *d;
+    const hd_mm_grad *jobs;
+    bool tiles; // the level multiplies bf16 itself (amx); else bf16 values travel as f32, which is exact and faster
+    scratch *s;
+} grad_job;
+
+static const float *x_row(const hd_mm_grad *j, int m) { return j->x + (j->x_row ? j->x_row[m] : m) * j->ldx; }
+
+/* X[m0 .. m0+M, k0 .. k0+32) as a panel: f32 [m][32], bf16 [m / 2][32][2]. */
+static void pack_x(const grad_job *g, const hd_mm_grad *j, scratch *s, float *panel, int m0, int M, int64_t k0)
+{
+    int64_t left = j->k - k0, n = left < HD_PANEL_ROWS ? left : HD_PANEL_ROWS;
+    const hd_back_kernels *k = g->d->k->back;
+    if (!g->tiles || j->kind != HD_PANEL_BF16) {
+        for (int m = 0; m < M; m++, panel += HD_PANEL_ROWS) {
+            const float *x = x_row(j, m0 + m) + k0;
+            if (j->kind == HD_PANEL_BF16) k->round_bf16(panel, x, n);
+            else memcpy(panel, x, (size_t)n * sizeof *panel);
+            if (n < HD_PANEL_ROWS) memset(panel + n, 0, (size_t)(HD_PANEL_ROWS - n) * sizeof *panel);
+        }
+        return;
+    }
+    uint16_t *out = (uint16_t *)(void *)panel;
+    memset(s->row, 0, sizeof s->row);
+    for (int m = 0; m < M; m += 2, out += 2 * HD_PANEL_ROWS) {
+        memcpy(s->row[0], x_row(j, m0 + m) + k0, (size_t)n * sizeof(float));
+        if (m + 1 < M) memcpy(s->row[1], x_row(j, m0 + m + 1) + k0, (size_t)n * sizeof(float));
+        else memset(s->row[1], 0, sizeof s->row[1]);
+        k->pairs(out, s->row[0], s->row[1], HD_PANEL_ROWS);
+    }
+    memset(out, 0, (size_t)((M + 63) / 64 * 64 - (M + 1) / 2 * 2) * HD_PANEL_ROWS * 2); // panels are padded to 64 of the inner dimension
+}
+
+/* dY^T as blobs of rows; and the bias's share, which is a sum over their numbers. */
+static void pack_dy(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n, bool bias)
+{
+    const hd_back_kernels *k = g->d->k->back;
+    k->transpose(&s->dyt[0][0], BLOCK_M, j->dy + m0 * j->ldy + n0, j->ldy, M, n);
+    for (int i = 0; i < n; i++) {
+        if (bias) {
+            float sum = 0;
+            for (int m = 0; m < M; m++) sum += s->dyt[i][m];
+            j->db[n0 + i] += sum;
+        }
+        if (g->tiles && j->kind == HD_PANEL_BF16) g->d->k->act_pack(HD_ACT_BF16, s->act[i], s->dyt[i], M);
+        else if (j->kind == HD_PANEL_BF16) k->round_bf16(s->dyt[i], s->dyt[i], M);
+    }
+}
+
+static void grad_tile(void *arg, int64_t tile, int tid)
+{
+    const grad_job *g = arg;
+    const hd_mm_grad *j = g->jobs;
+    scratch *s = &g->s[tid];
+    for (; tile >= tiles_of(j); j++) tile -= tiles_of(j);
+    int64_t across = (j->k + TILE_K - 1) / TILE_K, n0 = tile / across * TILE_N, k0 = tile % across * TILE_K;
+    int n = j->n - n0 < TILE_N ? (int)(j->n - n0) : TILE_N, wide = j->k - k0 < TILE_K ? (int)(j->k - k0) : TILE_K;
+    bool bf16 = g->tiles && j->kind == HD_PANEL_BF16;
+    hd_panel_id id = bf16 ? HD_PANEL_BF16 : HD_PANEL_F32;
+    for (int m0 = 0; m0 < j->M; m0 += BLOCK_M) {
+        int M = j->M - m0 < BLOCK_M ? j->M - m0 : BLOCK_M;
+        pack_dy(g, j, s, m0, M, n0, n, j->db && k0 == 0);
+        for (int p = 0; p * HD_PANEL_ROWS < wide; p++) {
+            pack_x(g, j, s, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
+            g->d->k->panel_mul[id](s->panel[p], M, (const uint8_t *)(bf16 ? s->act : s->dyt), sizeof s->act[0], n,
+                                   s->out[0] + p * HD_PANEL_ROWS, TILE_K, s->kernel);
+        }
+        for (int i = 0; i < n; i++) g->d->k->add(j->dw + (n0 + i) * j->ldw + k0, s->out[i], wide);
+    }
+}
+
+void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *work)
+{
+    size_t mark = work->used;
+    int64_t tiles = 0;
+    grad_job g = {d, jobs, strcmp(d->k->level, "amx") == 0, NULL};
+    g.s = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * sizeof *g.s);
+    assert(g.s && hd_mul_scratch_bytes(BLOCK_M) <= sizeof g.s->kernel);
+    for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i]);
+    hd_pool_run(d->pool, tiles, grad_tile, &g);
+    work->used = mark;
+}
+
+/* ---- Panels from masters ---------------------------------------------------------------------------------------------- */
+
+enum { PACK_K = 256 }; // of the inner dimension at a time
+
+typedef struct {
+    const hd_dev *d;
+    hd_linear *const *w;
+} refresh_job;
+
+static int64_t panels_of(const hd_linear *w) { return w ? (w->src.n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS : 0; }
+
+/* rows [inner][32] of floats into the panel at inner position i0. */
+static void put_rows(const hd_back_kernels *k, const hd_linear *w, uint8_t *panel, const float *rows, int64_t i0, int64_t n)
+{
+    if (w->kind->id == HD_PANEL_F32) {
+        memcpy((float *)(void *)panel + i0 * HD_PANEL_ROWS, rows, (size_t)(n * HD_PANEL_ROWS) * sizeof *rows);
+        return;
+    }
+    uint16_t *out = (uint16_t *)(void *)panel + i0 * HD_PANEL_ROWS;
+    for (int64_t i = 0; i < n; i += 2) k->pairs(out + i * HD_PANEL_ROWS, rows + i * HD_PANEL_ROWS, rows + (i + 1) * HD_PANEL_ROWS, HD_PANEL_ROWS);
+}
+
+/* One panel of w, or of its transpose: 32 rows, or 32 columns, of the masters. */
+static void pack_panel(const hd_dev *d, const hd_linear *w, int64_t p, bool back)
+{
+    const hd_linear *to = back ? w->back : w;
+    const hd_back_kernels *k = d->k->back;
+    const float *src = (const float *)(const void *)w->src.data;
+    int64_t ld = w->src.k, inner = to->src.k, r0 = p * HD_PANEL_ROWS, left = to->src.n - r0;
+    int n = left < HD_PANEL_ROWS ? (int)left : HD_PANEL_ROWS;
+    size_t bytes = to->kind->bytes(inner);
+    uint8_t *panel = to->panels + (size_t)p * bytes;
+    _Alignas(64) float rows[PACK_K * HD_PANEL_ROWS];
+    if (n < HD_PANEL_ROWS) memset(rows, 0, sizeof rows);
+    for (int64_t i0 = 0; i0 < inner; i0 += PACK_K) {
+        int64_t m = inner - i0 < PACK_K ? inner - i0 : PACK_K, even = (m + 1) / 2 * 2;
+        if (back)
+            for (int64_t i = 0; i < m; i++) memcpy(rows + i * HD_PANEL_ROWS, src + (i0 + i) * ld + r0, (size_t)n * sizeof *rows);
+        else k->transpose(rows, HD_PANEL_ROWS, src + r0 * ld + i0, ld, n, (int)m);
+        if (even > m) memset(rows + m * HD_PANEL_ROWS, 0, HD_PANEL_ROWS * sizeof *rows);
+        put_rows(k, to, panel, rows, i0, to->kind->id == HD_PANEL_F32 ? m : even);
+    }
+    if (to->kind->id == HD_PANEL_BF16) {
+        size_t used = (size_t)((inner + 1) / 2 * 2) * HD_PANEL_ROWS * 2;
+        memset(panel + used, 0, bytes - used);
+    }
+}
+
+static void refresh_panel(void *arg, int64_t p, int tid)
+{
+    const refresh_job *j = arg;
+    hd_linear *const *w = j->w;
+    for (;; w++) {
+        int64_t n = panels_of(*w), both = n + panels_of((*w)->back);
+        if (p < both) {
+            pack_panel(j->d, *w, p < n ? p : p - n, p >= n);
+            return;
+        }
+        p -= both;
+    }
+}
+
+void hd_linear_refresh(hd_dev *d, hd_linear *const *w, int n_w)
+{
+    enum { AT_ONCE = 64 }; // matrices of one region: a panel finds its own by walking
+    for (int i = 0; i < n_w; i += AT_ONCE) {
+        refresh_job j = {d, w + i};
+        int64_t panels = 0;
+        for (int k = i; k < n_w && k < i + AT_ONCE; k++) {
+            assert(w[k]->kind->id == HD_PANEL_BF16 || w[k]->kind->id == HD_PANEL_F32);
+            panels += panels_of(w[k]) + panels_of(w[k]->back);
+        }
+        hd_pool_run(d->pool, panels, refresh_panel, &j);
+    }
+}
