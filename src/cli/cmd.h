@@ -15,7 +15,7 @@ typedef struct {
 /* main's table, NULL at its end. */
 extern const hd_command *const hd_commands[];
 
-extern const hd_command hd_cmd_backup, hd_cmd_bench, hd_cmd_chat, hd_cmd_completion, hd_cmd_data, hd_cmd_export, hd_cmd_generate, hd_cmd_inspect, hd_cmd_models,
+extern const hd_command hd_cmd_backup, hd_cmd_bench, hd_cmd_chat, hd_cmd_completion, hd_cmd_cost, hd_cmd_data, hd_cmd_export, hd_cmd_generate, hd_cmd_inspect, hd_cmd_models,
     hd_cmd_pull, hd_cmd_quantize, hd_cmd_score, hd_cmd_serve, hd_cmd_tokenize, hd_cmd_tokenizer, hd_cmd_top;
 
 #endif

@@ -23,6 +23,7 @@ const hd_command *const hd_commands[] = {
     &hd_cmd_pull,
     &hd_cmd_quantize,
     &hd_cmd_export,
+    &hd_cmd_cost,
     &hd_cmd_score,
     &hd_cmd_tokenize,
     &hd_cmd_tokenizer,

@@ -1,26 +1,87 @@
-/* What a training run costs: memory, FLOPs, hours, kWh, dollars, before it is made. */
+/* What a training run costs, told before it is made: weights, FLOPs, memory, hours, kWh, dollars.
+ *
+ * Work is counted as model FLOPs: 6 for each weight that multiplies a token (2 forward, 4 backward; arXiv:2001.08361),
+ * and attention by the length of a sequence, of which a causal token sees half on average.  What is computed twice to save
+ * memory does not count.  A machine does a share of its peak, its utilization; what an update takes is told apart, because
+ * small batches pay it more often. */
 #ifndef HD_EVAL_COST_H
 #define HD_EVAL_COST_H
 
+#include "base/buf.h"
 #include "model/config.h"
 
+enum { HD_COST_WIDTHS = 8, HD_COST_PHASES = 8 };
+
+/* Utilization by width of a model: between two widths by the logarithm, outside as at the nearest. */
 typedef struct {
-    char name[64];
+    int n;
+    double width[HD_COST_WIDTHS], share[HD_COST_WIDTHS]; // rising widths
+} hd_cost_curve;
+
+/* What was published of a run of one model on this machine; tokens 0: nothing. */
+typedef struct {
+    char source[160], arch[64];
+    int n_layers, n_experts;
+    int64_t d_model;
+    double tokens, hours_per_trillion, context_hours, post_hours, usd_per_hour; // hours of one device
+    int n_phases;                                                  // of context extension
+    double phase_seq[HD_COST_PHASES], phase_tokens[HD_COST_PHASES];
+} hd_quote;
+
+typedef struct {
+    char name[64], precision[16];
     int devices;
-    double peak_flops;     // of one device in the precision used
-    double utilization;    // share of it that training reaches
+    double peak_flops;      // of one device in that precision
+    double bf16_flops;      // the same in bf16, 0: the file does not say
+    double utilization;     // share of it that training reaches, where no curve says better
+    hd_cost_curve dense, moe;
+    double adamw_s, muon_s; // weights updated a second by all devices, 0: for nothing
     double watts, usd_per_hour, usd_per_kwh; // of one device
     double mem_bytes;
+    hd_quote quote;
 } hd_machine;
 
 typedef struct {
-    int64_t n_weights, n_active;  // parameters; those that multiply a token
+    double tokens;
+    int64_t seq;         // tokens of a sequence
+    double batch_tokens; // of an update; 0: 4 M, where an update's time is nothing
+    bool muon;
+} hd_cost_ask;
+
+typedef struct {
+    /* Weights.  The embedding counts among those that a token uses (one row of it is read) and not among those multiplied. */
+    int64_t n_weights, n_active, n_multiplied;             // of the main model
+    int64_t n_mtp, n_mtp_active;                           // multi-token prediction's own; n_mtp_shared: with what it shares
+    int64_t n_shared;                                      // the embedding and the head, which it shares
+    double flops_matrices, flops_attention, flops_mtp;     // a token
     double flops_per_token, flops;
-    double device_hours, hours, kwh, usd;
-    double weights_bytes, optimizer_bytes, activations_bytes;
+    double utilization;
+    double device_hours, hours, kwh, usd;                  // hours: by the clock
+    double update_hours;                                   // of device_hours
+    double weights_bytes, optimizer_bytes, activations_bytes; // f32 masters, gradients and panels; moments; one sequence
 } hd_cost;
 
+/* Beside what was published. */
+typedef struct {
+    double pretrain_hours;      // hours_per_trillion x tokens
+    double implied_utilization; // what the plan's FLOPs make of it
+    double context_estimate;    // the plan's own, at that utilization
+    double context_estimate_full; // the same with attention counted over whole sequences, as utilization is often told
+    double hours, usd;          // the sum of the three, as quoted
+} hd_cost_quoted;
+
+/* A machine's file: INI, see recipes/machines.  An unknown key or a number out of range: HD_FORMAT with file and line. */
 hd_status hd_machine_read(hd_machine *m, const char *path, hd_err *err);
-hd_status hd_cost_plan(hd_cost *out, const hd_config *c, double tokens, int64_t seq, const hd_machine *m, hd_err *err);
+hd_status hd_machine_print(hd_buf *out, const hd_machine *m, hd_err *err); // the same as text
+/* 14.8T, 3e9, 250M, 64K: true when it is a finite number above 0. */
+bool hd_cost_number(double *v, const char *text);
+
+hd_status hd_cost_plan(hd_cost *out, const hd_config *c, const hd_cost_ask *a, const hd_machine *m, hd_err *err);
+/* False when the machine's file quotes nothing of such a model. */
+bool hd_cost_quote(hd_cost_quoted *out, const hd_cost *plan, const hd_cost_ask *a, const hd_config *c, const hd_machine *m);
+
+/* Time this machine: its product rate, and training passes and updates of small models for the utilization.  Fills name, devices,
+ * peak, curves; watts and prices are left alone.  Takes about a minute. */
+hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err);
 
 #endif

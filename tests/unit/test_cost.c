@@ -1,0 +1,169 @@
+/* The planner: DeepSeek-V3's published sizes, hours and dollars; small models counted by hand; machines' files. */
+#include <math.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "eval/cost.h"
+#include "test.h"
+
+static hd_err err;
+static char path[64];
+
+static const char *const V3 =
+    "{'architectures':['DeepseekV3ForCausalLM'],'first_k_dense_replace':3,'hidden_size':7168,'intermediate_size':18432,"
+    "'kv_lora_rank':512,'max_position_embeddings':163840,'moe_intermediate_size':2048,'n_group':8,'n_routed_experts':256,"
+    "'n_shared_experts':1,'num_attention_heads':128,'num_experts_per_tok':8,'num_hidden_layers':61,'num_key_value_heads':128,"
+    "'num_nextn_predict_layers':1,'q_lora_rank':1536,'qk_nope_head_dim':128,'qk_rope_head_dim':64,'topk_group':4,"
+    "'v_head_dim':128,'vocab_size':129280}";
+
+static hd_config config(const char *text)
+{
+    hd_config c = {0};
+    char *copy = strdup(text);
+    if (!copy) abort();
+    for (char *p = copy; *p; p++)
+        if (*p == '\'') *p = '"';
+    json_t *j = json_loads(copy, 0, NULL);
+    CHECK_OK(hd_config_from_json(&c, j, NULL, "test", &err));
+    json_decref(j);
+    free(copy);
+    return c;
+}
+
+static bool near(double a, double b, double share) { return fabs(a - b) <= share * fabs(b); }
+
+/* arXiv:2412.19437: 671 B weights, 37 B used by a token; the published checkpoint's notes: MTP 11.5 B of its own, 14 B with what it
+ * shares (685 B in all); table 1: 2,664 K + 119 K + 5 K hours of an H800 at $2, 180 K hours a trillion tokens. */
+static void deepseek_v3(void)
+{
+    hd_config c = config(V3);
+    hd_machine m;
+    hd_cost p, longer;
+    hd_cost_quoted q;
+    hd_cost_ask a = {.tokens = 14.8e12, .seq = 4096};
+    CHECK_OK(hd_machine_read(&m, HD_SOURCE_DIR "/recipes/machines/h800.ini", &err));
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(near((double)p.n_weights, 671e9, 0.001), "%lld", (long long)p.n_weights);
+    CHECK(p.n_weights + p.n_mtp + p.n_shared > 684e9 && p.n_weights + p.n_mtp + p.n_shared < 685e9, "%lld", (long long)p.n_mtp);
+    CHECK(near((double)p.n_active, 37e9, 0.02) && near((double)p.n_multiplied, 36.7e9, 0.005), "%lld", (long long)p.n_active);
+    CHECK(near((double)p.n_mtp, 11.5e9, 0.01) && near((double)(p.n_mtp_active + p.n_shared), 2.4e9, 0.06));
+    /* 61 layers of 128 heads: 192 numbers of a score and 128 of a value, two FLOPs each, three times, half of 4096 positions. */
+    CHECK(near(p.flops_attention, 61.0 * 128 * 320 * 2 * 3 * 4097 / 2, 1e-12));
+    CHECK(near(p.flops_matrices, 6 * (double)p.n_multiplied, 1e-12));
+    CHECK(near(p.flops_per_token, p.flops_matrices + p.flops_attention + p.flops_mtp, 1e-12) && p.flops_mtp > 0);
+    CHECK(near(p.device_hours, 2664e3, 0.01) && near(p.usd, 5.328e6, 0.01), "%g hours, $%g", p.device_hours, p.usd);
+    CHECK(near(p.hours * 2048, p.device_hours, 1e-9));
+    CHECK(hd_cost_quote(&q, &p, &a, &c, &m));
+    CHECK(near(q.pretrain_hours, 2664e3, 1e-9) && near(q.hours, 2788e3, 1e-9) && near(q.usd, 5.576e6, 1e-9));
+    CHECK(near(q.implied_utilization * 2664e3 * 3600 * 1979e12, p.flops, 1e-6), "%g", q.implied_utilization);
+    /* The estimate of context extension, by hand: FLOPs at both lengths over the rate of pre-training. */
+    double rate = p.flops / 2664e3, want = 0;
+    for (int i = 0; i < 2; i++) {
+        hd_cost_ask b = {.tokens = 1000.0 * (i ? 480 : 1920) * (i ? 131072 : 32768), .seq = i ? 131072 : 32768};
+        CHECK_OK(hd_cost_plan(&longer, &c, &b, &m, &err));
+        want += longer.flops / rate;
+    }
+    CHECK(near(q.context_estimate, want, 1e-9) && q.context_estimate > 50e3 && q.context_estimate < 119e3, "%g", q.context_estimate);
+    CHECK(near(q.context_estimate_full, 119e3, 0.05), "%g", q.context_estimate_full); // what counts all of attention comes near
+    c.n_layers = 60; // another model: nothing is quoted of it, and the file's own share counts
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(!hd_cost_quote(&q, &p, &a, &c, &m) && p.utilization == 0.2);
+}
+
+static void by_hand(void)
+{
+    hd_config c = config("{'architectures':['LlamaForCausalLM'],'vocab_size':512,'hidden_size':128,'intermediate_size':352,"
+                         "'num_hidden_layers':5,'num_attention_heads':4,'num_key_value_heads':2,'tie_word_embeddings':true}");
+    hd_machine m = {.devices = 2, .peak_flops = 1e9, .utilization = 0.5, .watts = 100, .usd_per_hour = 3, .usd_per_kwh = 0.5};
+    hd_cost p;
+    hd_cost_ask a = {.tokens = 1e6, .seq = 255};
+    int64_t layer = 128 * 128 * 2 + 128 * 64 * 2 + 3 * 128 * 352, all = 5 * (layer + 2 * 128) + 128 + 512 * 128;
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(p.n_weights == all && p.n_active == all && p.n_multiplied == 5 * layer + 512 * 128 && p.n_mtp == 0);
+    double flops = 6 * (double)p.n_multiplied + 5 * 3 * 2 * 4 * (32 + 32) * 128.0;
+    CHECK(near(p.flops_per_token, flops, 1e-12), "%g %g", p.flops_per_token, flops);
+    CHECK(near(p.device_hours, flops * 1e6 / 0.5e9 / 3600, 1e-12) && near(p.hours, p.device_hours / 2, 1e-12));
+    CHECK(near(p.kwh, p.device_hours * 0.1, 1e-12) && near(p.usd, p.device_hours * 3 + p.kwh * 0.5, 1e-12));
+    /* Updates: 1e6 tokens in batches of 1000 are 1000 updates of all weights. */
+    m.adamw_s = 1e8, m.muon_s = 1e6;
+    a.batch_tokens = 1000;
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(near(p.update_hours, 1000 * (double)all / 1e8 / 3600 * 2, 1e-12));
+    a.muon = true;
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(near(p.update_hours, 1000 * (double)all / 1e6 / 3600 * 2, 1e-12));
+    /* The curve: between 64 and 256 the middle is 128; outside, the ends. */
+    m.dense = (hd_cost_curve){2, {64, 256}, {0.1, 0.3}};
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(near(p.utilization, 0.2, 1e-9));
+    m.dense.width[0] = 200;
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(near(p.utilization, 0.1, 1e-9));
+    m.dense.width[0] = 64, m.dense.width[1] = 100;
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(near(p.utilization, 0.3, 1e-9));
+    a.tokens = -1;
+    CHECK(hd_cost_plan(&p, &c, &a, &m, &err) == HD_USAGE);
+}
+
+static hd_status read_text(hd_machine *m, const char *text)
+{
+    hd_newfile f;
+    memset(&err, 0, sizeof err);
+    CHECK_OK(hd_newfile_begin(&f, path, &err));
+    CHECK_OK(hd_newfile_write(&f, text, strlen(text), &err));
+    CHECK_OK(hd_newfile_commit(&f, &err));
+    return hd_machine_read(m, path, &err);
+}
+
+static void machines(void)
+{
+    static const struct {
+        const char *text, *word;
+    } bad[] = {
+        {"[machine]\npeak_tflops = 1\nutilization = 0.5\nwats = 5\n", "wats: is not known (line 4)"},
+        {"[machine]\npeak_tflops = fast\n", "'fast' is no value"},
+        {"[machine]\nutilization = 0.5\n", "peak_tflops: is missing"},
+        {"[machine]\npeak_tflops = 1\n", "utilization: is missing"},
+        {"[machine]\npeak_tflops = 1\nutilization = 1.5\n", "at most 1"},
+        {"[machine]\npeak_tflops = -1\n", "no value"},
+        {"[machine]\npeak_tflops = 1\ndevices = 1.5\n", "devices"},
+        {"[machine]\npeak_tflops\n", "line 2"},
+        {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[dense]\n256 = 0.2\n128 = 0.1\n", "128"},
+        {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[dense]\n256 = 2\n", "256"},
+        {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[quoted]\ntokens = 1T\n", "hours_per_trillion"},
+        {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[quoted]\ncontext_phases = 12\n", "context_phases"},
+        {"[machin]\npeak_tflops = 1\n", "is not known"},
+        {"", "peak_tflops"},
+    };
+    hd_machine m, back;
+    hd_buf text;
+    double v;
+    hd_buf_init(&text, 1 << 16);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK(read_text(&m, bad[i].text) == HD_FORMAT && strstr(err.msg, bad[i].word), "%zu: %s", i, err.msg);
+    CHECK_OK(hd_machine_read(&m, HD_SOURCE_DIR "/recipes/machines/h800.ini", &err));
+    m.dense = (hd_cost_curve){2, {128, 768}, {0.25, 0.5}};
+    m.adamw_s = 2.5e8;
+    CHECK_OK(hd_machine_print(&text, &m, &err));
+    CHECK(read_text(&back, text.data) == HD_OK, "%s\n%s", err.msg, text.data);
+    CHECK(!strcmp(m.name, back.name) && m.devices == back.devices && m.peak_flops == back.peak_flops && m.watts == back.watts);
+    CHECK(m.adamw_s == back.adamw_s && back.dense.n == 2 && back.dense.width[1] == 768 && back.dense.share[1] == 0.5);
+    CHECK(!strcmp(m.quote.source, back.quote.source) && m.quote.d_model == back.quote.d_model && back.quote.n_phases == 2 &&
+          m.quote.phase_tokens[1] == back.quote.phase_tokens[1]);
+    hd_buf_free(&text);
+    unlink(path);
+    CHECK(hd_machine_read(&m, path, &err) == HD_IO);
+    CHECK(hd_cost_number(&v, "14.8T") && v == 14.8e12 && hd_cost_number(&v, "3e9") && v == 3e9 && hd_cost_number(&v, "64K") && v == 64e3);
+    static const char *const no[] = {"", "T", "x", "1TB", "-1", "0", "inf", "nan", "1e999", "1 T"};
+    for (size_t i = 0; i < sizeof no / sizeof no[0]; i++) CHECK(!hd_cost_number(&v, no[i]), "%s", no[i]);
+}
+
+int main(void)
+{
+    snprintf(path, sizeof path, "/tmp/hadal-machine-%ld.ini", (long)getpid());
+    deepseek_v3();
+    by_hand();
+    machines();
+    return hd_test_end();
+}
