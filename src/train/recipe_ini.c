@@ -146,51 +146,75 @@ bool hd_ini_quote(char *out, size_t size, const char *value)
 
 static bool is_name(char c, bool first) { return c == '_' || isalpha((unsigned char)c) || (!first && isdigit((unsigned char)c)); }
 
-/* The variable at p (behind its dollar): its value and where the text goes on. */
-static hd_status variable(const char **value, size_t *n, const char **end, const char *p, const char *where, hd_err *err)
+/* The variable at p (behind its dollar): its value, or the text that stands for it (*text, not yet expanded), and where to go
+ * on. */
+static hd_status variable(const char **value, const char **text, size_t *n, const char **end, const char *p, const char *where,
+                          hd_err *err)
 {
     char name[64];
     bool brace = *p == '{';
-    const char *from = p + brace, *to = from, *other = NULL;
+    const char *from = p + brace, *to = from;
     while (is_name(*to, to == from)) to++;
     size_t len = (size_t)(to - from);
     if (len == 0 || len >= sizeof name) return hd_fail(err, HD_USAGE, "%s: '$%.20s': no name of a variable: $$ is a dollar", where, p);
     memcpy(name, from, len);
     name[len] = 0;
     *end = to;
+    *text = NULL;
     if (brace) {
-        if (to[0] == ':' && to[1] == '-') other = to + 2;
+        if (to[0] == ':' && to[1] == '-') *text = to + 2;
         const char *close = strchr(to, '}');
-        if (!close || (!other && close != to)) return hd_fail(err, HD_USAGE, "%s: '$%.20s': ${NAME} or ${NAME:-TEXT}", where, p);
+        if (!close || (!*text && close != to)) return hd_fail(err, HD_USAGE, "%s: '$%.20s': ${NAME} or ${NAME:-TEXT}", where, p);
         *end = close + 1;
-        *n = other ? (size_t)(close - other) : 0;
+        *n = *text ? (size_t)(close - *text) : 0;
     }
     const char *set = getenv(name);
-    if (set && *set) {
-        *value = set;
-        *n = strlen(set);
-        return HD_OK;
+    *value = set && *set ? set : NULL;
+    if (!*value && !*text) return hd_fail(err, HD_USAGE, "%s: $%s: no such variable in the environment", where, name);
+    return HD_OK;
+}
+
+typedef struct {
+    char *out;
+    size_t size, used;
+    const char *where;
+    hd_err *err;
+} expansion;
+
+static hd_status expand_add(expansion *x, const char *p, size_t n)
+{
+    if (n >= x->size - x->used) return hd_fail(x->err, HD_USAGE, "%s: a path of more than %zu characters", x->where, x->size - 1);
+    memcpy(x->out + x->used, p, n);
+    x->used += n;
+    return HD_OK;
+}
+
+/* p[0..n): the text, or what stands for a variable; such a text holds no braces, so it goes one deep. */
+static hd_status expand_part(expansion *x, const char *p, size_t n)
+{
+    hd_status st = HD_OK;
+    for (const char *stop = p + n, *end; p < stop; p = end) {
+        const char *value = NULL, *text = NULL;
+        size_t len = 0;
+        end = p + 1;
+        if (*p != '$') HD_TRY(expand_add(x, p, 1));
+        else if (end < stop && *end == '$') {
+            end++;
+            HD_TRY(expand_add(x, p, 1));
+        } else {
+            HD_TRY(variable(&value, &text, &len, &end, p + 1, x->where, x->err));
+            if (value) HD_TRY(expand_add(x, value, strlen(value)));
+            else HD_TRY(expand_part(x, text, len));
+        }
     }
-    *value = other;
-    return other ? HD_OK : hd_fail(err, HD_USAGE, "%s: $%s: no such variable in the environment", where, name);
+fail:
+    return st;
 }
 
 hd_status hd_expand(char *out, size_t size, const char *text, const char *where, hd_err *err)
 {
-    size_t used = 0;
-    while (*text) {
-        const char *value = text, *end = text + 1;
-        size_t n = 1;
-        if (text[0] == '$' && text[1] == '$') end++;
-        else if (text[0] == '$') {
-            hd_status st = variable(&value, &n, &end, text + 1, where, err);
-            if (st != HD_OK) return st;
-        }
-        if (used + n >= size) return hd_fail(err, HD_USAGE, "%s: a path of more than %zu characters", where, size - 1);
-        memcpy(out + used, value, n);
-        used += n;
-        text = end;
-    }
-    out[used] = 0;
-    return HD_OK;
+    expansion x = {out, size, 0, where, err};
+    hd_status st = expand_part(&x, text, strlen(text));
+    out[x.used] = 0;
+    return st;
 }

@@ -155,7 +155,8 @@ static void test_environment(void)
     setenv("HADAL_TEST_EMPTY", "", 1);
     unsetenv("HADAL_NO_SUCH");
     CHECK_OK(parse(&r, SMALL "source = $HADAL_TEST_DIR/x\nsource = a${HADAL_TEST_DIR}b @ 3\nsource = ${HADAL_NO_SUCH:-data}/y\n"
-                            "source = ${HADAL_TEST_EMPTY:-}z$$1\n"));
+                            "source = ${HADAL_TEST_EMPTY:-}z$$1\nval = ${HADAL_NO_SUCH:-$HADAL_TEST_DIR/c}/v\n"));
+    CHECK(strcmp(r.val, "/some where/c/v") == 0);
     CHECK(strcmp(r.source[1].path, "/some where/x") == 0 && strcmp(r.source[2].path, "a/some whereb") == 0 && r.source[2].weight == 3);
     CHECK(strcmp(r.source[3].path, "data/y") == 0 && strcmp(r.source[4].path, "z$1") == 0);
     hd_recipe_free(&r);
