@@ -5,6 +5,7 @@
 #ifndef HD_TRAIN_CHECKPOINT_H
 #define HD_TRAIN_CHECKPOINT_H
 
+#include "dist/comm.h"
 #include "train/optim.h"
 
 typedef struct {
@@ -15,13 +16,17 @@ typedef struct {
     size_t n_extra;
 } hd_run_state;
 
-/* dir/step-%08lld; keep: how many to leave.  tokenizer: folder whose tokenizer files are copied.
- * optim NULL: weights alone (an export). */
+/* dir/step-%08lld; keep: how many to leave (0: all).  tokenizer: folder whose tokenizer files are copied, or NULL.
+ * o NULL: no moments; s NULL: weights alone, into dir itself (an export).  A failure leaves what was there. */
 hd_status hd_checkpoint_write(const char *dir, const hd_model *m, const hd_params *p, const hd_optim *o,
                               const char *tokenizer, const hd_run_state *s, int keep, hd_err *err);
+/* The same when ranks own parts of the optimizer's state: every rank calls it, each writes its own moments into one folder
+ * (so all see one file system), rank 0 all else.  It stands everywhere or nowhere. */
+hd_status hd_checkpoint_write_ranks(hd_comm *comm, const char *dir, const hd_model *m, const hd_params *p, const hd_optim *o,
+                                    const char *tokenizer, const hd_run_state *s, int keep, hd_err *err);
 /* The newest whole checkpoint's folder into path[1024], "" when there is none; damaged ones are told of and passed over. */
 hd_status hd_checkpoint_find(char *path, const char *dir, hd_err *err);
-/* Moments and state back; the weights come through hd_model_open_train of the folder. */
+/* Moments and state back, whatever number of ranks wrote them; the weights come through hd_model_open_train of the folder. */
 hd_status hd_checkpoint_read(const char *path, const hd_params *p, hd_optim *o, hd_run_state *s, hd_err *err);
 
 /* A model of random weights as a Hugging Face directory, for a run's first step: `config` as of config.json, checked.

@@ -4,7 +4,8 @@
 
 #include <jansson.h>
 
-#include "base/err.h"
+#include "base/folder.h"
+#include "train/checkpoint.h"
 
 enum { HD_CKPT_PATH = 4096, HD_CKPT_FORMAT = 1 }; // bytes of a path; of trainer.json
 
@@ -18,5 +19,11 @@ hd_status hd_ckpt_read_json(json_t **out, const char *path, hd_err *err);       
 hd_status hd_ckpt_check_files(const json_t *j, const char *path, hd_err *err);
 /* Remove what a dead process left, and all but `keep` of the steps up to `newest`. */
 hd_status hd_ckpt_rotate(const char *dir, int64_t newest, int keep, hd_err *err);
+
+/* The three steps of writing, for one process and for ranks: f->tmp is filled in between. */
+hd_status hd_ckpt_begin(hd_newfolder *f, const char *dir, const hd_run_state *s, hd_err *err);
+hd_status hd_ckpt_part(const char *tmp, int rank, const hd_model *m, const hd_params *p, const hd_optim *o, const char *tokenizer,
+                       hd_err *err);
+hd_status hd_ckpt_finish(hd_newfolder *f, const char *dir, const hd_run_state *s, int keep, hd_err *err);
 
 #endif
