@@ -333,7 +333,7 @@ fail:
     return st;
 }
 
-const char *hd_run_state_name(hd_run_state s)
+const char *hd_run_phase_name(hd_run_phase s)
 {
     return s == HD_RUN_RUNNING ? "running" : s == HD_RUN_DONE ? "done" : "stopped";
 }

@@ -27,17 +27,17 @@ void hd_rundir_close(hd_rundir *d);
 
 /* ---- Looking at runs ---- */
 
-typedef enum { HD_RUN_RUNNING, HD_RUN_DONE, HD_RUN_STOPPED } hd_run_state;
+typedef enum { HD_RUN_RUNNING, HD_RUN_DONE, HD_RUN_STOPPED } hd_run_phase;
 
 typedef struct {
     char name[64];
     int64_t step, steps, tokens; // steps 0: the recipe cannot be read
     double loss, bpb, seconds;   // of the last step; bpb < 0: never measured
-    hd_run_state state;
+    hd_run_phase state;
 } hd_run_info;
 
 bool hd_run_is(const char *dir); // a folder with a recipe.ini and a log.csv?
 hd_status hd_run_info_read(hd_run_info *i, const char *dir, hd_err *err);
-const char *hd_run_state_name(hd_run_state s);
+const char *hd_run_phase_name(hd_run_phase s);
 
 #endif

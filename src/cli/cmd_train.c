@@ -1,0 +1,68 @@
+/* hadal pretrain, sft, distil: three verbs over one loop (train/trainer.c); what differs is in the recipe. */
+#include "cli/cmd.h"
+#include "cli/load.h"
+#include "cli/opts.h"
+#include "train/trainer.h"
+
+static hd_status run_recipe(hd_run_kind kind, int argc, char **argv, hd_err *err)
+{
+    hd_status st;
+    hd_opt_list settings = {0};
+    bool json = false;
+    int n = 0;
+    hd_recipe r = {0};
+    hd_comm *comm = NULL;
+    hd_opt opts[] = {{"set", 's', HD_OPT_LIST, &settings, 0, 0}, {"json", 0, HD_OPT_FLAG, &json, 0, 0}};
+    HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], argc, argv, &n, err));
+    if (n != 1) return hd_fail(err, HD_USAGE, "%s: wants one recipe (recipes/*.ini); `hadal %s --help` shows examples", argv[0], argv[0]);
+    HD_TRY(hd_recipe_read(&r, kind, argv[1], settings.v, settings.n, err));
+    HD_TRY(hd_comm_open(&comm, err));
+    hd_watch_signals();
+    hd_run_opts o = {.json = json, .stop = &hd_interrupted};
+    st = hd_train_run(&r, comm, &o, err);
+    if (st != HD_OK && st != HD_CANCELLED && hd_comm_size(comm) > 1) hd_comm_abort(comm, 1);
+fail:
+    hd_comm_close(comm);
+    hd_recipe_free(&r);
+    return st;
+}
+
+static hd_status pretrain(int argc, char **argv, hd_err *err) { return run_recipe(HD_RUN_PRETRAIN, argc, argv, err); }
+static hd_status sft(int argc, char **argv, hd_err *err) { return run_recipe(HD_RUN_SFT, argc, argv, err); }
+static hd_status distil(int argc, char **argv, hd_err *err) { return run_recipe(HD_RUN_DISTIL, argc, argv, err); }
+
+#define COMMON_HELP                                                                                                                \
+    "  -s, --set KEY=VALUE      over the recipe: steps=200, out=runs/x, train.batch=16, optim.lr=1e-3 ... (repeat)\n"              \
+    "      --json               one JSON object a step on stdout\n"                                                                \
+    "\n"                                                                                                                           \
+    "A run lives in its folder (`out`): recipe, log.csv, samples, checkpoints.  The same command goes on from the newest whole\n"  \
+    "checkpoint, to the same bits as if it had never stopped; Ctrl-C saves one.  Every checkpoint is a Hugging Face directory.\n"  \
+    "\n"
+
+const hd_command hd_cmd_pretrain = {
+    "pretrain", "train a model from random weights, as a recipe says",
+    "usage: hadal pretrain RECIPE [-s key=value ...]\n"
+    "\n" COMMON_HELP
+    "examples:\n"
+    "  hadal pretrain recipes/shakespeare.ini\n"
+    "  hadal pretrain recipes/shakespeare.ini -s steps=200 -s out=runs/first\n"
+    "  mpirun -n 2 hadal pretrain recipes/stories.ini\n"
+    "  hadal plot runs/first            hadal generate runs/first -p 'ROMEO:' -n 100\n",
+    pretrain};
+
+const hd_command hd_cmd_sft = {
+    "sft", "go on training a model on conversations, loss on the answers",
+    "usage: hadal sft RECIPE [-s key=value ...]\n"
+    "\n" COMMON_HELP
+    "examples:\n"
+    "  hadal sft recipes/sft-gsm8k.ini\n"
+    "  hadal sft recipes/sft-gsm8k.ini -s init=smollm2.gguf -s lora_rank=16\n",
+    sft};
+
+const hd_command hd_cmd_distil = {
+    "distil", "train a model on a larger one's probabilities or texts",
+    "usage: hadal distil RECIPE [-s key=value ...]\n"
+    "\n" COMMON_HELP
+    "examples:\n"
+    "  hadal distil recipes/distil.ini -s teacher=runs/large\n",
+    distil};
