@@ -52,7 +52,7 @@ fail:
 
 static hd_status find_pre(const char **pre, const hd_tokenizer *t, hd_err *err)
 {
-    static const char *const known[] = {"qwen2",    "llama-bpe", "deepseek-v3", "deepseek-llm", "deepseek-coder",
+    static const char *const known[] = {"qwen2",    "stablelm2", "llama-bpe", "deepseek-v3", "deepseek-llm", "deepseek-coder",
                                         "smollm",   "gpt-2",     "default"};
     hd_status st;
     static const size_t CAP = sizeof probe;

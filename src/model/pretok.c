@@ -54,6 +54,7 @@ static const struct {
     {"smollm", .pattern = {"\\p{N}", hd_pattern_gpt2}},
     {"qwen2", .nfc = true, .pattern = {QWEN2}},
     {"deepseek-r1-qwen", .nfc = true, .pattern = {QWEN2}},
+    {"stablelm2", .pattern = {QWEN2}}, // as llama.cpp has it; the name for Qwen 2's words without a normal form
     {"llama-bpe", .ignore_merges = true, .pattern = {LLAMA3}},
     {"deepseek-llm",
      .pattern = {"[\\r\\n]", DEEPSEEK_LETTERS, "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+", "\\s+$", DEEPSEEK_CJK, "\\p{N}+"}},

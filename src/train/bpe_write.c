@@ -1,7 +1,7 @@
 /* tokenizer.json and tokenizer_config.json, as Hugging Face's programs read them.
  *
  * Ids: the 256 bytes in the order of their spelling, the learnt tokens in the order in which they were made, the special
- * ones.  Words are cut by one Split; no normal form, no prefix space. */
+ * ones.  Words are cut by one Split; no normal form, no prefix space.  Both patterns are known to GGUF by a name. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -58,7 +58,7 @@ static hd_status spell_token(hd_buf *out, const hd_bpe_learnt *l, int32_t id, hd
     return hd_bpe_spell(out, l->text + l->at[id], (size_t)(l->at[id + 1] - l->at[id]), err);
 }
 
-static hd_status put_model(json_t *model, const hd_bpe_learnt *l, bool *ok, hd_err *err)
+static hd_status put_model(json_t *model, const hd_bpe_learnt *l, bool digits, bool *ok, hd_err *err)
 {
     hd_status st = HD_OK;
     json_t *vocab = json_object(), *merges = json_array();
@@ -83,7 +83,7 @@ static hd_status put_model(json_t *model, const hd_bpe_learnt *l, bool *ok, hd_e
     put(model, "end_of_word_suffix", json_null(), ok);
     put(model, "fuse_unk", json_false(), ok);
     put(model, "byte_fallback", json_false(), ok);
-    put(model, "ignore_merges", json_false(), ok);
+    put(model, "ignore_merges", json_boolean(!digits), ok); // as Llama 3 has it
     put(model, "vocab", json_incref(vocab), ok);
     put(model, "merges", json_incref(merges), ok);
 fail:
@@ -163,7 +163,7 @@ hd_status hd_bpe_write(const char *dir, const hd_bpe_learnt *l, bool digits, con
     hd_newfile file[2] = {{0}};
     hd_json_note();
     json_t *model = json_object(), *tok = NULL, *config = NULL;
-    HD_TRY(put_model(model, l, &ok, err));
+    HD_TRY(put_model(model, l, digits, &ok, err));
     tok = tokenizer_of(l, digits, special, n_special, chat, model, &ok);
     config = config_of(l, special, n_special, chat, &ok);
     if (!ok || hd_json_refused()) HD_TRY(hd_fail(err, HD_NOMEM, "tokenizer: out of memory"));

@@ -381,7 +381,7 @@ static hd_status take_up(maker *k, hd_err *err)
     if (fstat(k->fd, &sb) != 0 || !S_ISREG(sb.st_mode)) HD_TRY(hd_fail(err, HD_IO, "open: %s: a regular file is needed", k->o->out));
     if (flock(k->fd, LOCK_EX | LOCK_NB) != 0) HD_TRY(hd_fail(err, HD_IO, "teacher: %s: another run is writing it", k->o->out));
     HD_TRY(hd_map_open(&map, k->o->out, err));
-    const char *s = (const char *)map.data, *end = map.size ? memrchr(s, '\n', map.size) : NULL;
+    const char *s = (const char *)map.data, *end = s ? memrchr(s, '\n', map.size) : NULL;
     if (end) {
         const char *from = end > s ? memrchr(s, '\n', (size_t)(end - s)) : NULL;
         from = from ? from + 1 : s;

@@ -52,7 +52,7 @@ def ids_of(directory, data):
 def peer(texts, n, digits, min_count):
     pattern = json.load(open(f"{tmp}/tok/tokenizer.json"))["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
     assert ("{1,3}" in pattern) != digits
-    t = Tokenizer(models.BPE())
+    t = Tokenizer(models.BPE(ignore_merges=not digits))
     t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"),
                                                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=n - 1, min_frequency=min_count, show_progress=False,

@@ -12,7 +12,8 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "model/chat.h"
-#include "model/tokenizer.h"
+#include "model/export.h"
+#include "model/tokenizer_impl.h"
 #include "model/vocab.h"
 #include "test.h"
 #include "train/bpe_impl.h"
@@ -307,6 +308,48 @@ static void test_chat_formats(void)
           strstr(err.msg, "chatml, deepseek-v3"));
 }
 
+/* Through GGUF and back: the same ids.  llama.cpp knows the pattern by the name that is written. */
+static void test_gguf(bool digits, const char *pre)
+{
+    static const char config[] = "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 64, "
+                                 "\"intermediate_size\": 64, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"vocab_size\": 700, "
+                                 "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-5}";
+    hd_err err = {0};
+    hd_bpe_report r;
+    hd_gguf_writer *w = NULL;
+    hd_source *s = NULL;
+    hd_gguf_str name;
+    CHECK_OK(train("gguf", "made.txt", &(hd_bpe_opts){.n_vocab = 690, .digits = digits, .chat_format = "deepseek-r1"}, &r, &err));
+    write_file("gguf/config.json", config, sizeof config - 1);
+    hd_tokenizer *a = open_tokenizer("gguf", &s), *b = NULL;
+    CHECK_OK(hd_gguf_writer_open(&w, in_dir("vocab.gguf"), &err));
+    CHECK_OK(hd_gguf_put_str(w, "general.architecture", "llama", 5, &err));
+    CHECK_OK(hd_export_vocab(w, s, &err));
+    CHECK_OK(hd_gguf_begin_data(w, &err));
+    CHECK_OK(hd_gguf_commit(w, &err));
+    hd_gguf_writer_close(w);
+    hd_gguf *file = NULL;
+    hd_map map = {0};
+    CHECK_OK(hd_map_open(&map, in_dir("vocab.gguf"), &err));
+    CHECK_OK(hd_gguf_open(&file, &map, "vocab.gguf", &err));
+    CHECK(file && hd_gguf_string(file, "tokenizer.ggml.pre", &name) && name.n == strlen(pre) && memcmp(name.p, pre, name.n) == 0);
+    CHECK_OK(hd_tokenizer_from_gguf(&b, file, &err));
+    char *text = made_up(20000, 9);
+    hd_ids x = {0}, y = {0};
+    CHECK_OK(hd_tokenizer_encode(a, text, strlen(text), &x, &err));
+    CHECK_OK(hd_tokenizer_encode(b, text, strlen(text), &y, &err));
+    CHECK(x.n == y.n && memcmp(x.id, y.id, (size_t)x.n * sizeof *x.id) == 0);
+    CHECK(hd_tokenizer_bos(a) == hd_tokenizer_bos(b) && hd_tokenizer_adds_bos(b) && hd_tokenizer_is_special(b, hd_tokenizer_bos(b)));
+    free(text);
+    hd_ids_free(&x);
+    hd_ids_free(&y);
+    hd_tokenizer_close(a);
+    hd_tokenizer_close(b);
+    hd_gguf_close(file);
+    hd_map_close(&map);
+    hd_source_close(s);
+}
+
 /* ---- What is refused ---- */
 
 static void test_refused(void)
@@ -363,6 +406,8 @@ int main(void)
     test_memory();
     test_specials();
     test_chat_formats();
+    test_gguf(true, "stablelm2");
+    test_gguf(false, "llama-bpe");
     test_refused();
 #ifndef NO_FAILURES
     test_failures();
