@@ -154,11 +154,13 @@ int64_t hd_shard_dir_doc_of(const hd_shard_dir *d, int64_t at, int64_t *id)
 
 void hd_shard_dir_writer_close(hd_shard_dir_writer *w)
 {
-    char path[1100];
+    char name[32], *file;
     hd_shard_writer_close(w->w);
     for (int i = 0; i < w->n && !w->finished; i++) {
-        snprintf(path, sizeof path, "%.1050s/%05d.tok", w->path, i);
-        unlink(path);
+        snprintf(name, sizeof name, "%05d.tok", i);
+        if (join(&file, w->path, name, NULL) != HD_OK) continue;
+        unlink(file);
+        free(file);
     }
     if (w->made && !w->finished) rmdir(w->path);
     json_decref(w->list);
@@ -234,13 +236,13 @@ static hd_status end_shard(hd_shard_dir_writer *w, hd_err *err)
     const hd_shard_info *a = hd_shard_written(w->w);
     snprintf(name, sizeof name, "%05d.tok", w->n);
     HD_TRY(hd_shard_finish(w->w, err));
+    w->n++; // it is there: whatever fails from here on removes it
     json_t *row = json_pack("{s:s, s:I, s:I}", "file", name, "docs", (json_int_t)a->n_docs, "ids",
                             (json_int_t)a->n_tok);
     if (json_array_append_new(w->list, row) != 0)
         HD_TRY(hd_fail(err, HD_NOMEM, "data: %.200s: no memory", w->path));
     w->n_docs += a->n_docs, w->n_tok += a->n_tok, w->n_targets += a->n_targets,
         w->text_bytes += a->text_bytes;
-    w->n++;
     hd_shard_writer_close(w->w);
     w->w = NULL;
 fail:
