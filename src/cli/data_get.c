@@ -147,6 +147,7 @@ typedef struct {
     uint64_t at;
     crypto_hash_sha256_state sha;
     bool restart;
+    int64_t other_bytes; // what the server has, when that is another size; else 0
     hd_progress bar;
 } transfer;
 
@@ -161,6 +162,8 @@ static bool start_over(transfer *t)
 static bool on_head(void *arg, const hd_hub_reply *r)
 {
     transfer *t = arg;
+    int64_t all = r->status == 206 ? r->total : r->status == 200 ? r->length : -1;
+    if (t->f->bytes && all > 0 && (uint64_t)all != t->f->bytes) return t->other_bytes = all, false;
     if (r->status == 206) t->restart = r->from != (int64_t)t->at;
     else if (r->status == 200 && t->at) return start_over(t); // no ranges there: it comes whole
     else t->restart = r->status == 416;
@@ -212,8 +215,9 @@ static hd_status transfer_all(transfer *t, hd_http *http, const char *url, const
 {
     const corpus_file *f = t->f;
     int failures = 0;
+    uint64_t best = t->at;
     for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-        hd_hub_reply r;
+        hd_hub_reply r = {0};
         hd_request q = {.from = t->at, .head = on_head, .body = on_body, .arg = t};
         uint64_t before = t->at;
         char hex[SHA_HEX + 1];
@@ -239,16 +243,19 @@ static hd_status transfer_all(transfer *t, hd_http *http, const char *url, const
                                f->id, url, hex, f->sha256);
             continue;
         }
-        if (st == HD_OK && r.status >= 400 && r.status < 500 && r.status != 408 && r.status != 416 &&
-            r.status != 429)
+        if (t->other_bytes)
+            return hd_fail(err, HD_FORMAT, "data: %s: %.200s: the server has a file of %lld bytes, not %llu",
+                           f->id, url, (long long)t->other_bytes, (unsigned long long)f->bytes);
+        if (r.status >= 400 && r.status < 500 && r.status != 408 && r.status != 416 && r.status != 429)
             return hd_fail(err, HD_IO, "data: %s: %.200s: the server answers %ld", f->id, url, r.status);
         if (t->restart && !start_over(t)) return hd_fail_errno(err, "write: %s", part);
-        failures = t->at > before ? 0 : failures + 1;
+        bool gained = t->at > best;
+        if (gained) best = t->at;
+        failures = gained ? 0 : failures + 1;
         if (failures > retries) {
             if (st != HD_OK && st != HD_CANCELLED) return st; // libcurl's words
-            return hd_fail(err, HD_IO,
-                           "data: %s: %.200s: the server sends no file of %llu bytes (status %ld)", f->id,
-                           url, (unsigned long long)f->bytes, r.status);
+            return hd_fail(err, HD_IO, "data: %s: %.200s: the server sends only part of it (status %ld)",
+                           f->id, url, r.status);
         }
         wait_a_little(failures, r.retry_after);
     }

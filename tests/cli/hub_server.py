@@ -1,4 +1,4 @@
-"""A hub for the tests of `hadal pull`, on this machine only: hub_server.py LOG.  Prints its address and serves until killed.
+"""A hub for the tests of `hadal pull` and `hadal data get`, on this machine only: hub_server.py LOG.  Prints its address and serves until killed.
 
 The repository's name says how the server behaves: o/cut breaks off every answer, o/wrong sends other bytes than the listing
 promises, and so on (see Hub.file).  LOG gets a line a request: path, Range, If-Range, whether a token came along."""
@@ -33,6 +33,8 @@ def files_of(repo):
         return {"/tmp/hadal-evil.gguf": DATA}
     if repo == "hidden":
         return {"a/.ssh/x.gguf": DATA}
+    if repo == "corpora":  # a mirror of corpora whose bytes are not those of the table
+        return {"tinyshakespeare/input.txt": (DATA * 4)[:1115394], "svamp/SVAMP.json": DATA}
     if repo == "escape":
         return {"a\x1b[31m.gguf": DATA}
     return {"m-q4_k_m.gguf": DATA, "m-q8_0.gguf": OTHER, "mmproj-f16.gguf": SMALL, "README.md": b"# model"}
