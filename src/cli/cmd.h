@@ -13,7 +13,7 @@ typedef struct {
 } hd_command;
 
 /* main's table, NULL at its end. */
-extern const hd_command hd_cmd_pretrain, hd_cmd_sft, hd_cmd_distil;
+extern const hd_command hd_cmd_pretrain, hd_cmd_sft, hd_cmd_distil, hd_cmd_runs, hd_cmd_plot;
 extern const hd_command *const hd_commands[];
 
 extern const hd_command hd_cmd_backup, hd_cmd_bench, hd_cmd_chat, hd_cmd_completion, hd_cmd_cost, hd_cmd_data, hd_cmd_export, hd_cmd_generate, hd_cmd_inspect, hd_cmd_models,

@@ -20,6 +20,8 @@ const hd_command *const hd_commands[] = {
     &hd_cmd_pretrain,
     &hd_cmd_sft,
     &hd_cmd_distil,
+    &hd_cmd_runs,
+    &hd_cmd_plot,
     &hd_cmd_data,
     &hd_cmd_inspect,
     &hd_cmd_models,
