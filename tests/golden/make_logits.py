@@ -122,7 +122,7 @@ def layer_shapes(c, i):
 
 
 def shapes(c):
-    d, n = c["hidden_size"], c["num_hidden_layers"]
+    V, d, n = c["vocab_size"], c["hidden_size"], c["num_hidden_layers"]
     s = {"model.embed_tokens.weight": (V, d), "model.norm.weight": (d,)}
     if not c["tie_word_embeddings"]:
         s["lm_head.weight"] = (V, d)
@@ -294,5 +294,6 @@ def make(name, kind, c):
 torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-for model in sys.argv[1:] or MODELS:
-    make(model, *MODELS[model])
+if __name__ == "__main__":
+    for model in sys.argv[1:] or MODELS:
+        make(model, *MODELS[model])
