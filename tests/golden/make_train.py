@@ -170,8 +170,9 @@ class Model:
                 guess = torch.tensor(next_target)
                 _, further = self.extra.run(self.extra.join(tok[d][1:], state[:-1]))
                 mtp = mtp + F.cross_entropy(further[guess >= 0], guess[guess >= 0], reduction="sum")
-        w = o.get("distil_weight", 0.0)
-        total = (1 - w) * (ce + o.get("zloss", 0.0) * z) / n + w * distil / n + o.get("mtp_weight", 0.0) * mtp / max(n_mtp, 1)
+        w, t2 = o.get("distil_weight", 0.0), o.get("temperature", 1.0) ** 2  # T^2: arXiv:1503.02531, 2
+        total = (1 - w) * (ce + o.get("zloss", 0.0) * z) / n + w * t2 * distil / n
+        total = total + o.get("mtp_weight", 0.0) * mtp / max(n_mtp, 1)
         balance = self.balance() if o.get("balance_alpha") else torch.zeros(())
         total = total + o.get("balance_alpha", 0.0) * balance / len(b["len"])
         return total, dict(loss=ce.item(), mtp_loss=mtp.item(), distil_loss=distil.item(), balance_loss=float(balance.detach()))
