@@ -6,6 +6,7 @@
 #include "cli/cmd.h"
 #include "cli/hub.h"
 #include "cli/opts.h"
+#include "model/export.h"
 #include "model/export_dir.h"
 #include "model/json.h"
 #include "model/quantize.h"
@@ -57,7 +58,9 @@ static hd_status to_file(const options *o, const hd_source *s, hd_err *err)
     hd_quantize_report r;
     hd_quantize_opts q = {.mix = hd_quant_mix_named(o->type), .n_threads = (int)o->threads, .stop = &stop};
     if (!q.mix) return hd_fail(err, HD_USAGE, "--type %.40s: not known: hadal quantize --help lists the formats of GGUF", o->type);
-    hd_status st = hd_quantize(o->out, s, &q, &r, err);
+    if (!hd_source_config(s)) return hd_fail(err, HD_UNSUPPORTED, "export: %s: holds no model, only a tokenizer", o->in);
+    hd_status st = hd_export_fits_llama_cpp(hd_source_config(s), o->in, err);
+    if (st == HD_OK) st = hd_quantize(o->out, s, &q, &r, err);
     return st == HD_OK ? print(o, "GGUF", r.n_tensors, r.n_weights, r.out_bytes, r.seconds, err) : st;
 }
 

@@ -199,9 +199,6 @@ static hd_status check_peer(const hd_source *s, const hd_config *c, hd_err *err)
     if (c->kv_lora_rank > 0 && c->q_lora_rank > 0 && (c->n_layers == 26 || c->n_layers == 27))
         return hd_fail(err, HD_UNSUPPORTED, "export: %s: llama.cpp ignores the query latent of deepseek2 files with %d layers",
                        hd_source_path(s), c->n_layers);
-    if (c->kv_lora_rank > 0 && c->q_lora_rank == 0 && c->n_layers != 26 && c->n_layers != 27)
-        hd_warn("export: llama.cpp opens a deepseek2 file without a query latent at 26 or 27 layers only; this one has %d",
-                c->n_layers);
     if (hd_source_get_kind(s) == HD_SOURCE_GGUF) return HD_OK;
     const hd_rope_config *r = &c->rope;
     if (r->kind == HD_ROPE_YARN && r->mscale_all_dim != 0 && r->mscale != r->mscale_all_dim)
@@ -213,6 +210,22 @@ static hd_status check_peer(const hd_source *s, const hd_config *c, hd_err *err)
     if (c->n_experts > 0 && c->moe_layer_freq > 1)
         return hd_fail(err, HD_UNSUPPORTED, "export: %s: GGUF has no key for moe_layer_freq %d", hd_source_path(s),
                        c->moe_layer_freq);
+    return HD_OK;
+}
+
+/* Its limits, as its sources have them: src/llama-hparams.h and src/models. */
+hd_status hd_export_fits_llama_cpp(const hd_config *c, const char *where, hd_err *err)
+{
+    enum { MAX_LAYERS = 512, MAX_EXPERTS = 1024 };
+    bool mla = c->kv_lora_rank > 0;
+    const char *why = c->n_layers + c->n_mtp > MAX_LAYERS                  ? "more than 512 layers"
+                      : c->n_experts > MAX_EXPERTS                         ? "more than 1024 experts"
+                      : c->n_experts > 0 && c->n_shared_experts == 0       ? "experts without a shared one"
+                      : mla && c->qkv_bias                                 ? "biases beside latent attention"
+                      : c->qk_norm && c->qkv_bias                          ? "biases beside norms of queries and keys"
+                      : mla && c->n_experts > 0 && c->first_k_dense == c->n_layers ? "experts in no layer"
+                                                                           : NULL;
+    if (why) return hd_fail(err, HD_UNSUPPORTED, "export: %s: llama.cpp cannot take %s", where, why);
     return HD_OK;
 }
 

@@ -45,6 +45,9 @@ typedef struct {
 hd_status hd_export_open(hd_export *e, const hd_source *s, hd_err *err);
 void hd_export_close(hd_export *e);
 
+/* Would llama.cpp open what hd_export_open made of such a model?  HD_UNSUPPORTED says why not. */
+hd_status hd_export_fits_llama_cpp(const hd_config *c, const char *where, hd_err *err);
+
 int64_t hd_export_cols(const hd_export_tensor *t); // elements of a row
 int64_t hd_export_rows(const hd_export_tensor *t); // all rows; a vector is one
 /* Rows come in groups of this many: a transposed head is read at once. */

@@ -71,7 +71,9 @@ static hd_status put_mla(const writer *w, const hd_config *c)
 {
     hd_status st;
     HD_TRY(put_int(w, "attention.head_count_kv", 1));
-    if (c->q_lora_rank > 0) HD_TRY(put_int(w, "attention.q_lora_rank", c->q_lora_rank));
+    /* llama.cpp wants the key, though it be 0, but for the numbers of layers by which it tells DeepSeek-V2-Lite. */
+    if (c->q_lora_rank > 0 || (c->n_layers != 26 && c->n_layers != 27))
+        HD_TRY(put_int(w, "attention.q_lora_rank", c->q_lora_rank));
     HD_TRY(put_int(w, "attention.kv_lora_rank", c->kv_lora_rank));
     HD_TRY(put_int(w, "attention.key_length", (int64_t)c->kv_lora_rank + c->qk_rope_head_dim));
     HD_TRY(put_int(w, "attention.value_length", c->kv_lora_rank));

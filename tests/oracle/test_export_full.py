@@ -11,11 +11,13 @@ import array
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 
 HADAL = os.environ.get("HADAL", "build/hadal")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HADAL_BUILD", "build"))
 passed = failed = 0
 
@@ -87,22 +89,52 @@ def small_model(gguf, work):
     check(tokenizer.eos_token_id == json.load(open(folder / "config.json"))["eos_token_id"], "the end of a turn")
     ids = [int(i) for i in run(HADAL, "tokenize", gguf, data=b"Paris is the capital of France, and Rome that of Italy. Water boils").split()]
     compare(folder, gguf, work, "the default model", ids)
-    return folder
+    first = work / "checkpoint"  # what a run that starts from this file would save
+    run(BUILD / "tests" / "test_checkpoint", gguf, first)
+    compare(first, gguf, work, "a checkpoint of the default model", ids)
+    check(run("cmp", first / "model.safetensors", folder / "model.safetensors") == b"", "a checkpoint's weights are the export's")
+    return first
 
 
-def greedy(peer, hadal_model, llama_model, prompt, n, what):
-    ours = run(HADAL, "generate", hadal_model, "-p", prompt, "--temp", 0, "-n", n).decode()
-    theirs = run(peer / "llama-completion", "-m", llama_model, "-p", prompt, "-n", n, "--temp", 0, "-no-cnv", "--no-display-prompt", "-t", 1,
-                 "--no-warmup").decode()
-    ours, theirs = ours.strip(), theirs.replace("[end of text]", "").strip()
-    check(ours and (ours.startswith(theirs) or theirs.startswith(ours)), f"{what}: greedy text: {ours[:60]!r} and {theirs[:60]!r}")
+def greedy(peer, model, prompt, n, what):
+    ours = run(HADAL, "generate", model, "-p", prompt, "--temp", 0, "-n", n).decode().strip()
+    theirs = run(peer / "llama-completion", "-m", model, "-p", prompt, "-n", n, "--temp", 0, "-no-cnv", "--no-display-prompt", "-t", 1,
+                 "--no-warmup").decode().replace("[end of text]", "").strip()
+    check(ours and ours == theirs, f"{what}: greedy text: {ours[:60]!r} and {theirs[:60]!r}")
+
+
+def perplexity(peer, model, text, what):
+    """A number that all logits make; what bytes a random model would say is no text to compare."""
+    ours = json.loads(run(HADAL, "score", model, "-f", text, "-c", 128, "--chunks", 8, "--exact", "--json"))["perplexity"]
+    theirs = float("nan")
+    for _ in range(10):  # its last lines are lost now and then
+        p = subprocess.run([peer / "llama-perplexity", "-m", model, "-f", text, "-c", "128", "--chunks", "8", "-t", "1", "-fa", "off",
+                            "-ctk", "f32", "-ctv", "f32"], capture_output=True, text=True, errors="replace")
+        found = re.search(r"\[8\]([\d.]+)", p.stdout + p.stderr)
+        if found:
+            theirs = float(found.group(1))
+            break
+    check(abs(ours / theirs - 1) < 1e-6, f"{what}: perplexity {ours:.4f} and {theirs:.4f}")
 
 
 def in_llama_cpp(peer, folder, work):
-    for kind in ("f32", "bf16", "q8_0"):
+    for kind in "f32", "bf16", "q8_0":  # a tale; where activations are rounded, a text without near ties
         out = work / f"{kind}.gguf"
         run(HADAL, "export", folder, "-o", out, "--type", kind)
-        greedy(peer, out, out, "Once upon a time there was a", 24, f"the default model in {kind}")
+        prompt = "Once upon a time there was a" if kind != "q8_0" else "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,"
+        greedy(peer, out, prompt, 24, f"the default model in {kind}")
+
+
+def random_in_llama_cpp(peer, work):
+    """Every architecture, with the vocabulary of tests/failalloc's models and weights wide enough for clear choices."""
+    run(sys.executable, ROOT / "tests" / "failalloc" / "make_models.py", work / "tiny")
+    run(BUILD / "tests" / "test_model_init", work / "worded", work / "tiny" / "qwen2")
+    text = work / "text"
+    text.write_bytes((ROOT / "CONTRIBUTING.md").read_bytes()[:6000])
+    for folder in sorted((work / "worded").glob("*ForCausalLM")):
+        out = work / f"{folder.name}.gguf"
+        run(HADAL, "export", folder, "-o", out, "--type", "f32")
+        perplexity(peer, out, text, folder.name)
 
 
 def main():
@@ -122,6 +154,7 @@ def main():
             peer = pathlib.Path(os.environ.get("HADAL_TEST_PEERS", "/nonexistent")) / "llama.cpp" / "bin"
             if (peer / "llama-completion").exists():
                 in_llama_cpp(peer, folder, work)
+                random_in_llama_cpp(peer, work)
 
 
 main()

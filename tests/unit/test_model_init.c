@@ -32,15 +32,29 @@ static json_t *config(int layers, const char *arch)
     return j;
 }
 
-static hd_status init(const char *name, int layers, const char *arch, uint64_t seed, hd_source **s)
+static hd_status init_with(const char *name, int layers, const char *arch, uint64_t seed, const char *tokenizer, hd_source **s)
 {
     char path[1200];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     json_t *j = config(layers, arch);
-    hd_status st = hd_model_init(path, j, seed, NULL, &err);
+    if (strstr(name, "tied")) {
+        json_object_set_new(j, "q_lora_rank", json_null());
+        json_object_set_new(j, "tie_word_embeddings", json_true());
+    }
+    if (strstr(name, "dense")) json_object_set_new(j, "n_routed_experts", json_integer(0));
+    if (tokenizer) { // with words, and with logits far apart
+        json_object_set_new(j, "vocab_size", json_integer(320));
+        json_object_set_new(j, "initializer_range", json_real(0.2));
+    }
+    hd_status st = hd_model_init(path, j, seed, tokenizer, &err);
     json_decref(j);
     if (st == HD_OK) st = hd_source_open(s, path, true, &err);
     return st;
+}
+
+static hd_status init(const char *name, int layers, const char *arch, uint64_t seed, hd_source **s)
+{
+    return init_with(name, layers, arch, seed, NULL, s);
 }
 
 /* Logits of one row; all must be numbers. */
@@ -166,14 +180,16 @@ static void writer(void)
 }
 
 /* For tests/oracle/test_export_full.py: one model of each architecture, into folders named after it. */
-static int make_models(const char *where)
+static int make_models(const char *where, const char *tokenizer)
 {
     static const char *const archs[] = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "DeepseekV2ForCausalLM",
-                                        "DeepseekV3ForCausalLM"};
+                                        "DeepseekV3ForCausalLM", "tied-DeepseekV3ForCausalLM", "dense-DeepseekV3ForCausalLM"};
     hd_source *s = NULL;
     snprintf(dir, sizeof dir, "%s", where);
-    for (int i = 0; i < 5; i++) {
-        if (init(archs[i], 3, archs[i], 1, &s) != HD_OK) fprintf(stderr, "%s\n", err.msg);
+    CHECK_OK(hd_folder_make(dir, &err));
+    for (int i = 0; i < 7; i++) {
+        const char *arch = strchr(archs[i], '-');
+        if (init_with(archs[i], 3, arch ? arch + 1 : archs[i], 1, tokenizer, &s) != HD_OK) fprintf(stderr, "%s\n", err.msg);
         hd_source_close(s);
         s = NULL;
     }
@@ -182,7 +198,7 @@ static int make_models(const char *where)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1) return make_models(argv[1]);
+    if (argc > 1) return make_models(argv[1], argc > 2 ? argv[2] : NULL);
     snprintf(dir, sizeof dir, "/tmp/hadal-init-%ld", (long)getpid());
     CHECK_OK(hd_folder_make(dir, &err));
     values();
