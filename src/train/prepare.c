@@ -49,7 +49,7 @@ static hd_status learn_tokenizer(hd_prepared *p, const hd_recipe *r, const volat
         st = hd_fail(err, HD_USAGE, "recipe: all its data is packed: [tokenizer] path must name the tokenizer that packed it");
         goto fail;
     }
-    hd_text_opts text = {.field = r->field[0] ? r->field : NULL, .divider = r->divider[0] ? r->divider : NULL};
+    hd_text_opts text = {.field = r->field[0] ? r->field : NULL, .divider = hd_recipe_divider(r)};
     hd_bpe_opts o = {.n_vocab = r->vocab, .digits = true, .chat_format = r->chat_format[0] ? r->chat_format : NULL, .text = &text,
                      .n_threads = r->n_threads, .progress = true, .stop = stop};
     HD_TRY(hd_bpe_train(p->tokenizer, (const char *const *)g.gl_pathv, (int)g.gl_pathc, &o, &report, err));
@@ -79,7 +79,7 @@ static hd_status pack(const hd_recipe *r, const char *dir, const char *from, dou
     hd_pack_report report;
     if (is_packed(dir)) return HD_OK;
     HD_TRY(expand(&g, from, false, err));
-    hd_pack_opts o = {.field = r->field[0] ? r->field : NULL, .divider = r->divider[0] ? r->divider : NULL,
+    hd_pack_opts o = {.field = r->field[0] ? r->field : NULL, .divider = hd_recipe_divider(r),
                       .chat = r->kind == HD_RUN_SFT, .chat_format = r->chat_format[0] ? r->chat_format : NULL,
                       .val_share = val_share, .n_threads = r->n_threads, .progress = true, .stop = stop};
     st = hd_pack(dir, tokenizer, (const char *const *)g.gl_pathv, (int)g.gl_pathc, &o, &report, NULL, err);

@@ -1,4 +1,5 @@
 /* Recipes: what is read, what is refused and how it is said, settings over files, the environment, and writing that reads back. */
+#include <glob.h>
 #include <math.h>
 #include <unistd.h>
 
@@ -189,6 +190,21 @@ static void test_write(void)
     hd_buf_free(&two);
 }
 
+/* The recipes of the project are recipes. */
+static void test_ours(void)
+{
+    glob_t g;
+    setenv("HADAL_MODEL", "some.gguf", 1);
+    CHECK(glob(HD_SOURCE_DIR "/recipes/*.ini", 0, NULL, &g) == 0 && g.gl_pathc >= 10);
+    for (size_t i = 0; i < g.gl_pathc; i++) {
+        hd_recipe r;
+        hd_run_kind kind = strstr(g.gl_pathv[i], "/sft") ? HD_RUN_SFT : strstr(g.gl_pathv[i], "/distil") ? HD_RUN_DISTIL : HD_RUN_PRETRAIN;
+        CHECK_OK(hd_recipe_read(&r, kind, g.gl_pathv[i], NULL, 0, &err));
+        hd_recipe_free(&r);
+    }
+    globfree(&g);
+}
+
 int main(void)
 {
     snprintf(path, sizeof path, "/tmp/hadal-test-recipe-%d.ini", (int)getpid());
@@ -197,6 +213,7 @@ int main(void)
     test_settings();
     test_environment();
     test_write();
+    test_ours();
     remove(path);
     return hd_test_end();
 }
