@@ -74,12 +74,23 @@ static hd_status add_stage(hd_pretok *p, hd_split s, hd_err *err)
 
 hd_status hd_pretok_prefix_space(hd_pretok *p, hd_err *err) { return add_stage(p, (hd_split){0}, err); }
 
+static hd_quick quick_of(const char *pattern, size_t n)
+{
+    static const struct {
+        const char *pattern;
+        hd_quick kind;
+    } known[] = {{hd_pattern_gpt2, HD_QUICK_GPT2}, {QWEN2, HD_QUICK_DIGITS}, {LLAMA3, HD_QUICK_NUMBERS}};
+    for (int i = 0; i < 3; i++)
+        if (strlen(known[i].pattern) == n && memcmp(known[i].pattern, pattern, n) == 0) return known[i].kind;
+    return HD_QUICK_NONE;
+}
+
 hd_status hd_pretok_split(hd_pretok *p, const char *pattern, size_t n, bool literal, hd_split_how how, bool invert,
                           hd_err *err)
 {
     hd_status st;
     hd_buf b;
-    hd_split s = {.how = how, .invert = invert};
+    hd_split s = {.how = how, .invert = invert, .quick = literal ? HD_QUICK_NONE : quick_of(pattern, n)};
     pcre2_compile_context *ctx = NULL;
     hd_buf_init(&b, 64 * MAX_PATTERN);
     if (n > MAX_PATTERN) {
@@ -207,6 +218,11 @@ static hd_status find_match(run *r, int k, const char *s, size_t n, size_t at, s
 {
     const hd_split *sp = &r->p->split[k];
     size_t careful_to = 0; // up to here one start at a time
+    if (sp->quick && at < n) {
+        *to = hd_quick_match(sp->quick, s, n, at);
+        *from = at;
+        if (*to) return HD_OK;
+    }
     while (at < n) {
         bool careful = at < careful_to;
         size_t last = careful ? at : at + WINDOW;

@@ -7,6 +7,7 @@
 #include <pcre2.h>
 
 #include "base/buf.h"
+#include "model/pretok_quick.h"
 
 enum { HD_MAX_SPLITS = 16 };
 
@@ -23,6 +24,7 @@ typedef struct {
     pcre2_code *code; // NULL: no split, a space is put in front of a piece that has none (add_prefix_space)
     hd_split_how how;
     bool invert;      // what matches and what does not change places
+    hd_quick quick;   // what finds most matches without the pattern
 } hd_split;
 
 typedef struct {
