@@ -158,7 +158,7 @@ static hd_status read_chunk(hd_parquet *p, hd_thrift *c, chunk *k, uint64_t data
         case 11: dict = hd_thrift_int(c, &f); break;
         default: hd_thrift_skip(c, &f);
         }
-    if (dict > 0 && dict < data) data = dict;
+    if (dict > 0 && (dict < data || data <= 0)) data = dict; // 0: a column without a row has no data page
     if (c->bad || type != BYTE_ARRAY || k->n_values < 0 || data < 4 || bytes < 0 ||
         !hd_add(&end, (size_t)data, (size_t)bytes) || end > data_end)
         return damaged(p, "a column lies outside of the file", err);

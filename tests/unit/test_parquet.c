@@ -1,5 +1,11 @@
 /* The Parquet reader against files that pyarrow wrote (tests/golden/make_parquet.py says what is in them), and against the same
  * files damaged at every byte. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
+#define NO_FAILURES
+#else
+#include "failalloc/failalloc.c"
+#endif
+
 #include "train/parquet.h"
 #include "train/snappy.h"
 #include "train/text.h"
@@ -156,6 +162,25 @@ static void test_damaged(const char *name)
     hd_map_close(&m);
 }
 
+#ifndef NO_FAILURES
+static void test_failures(const char *name)
+{
+    hd_map m;
+    int bad = 0, n = 1;
+    CHECK_OK(hd_map_open(&m, golden(name), &err));
+    for (;; n++) {
+        atomic_store(&made, 0);
+        fail_at = n;
+        hd_status st = read_all(m.data, m.size);
+        fail_at = 0;
+        bad += st != HD_OK && (st != HD_NOMEM || !err.msg[0]);
+        if (st == HD_OK || n > 1000) break;
+    }
+    CHECK(bad == 0 && n > 5 && n < 1000, "%s: %d of %d", name, bad, n);
+    hd_map_close(&m);
+}
+#endif
+
 static void test_snappy(void)
 {
     uint8_t out[64];
@@ -184,5 +209,10 @@ int main(void)
     test_damaged("none-v1-dict");
     test_damaged("snappy-v1-plain");
     test_damaged("zstd-v2-mixed");
+#ifndef NO_FAILURES
+    test_failures("none-v1-dict");
+    test_failures("snappy-v2-plain");
+    test_failures("zstd-v2-mixed");
+#endif
     return hd_test_end();
 }

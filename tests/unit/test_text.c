@@ -1,4 +1,10 @@
 /* Documents from text and JSONL files, plain and behind zstd: what a document is, what is passed over, what is refused. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
+#define NO_FAILURES
+#else
+#include "failalloc/failalloc.c"
+#endif
+
 #include <unistd.h>
 #include <zstd.h>
 
@@ -149,6 +155,27 @@ static void test_big(void)
     free(text);
 }
 
+#ifndef NO_FAILURES
+static void test_failures(const char *name, const hd_text_opts *o)
+{
+    int bad = 0, n = 1;
+    char want[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    snprintf(want, sizeof want, "%s", all(o));
+    for (;; n++) {
+        atomic_store(&made, 0);
+        fail_at = n;
+        err = (hd_err){0};
+        const char *got = all(o);
+        fail_at = 0;
+        bool same = strcmp(got, want) == 0;
+        bad += !same && err.code != HD_NOMEM;
+        if (same || n > 1000) break;
+    }
+    CHECK(bad == 0 && n > 3 && n < 1000, "%s: %d of %d", name, bad, n);
+}
+#endif
+
 int main(void)
 {
     if (!mkdtemp(dir)) abort();
@@ -157,6 +184,13 @@ int main(void)
     test_json();
     test_bad();
     test_big();
+#ifndef NO_FAILURES
+    const hd_text_opts end = {.divider = "<|end|>"};
+    test_failures("a.txt", &end);
+    test_failures("a.txt.zst", &end);
+    test_failures("a.jsonl", NULL);
+    test_failures("a.jsonl.zst", NULL);
+#endif
     char rm[64];
     snprintf(rm, sizeof rm, "rm -r %s", dir);
     CHECK(system(rm) == 0);
