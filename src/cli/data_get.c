@@ -332,6 +332,7 @@ fail:
 
 static hd_status list_all(bool json, hd_err *err)
 {
+    hd_json_note();
     json_t *list = json ? json_array() : NULL;
     for (int i = 0; i < N_CORPORA; i++) {
         const corpus_file *f = &corpora[i];
@@ -344,7 +345,10 @@ static hd_status list_all(bool json, hd_err *err)
             printf("%-20s %-24s %8.2f MB  %-18s %s\n", f->id, f->file, (double)f->bytes * 1e-6, f->licence,
                    f->what);
     }
-    return json ? hd_json_print_take(list, JSON_INDENT(1), "data: list", err) : HD_OK;
+    if (!json) return HD_OK;
+    if (!hd_json_refused()) return hd_json_print_take(list, JSON_INDENT(1), "data: list", err);
+    json_decref(list);
+    return hd_fail(err, HD_NOMEM, "data: list: no memory");
 }
 
 /* An address becomes a line of the table: its last name is the file's, "url" its corpus. */
@@ -390,8 +394,9 @@ hd_status hd_data_cmd_get(int argc, char **argv, hd_err *err)
         if (!url && strcmp(f->id, argv[1]) != 0) continue;
         found++;
         HD_TRY(get_file(&path, f, &http, (int)retries, err));
-        if (json) json_array_append_new(list, json_string(path));
-        else puts(path);
+        if (!json) puts(path);
+        else if (json_array_append_new(list, json_string(path)) != 0)
+            HD_TRY(hd_fail(err, HD_NOMEM, "data: %s: no memory, or a path that is no UTF-8", f->id));
         free(path);
         path = NULL;
     }

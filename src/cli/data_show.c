@@ -95,6 +95,7 @@ static hd_status print_doc(int64_t number, const char *about, const void *text, 
     if (more) {
         json_object_set_new(more, "document", json_integer((json_int_t)number));
         json_object_set_new(more, "text", json_stringn(valid.data ? valid.data : "", valid.len));
+        if (hd_json_refused()) HD_TRY(hd_fail(err, HD_NOMEM, "data: document %lld: no memory", (long long)number));
         HD_TRY(hd_json_print_take(json_incref(more), 0, "data: document", err));
     } else {
         printf("--- document %lld%s ---\n", (long long)number, about);
@@ -121,7 +122,9 @@ static hd_status show_file(const char *path, const hd_text_opts *o, int64_t from
         HD_TRY(hd_text_next(t, &doc, &more, err));
         if (!more) break;
         if (i < from) continue;
+        hd_json_note();
         json_t *j = json ? json_object() : NULL;
+        if (json && !j) HD_TRY(hd_fail(err, HD_NOMEM, "data: %.200s: no memory", path));
         st = print_doc(i, "", doc.data, doc.len, j, err);
         json_decref(j);
         if (st != HD_OK) goto fail;
@@ -162,6 +165,7 @@ static hd_status show_doc(const hd_shard_dir *d, int64_t i, const hd_tokenizer *
     HD_TRY(hd_tokenizer_decode(t, id, doc.n, true, &text, err));
     snprintf(about, sizeof about, ": %lld ids%s", (long long)doc.n, doc.n_ranges ? ", answers alone" : "");
     if (json) {
+        hd_json_note();
         json_t *ids = json_array();
         for (int64_t k = 0; k < doc.n; k++) json_array_append_new(ids, json_integer(id[k]));
         j = json_pack("{s:o, s:o}", "ids", ids, "learnt", ranges_of(learnt, doc.n));

@@ -68,6 +68,11 @@ for model in "$tmp"/models/*; do
     input=$tmp/lines tries chat "$model" -n 3 --temp 0 --threads 1
 done
 input=$tmp/text tries tokenize "$tmp/models/qwen2" --json
+tries data pack "$tmp/models/qwen2" "$tmp/text" -o "$tmp/packed" --replace --dedup --against "$tmp/chat" --val-share 0.1 --threads 1
+tries data info "$tmp/packed" --json --check
+tries data show "$tmp/packed" --tokenizer "$tmp/models/qwen2" --json
+tries data show "$tmp/text" --divider ''
+tries data get --json
 tries quantize "$tmp/models/llama.gguf" "$tmp/out.gguf" --type q4_0 --json --tensor-type 'attn_v=q8_0,ffn_down=q5_1'
 # A tokenizer alone: opened, used for text, for ids and for a conversation; then the one of the small model, a GGUF file.
 if has_verb tokenize; then
