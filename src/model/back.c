@@ -25,10 +25,16 @@ hd_mm_grad hd_back_job(const hd_back *b, const hd_linear *w, const float *x, int
                         .M = M,
                         .n = w->src.n,
                         .k = w->src.k,
-                        .dw = hd_grad_of(b, (const float *)(const void *)w->src.data),
+                        .dw = w->src.data ? hd_grad_of(b, (const float *)(const void *)w->src.data) : NULL,
                         .ldw = w->src.k,
                         .db = w->bias ? hd_grad_of(b, w->bias) : NULL,
                         .kind = w->kind->id};
+}
+
+void hd_back_grads(hd_back *b, const hd_mm_grad *jobs, int n)
+{
+    if (b->p->m->train->lora) hd_lora_grads(b, jobs, n);
+    else hd_mm_grad_run(b->p->d, jobs, n, b->work);
 }
 
 typedef struct {

@@ -16,7 +16,7 @@ void hd_back_ffn(hd_back *b, const hd_layer *l)
     hd_silu_mul_back(p->d, t->gate, t->up, a, da, t->gate, t->up, M, F); // the tape's arrays become their gradients
     hd_mm_grad jobs[] = {hd_back_job(b, &l->ffn.down, a, F, b->dx, D, M), hd_back_job(b, &l->ffn.gate, h, D, t->gate, F, M),
                          hd_back_job(b, &l->ffn.up, h, D, t->up, F, M)};
-    hd_mm_grad_run(p->d, jobs, 3, b->work);
+    hd_back_grads(b, jobs, 3);
     hd_linear_mul(p->d, l->ffn.gate.back, t->gate, F, M, dh, D, b->work);
     hd_back_mul_add(b, &l->ffn.up, t->up, F, M, dh, D);
     hd_back_norm_add(b, dh, t->x_ffn, l->ffn_norm);

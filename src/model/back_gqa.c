@@ -66,7 +66,7 @@ void hd_back_gqa(hd_back *b, const hd_layer *l)
 
     hd_mm_grad jobs[] = {hd_back_job(b, &l->o, t->heads, nq, b->dx, D, M), hd_back_job(b, &l->q, h, D, dq, nq, M),
                          hd_back_job(b, &l->k, h, D, dk, nkv, M), hd_back_job(b, &l->v, h, D, dv, nkv, M)};
-    hd_mm_grad_run(p->d, jobs, 4, b->work);
+    hd_back_grads(b, jobs, 4);
     hd_linear_mul(p->d, l->q.back, dq, nq, M, dh, D, b->work);
     hd_back_mul_add(b, &l->k, dk, nkv, M, dh, D);
     hd_back_mul_add(b, &l->v, dv, nkv, M, dh, D);

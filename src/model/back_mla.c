@@ -71,7 +71,7 @@ static void heads_back(mla *a, const hd_layer *l, const float *dheads, float *dm
     for (int h = 0; h < H; h++) w[h] = l->v_b[h].back;
     heads_mul(b, w, H, dheads, v, dmean, a->lora);
     for (int h = 0; h < H; h++) job[h] = hd_back_job(b, &l->v_b[h], t->mean + h * a->lora, H * a->lora, dheads + h * v, H * v, M);
-    hd_mm_grad_run(p->d, job, H, b->work);
+    hd_back_grads(b, job, H);
 
     hd_attn_back at = {.kv = *hd_seq_shape(p->b->seq[0]),
                        .n_heads = H,
@@ -90,7 +90,7 @@ static void heads_back(mla *a, const hd_layer *l, const float *dheads, float *dm
     for (int h = 0; h < H; h++) w[h] = l->k_b[h].back; // the key's half as it stands: [nope, lora]
     heads_mul(b, w, H, a->dq_abs, dk, a->dq, dim);
     for (int h = 0; h < H; h++) job[h] = hd_back_job(b, w[h], a->dq_abs + h * dk, H * dk, t->q + h * dim, H * dim, M);
-    hd_mm_grad_run(p->d, job, H, b->work);
+    hd_back_grads(b, job, H);
     hd_rows_run(p->d, M, rope_row, a);
 }
 
@@ -129,7 +129,7 @@ void hd_back_mla(hd_back *b, const hd_layer *l)
         jobs[n++] = hd_back_job(b, &l->q_b, h, D, a.dq, nq, M);
         hd_linear_mul(p->d, l->q_b.back, a.dq, nq, M, dh, D, b->work);
     }
-    hd_mm_grad_run(p->d, jobs, n, b->work);
+    hd_back_grads(b, jobs, n);
     hd_back_mul_add(b, &l->kv_a, a.dk, dk, M, dh, D);
     hd_back_norm_add(b, dh, t->x_attn, l->attn_norm);
     b->work->used = mark;

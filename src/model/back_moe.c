@@ -159,7 +159,7 @@ static void shared_back(moe *s, const float *h)
     hd_silu_mul_back(b->p->d, b->t->gate, b->t->up, a, da, b->t->gate, b->t->up, M, S);
     hd_mm_grad jobs[] = {hd_back_job(b, &f->down, a, S, b->dx, D, M), hd_back_job(b, &f->gate, h, D, b->t->gate, S, M),
                          hd_back_job(b, &f->up, h, D, b->t->up, S, M)};
-    hd_mm_grad_run(b->p->d, jobs, 3, b->work);
+    hd_back_grads(b, jobs, 3);
     hd_back_mul_add(b, &f->gate, b->t->gate, S, M, s->dh, D);
     hd_back_mul_add(b, &f->up, b->t->up, S, M, s->dh, D);
     b->work->used = mark;
@@ -215,7 +215,7 @@ static void experts_back(moe *s, const float *h)
         job[jobs] = hd_back_job(b, &f->up, h, s->D, t->eup + m0 * s->F, s->F, m);
         job[jobs++].x_row = row + m0;
     }
-    hd_mm_grad_run(b->p->d, job, jobs, b->work);
+    hd_back_grads(b, job, jobs);
     experts_mul(s, offsetof(hd_ffn, gate), t->egate, s->F, s->dxe, s->D);
     experts_mul(s, offsetof(hd_ffn, up), t->eup, s->F, s->dslot, s->D); // dy is not needed any more
     hd_flat_add(b->p->d, s->dxe, s->dslot, n * s->D);
@@ -250,7 +250,7 @@ void hd_back_moe(hd_back *b, const hd_layer *l)
 
     hd_rows_run(p->d, M, router_row, &s);
     hd_mm_grad job = hd_back_job(b, &l->router, h, s.D, s.dlogits, s.E, M);
-    hd_mm_grad_run(p->d, &job, 1, b->work);
+    hd_back_grads(b, &job, 1);
     hd_back_mul_add(b, &l->router, s.dlogits, s.E, M, s.dh, s.D);
     hd_back_norm_add(b, s.dh, b->t->x_ffn, l->ffn_norm);
     b->work->used = mark;

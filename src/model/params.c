@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model/load.h"
+#include "model/lora.h"
 #include "model/tape.h"
 
 enum { PARAM_ALIGN = 16 }; // floats: a parameter starts on a cache line
@@ -17,34 +18,88 @@ typedef struct {
     hd_model *m;
     struct hd_train *t;
     int cap, n_linear, n_back;
-    int at; // next parameter, while decoding
+    int at; // next parameter (with adapters: weight of the base), while decoding
+    int base_cap;
 } opener;
 
 static bool is_vector(const hd_slot *s) { return s->cols == HD_DIM_NONE; }
+
+static hd_status new_param(hd_param **out, opener *o, hd_err *err)
+{
+    hd_params *ps = &o->t->params;
+    if (ps->n == o->cap) {
+        int cap = o->cap ? o->cap * 2 : 64;
+        hd_status st = hd_realloc(&ps->p, (size_t)cap * sizeof *ps->p, err);
+        if (st != HD_OK) return st;
+        o->cap = cap;
+    }
+    *out = &ps->p[ps->n++];
+    return HD_OK;
+}
+
+static void place_param(hd_params *ps, hd_param *p, int64_t n, int64_t k)
+{
+    p->n = n;
+    p->k = k;
+    p->at = ps->n_flat;
+    ps->n_flat += round_up(n * k, PARAM_ALIGN);
+    ps->n_weights += n * k;
+}
+
+/* A or B: its matrix's name with `end` for "weight". */
+static hd_status list_adapter(int *index, opener *o, const hd_weight *w, const char *end, int64_t n, int64_t k, hd_err *err)
+{
+    hd_param *p;
+    char name[128];
+    hd_status st = new_param(&p, o, err);
+    if (st != HD_OK) return st;
+    hd_slot_name(name, w->slot->hf, w->layer, w->expert < 0 ? 0 : w->expert);
+    *p = (hd_param){.slot = w->slot, .layer = w->slot->per_layer ? w->layer : -1, .expert = w->expert, .adapter = true};
+    size_t len = strlen(name), cut = len > 7 && strcmp(name + len - 7, ".weight") == 0 ? len - 7 : len;
+    snprintf(p->name, sizeof p->name, "%.*s%s", (int)cut, name, end);
+    place_param(&o->t->params, p, n, k);
+    *index = o->t->params.n - 1;
+    return HD_OK;
+}
+
+/* With adapters: the base's weight, and A and B or the vector among the parameters. */
+static hd_status list_base(opener *o, const hd_weight *w, bool vector, hd_err *err)
+{
+    hd_status st;
+    hd_lora *l = o->t->lora;
+    if (l->n == o->base_cap) {
+        int cap = o->base_cap ? o->base_cap * 2 : 64;
+        HD_TRY(hd_realloc(&l->base, (size_t)cap * sizeof *l->base, err));
+        o->base_cap = cap;
+    }
+    hd_lora_base *b = &l->base[l->n++];
+    *b = (hd_lora_base){.slot = w->slot, .layer = w->slot->per_layer ? w->layer : -1, .expert = w->expert, .rows = w->rows,
+                        .vector = vector ? o->t->params.n : -1, .A = -1, .B = -1};
+    if (w->slot->kind != HD_SLOT_MATRIX && w->slot->kind != HD_SLOT_EXPERT) return HD_OK;
+    HD_TRY(list_adapter(&b->A, o, w, ".lora_A.weight", l->rank, w->rows.k, err));
+    HD_TRY(list_adapter(&b->B, o, w, ".lora_B.weight", w->rows.n, l->rank, err));
+fail:
+    return st;
+}
 
 static hd_status list_weight(void *arg, const hd_weight *w, hd_err *err)
 {
     hd_status st;
     opener *o = arg;
     hd_params *ps = &o->t->params;
+    hd_param *p;
     if (!w->slot->hf)
         return hd_fail(err, HD_UNSUPPORTED,
                        "train: %.200s: weight %.100s: stands in GGUF alone; start from the model's Hugging Face directory",
                        hd_source_path(o->m->src), w->t->name);
-    if (ps->n == o->cap) {
-        o->cap = o->cap ? o->cap * 2 : 64;
-        HD_TRY(hd_realloc(&ps->p, (size_t)o->cap * sizeof *ps->p, err));
-    }
-    hd_param *p = &ps->p[ps->n++];
+    if (o->t->lora) HD_TRY(list_base(o, w, is_vector(w->slot), err));
+    if (o->t->lora && !is_vector(w->slot)) return HD_OK;
+    HD_TRY(new_param(&p, o, err));
     *p = (hd_param){.slot = w->slot, .layer = w->slot->per_layer ? w->layer : -1, .expert = w->expert};
     hd_slot_name(p->name, w->slot->hf, w->layer, w->expert < 0 ? 0 : w->expert);
     p->vector = is_vector(w->slot);
-    p->n = w->rows.n;
-    p->k = w->rows.k;
-    p->frozen = w->slot->field == offsetof(hd_layer, router_bias) && w->slot->kind == HD_SLOT_BIAS && w->slot->per_layer;
-    p->at = ps->n_flat;
-    ps->n_flat += round_up(p->n * p->k, PARAM_ALIGN);
-    ps->n_weights += p->n * p->k;
+    p->frozen = o->t->lora || (w->slot->field == offsetof(hd_layer, router_bias) && w->slot->kind == HD_SLOT_BIAS && w->slot->per_layer);
+    place_param(ps, p, w->rows.n, w->rows.k);
     return HD_OK;
 fail:
     return st;
@@ -60,7 +115,7 @@ const hd_param *hd_params_find(const hd_params *p, const char *name)
 /* ---- Masters ---------------------------------------------------------------------------------------------------------- */
 
 /* GGUF's `llama` files hold the rows of a rotated head as adjacent pairs; a checkpoint of ours holds halves. */
-static int64_t row_in_file(const hd_model *m, const hd_slot *s, int64_t row)
+int64_t hd_row_in_file(const hd_model *m, const hd_slot *s, int64_t row)
 {
     int64_t dim = m->cfg.head_dim, half = dim / 2, i = row % dim;
     if (!(s->flags & HD_SLOT_ROTARY) || !m->cfg.rope.pairs || hd_source_get_kind(m->src) != HD_SOURCE_GGUF) return row;
@@ -71,18 +126,21 @@ static hd_status decode_weight(void *arg, const hd_weight *w, hd_err *err)
 {
     opener *o = arg;
     hd_params *ps = &o->t->params;
-    const hd_param *p = &ps->p[o->at++];
+    int i_param = o->t->lora ? o->t->lora->base[o->at].vector : o->at;
+    o->at++;
+    if (i_param < 0) return HD_OK; // decoded whenever its panels are packed
+    const hd_param *p = &ps->p[i_param];
     float *to = ps->w + p->at;
     if (is_vector(w->slot) && w->slot->flags & HD_SLOT_ROTARY) { // a bias of rotated heads: numbers are rows
         float *tmp;
         hd_status st = hd_alloc_n(&tmp, (size_t)p->k, sizeof *tmp, err);
         if (st != HD_OK) return st;
         hd_rows_decode(&w->rows, 0, tmp);
-        for (int64_t i = 0; i < p->k; i++) to[i] = tmp[row_in_file(o->m, w->slot, i)];
+        for (int64_t i = 0; i < p->k; i++) to[i] = tmp[hd_row_in_file(o->m, w->slot, i)];
         free(tmp);
     } else {
         for (int64_t r = 0; r < p->n; r++)
-            hd_rows_decode(&w->rows, is_vector(w->slot) ? r : row_in_file(o->m, w->slot, r), to + r * p->k);
+            hd_rows_decode(&w->rows, is_vector(w->slot) ? r : hd_row_in_file(o->m, w->slot, r), to + r * p->k);
     }
     for (int64_t i = 0; i < p->n * p->k; i++)
         if (!(to[i] - to[i] == 0))
@@ -112,13 +170,16 @@ static uint8_t *take(hd_arena *a, size_t bytes)
     return p;
 }
 
-/* w: [n, k] over the masters at `at`, with room for its panels and its transpose's. */
-static void set_linear(opener *o, hd_linear *w, int64_t at, int64_t n, int64_t k, const hd_panel_kind *kind)
+/* w: [n, k], rows from row0 on of the masters at `at`, with room for its panels and its transpose's.  With adapters `at` is A's
+ * place, by which its gradient is found, or -1. */
+static void set_linear(opener *o, hd_linear *w, int64_t at, int64_t row0, int64_t n, int64_t k, const hd_panel_kind *kind)
 {
     struct hd_train *t = o->t;
     const float *bias = w->bias;
     hd_linear *back = &t->back[o->n_back++];
-    *w = (hd_linear){.src = {.type = HD_F32, .data = (const uint8_t *)(t->params.w + at), .row_bytes = (size_t)k * 4, .n = n, .k = k},
+    const float *from = at < 0 ? NULL : t->params.w + at + (t->lora ? 0 : row0 * k);
+    if (t->row0) t->row0[o->n_linear] = row0;
+    *w = (hd_linear){.src = {.type = HD_F32, .data = (const uint8_t *)from, .row_bytes = (size_t)k * 4, .n = n, .k = k},
                      .kind = kind, .bias = bias, .back = back};
     *back = (hd_linear){.src = {.type = HD_F32, .n = k, .k = n, .row_bytes = (size_t)n * 4}, .kind = kind};
     w->panels = take(&t->panels, panel_bytes(kind, n, k));
@@ -133,12 +194,12 @@ static void set_heads(opener *o, hd_layer *l, int layer, const hd_param *p)
     int64_t nope = c->qk_nope_head_dim, v = c->v_head_dim, lora = p->k;
     const hd_panel_kind *kind = kind_of(o->t, HD_SLOT_KV_B);
     for (int h = 0; h < c->n_heads; h++) {
-        int64_t at = p->at + h * (nope + v) * lora;
+        int64_t row = h * (nope + v);
         hd_linear *key = &o->t->key[(int64_t)layer * c->n_heads + h];
-        set_linear(o, key, at, nope, lora, kind);
+        set_linear(o, key, p->at, row, nope, lora, kind);
         l->k_b[h] = *key->back;
         l->k_b[h].back = key;
-        set_linear(o, &l->v_b[h], at + nope * lora, v, lora, kind);
+        set_linear(o, &l->v_b[h], p->at, row + nope, v, lora, kind);
     }
 }
 
@@ -154,10 +215,10 @@ static void set_param(opener *o, const hd_param *p)
     case HD_SLOT_MATRIX:
     case HD_SLOT_HEAD:
     case HD_SLOT_EXPERT:
-    case HD_SLOT_ROUTER: set_linear(o, field, p->at, p->n, p->k, kind_of(o->t, p->slot->kind)); break;
+    case HD_SLOT_ROUTER: set_linear(o, field, p->at, 0, p->n, p->k, kind_of(o->t, p->slot->kind)); break;
     case HD_SLOT_EMBED:
-        m->w.embed = (hd_rows){.type = HD_F32, .data = (const uint8_t *)(ps->w + p->at), .row_bytes = (size_t)p->k * 4, .n = p->n, .k = p->k};
-        if (m->cfg.tie_embeddings) set_linear(o, &m->w.head, p->at, p->n, p->k, kind_of(o->t, HD_SLOT_HEAD));
+        if (!o->t->lora) m->w.embed = (hd_rows){.type = HD_F32, .data = (const uint8_t *)(ps->w + p->at), .row_bytes = (size_t)p->k * 4, .n = p->n, .k = p->k};
+        if (m->cfg.tie_embeddings) set_linear(o, &m->w.head, p->at, 0, p->n, p->k, kind_of(o->t, HD_SLOT_HEAD));
         break;
     case HD_SLOT_KV_B: set_heads(o, l, p->layer, p); break;
     case HD_SLOT_NORM:
@@ -195,6 +256,46 @@ static void count_param(const opener *o, const hd_param *p, int *n_linear, size_
     }
 }
 
+/* ---- What the model is made of: the parameters, or with adapters the weights of the base ------------------------------ */
+
+static int n_weights(const struct hd_train *t) { return t->lora ? t->lora->n : t->params.n; }
+
+static hd_param weight_at(const struct hd_train *t, int i)
+{
+    if (!t->lora) return t->params.p[i];
+    const hd_lora_base *b = &t->lora->base[i];
+    if (b->vector >= 0) {
+        hd_param p = t->params.p[b->vector];
+        p.frozen = b->slot->field == offsetof(hd_layer, router_bias) && b->slot->kind == HD_SLOT_BIAS && b->slot->per_layer;
+        return p;
+    }
+    return (hd_param){.slot = b->slot, .layer = b->layer, .expert = b->expert, .n = b->rows.n, .k = b->rows.k,
+                      .at = b->A < 0 ? -1 : t->params.p[b->A].at};
+}
+
+static void count_adapter(const opener *o, int i, int *n_linear, size_t *bytes)
+{
+    const hd_lora *l = o->t->lora;
+    if (!l || l->base[i].A < 0) return;
+    const hd_panel_kind *kind = kind_of(o->t, l->base[i].slot->kind);
+    int64_t n = l->base[i].rows.n, k = l->base[i].rows.k, r = l->rank;
+    *n_linear += 2;
+    *bytes += panel_bytes(kind, r, k) + panel_bytes(kind, k, r) + panel_bytes(kind, n, r) + panel_bytes(kind, r, n) + 256;
+}
+
+static void set_adapter(opener *o, int i, int first)
+{
+    hd_lora_base *b = &o->t->lora->base[i];
+    const hd_params *ps = &o->t->params;
+    b->linear = first;
+    b->n_linear = o->n_linear - first;
+    if (b->slot->kind == HD_SLOT_EMBED) o->m->w.embed = b->rows;
+    if (b->A < 0) return;
+    const hd_panel_kind *kind = kind_of(o->t, b->slot->kind);
+    set_linear(o, &b->a, ps->p[b->A].at, 0, o->t->lora->rank, b->rows.k, kind);
+    set_linear(o, &b->b, ps->p[b->B].at, 0, b->rows.n, o->t->lora->rank, kind);
+}
+
 static hd_status set_params(opener *o, hd_err *err)
 {
     hd_status st;
@@ -203,13 +304,18 @@ static hd_status set_params(opener *o, hd_err *err)
     const hd_config *c = &m->cfg;
     size_t bytes = 0, mla = c->kv_lora_rank > 0 ? (size_t)c->n_heads : 0;
     int n_linear = 0;
-    for (int i = 0; i < t->params.n; i++) count_param(o, &t->params.p[i], &n_linear, &bytes);
+    for (int i = 0; i < n_weights(t); i++) {
+        const hd_param p = weight_at(t, i);
+        count_param(o, &p, &n_linear, &bytes);
+        count_adapter(o, i, &n_linear, &bytes);
+    }
     HD_TRY(hd_alloc_n(&m->layer, (size_t)m->n_layer, sizeof *m->layer, err));
     HD_TRY(hd_alloc_n(&m->heads, (size_t)m->n_layer, 2 * mla * sizeof *m->heads, err));
     HD_TRY(hd_alloc_n(&m->experts, (size_t)m->n_layer, (size_t)c->n_experts * sizeof *m->experts, err));
     HD_TRY(hd_alloc_n(&t->key, (size_t)m->n_layer * mla, sizeof *t->key, err));
     HD_TRY(hd_alloc_n(&t->back, (size_t)n_linear, sizeof *t->back, err));
     HD_TRY(hd_alloc_n(&t->linear, (size_t)n_linear, sizeof *t->linear, err));
+    if (t->lora) HD_TRY(hd_alloc_n(&t->row0, (size_t)n_linear, sizeof *t->row0, err));
     HD_TRY(hd_alloc_n(&t->router_bias, (size_t)m->n_layer, sizeof *t->router_bias, err));
     HD_TRY(hd_arena_open(&t->panels, "panels", bytes + 4096, err));
     for (int i = 0; i < m->n_layer; i++) {
@@ -219,7 +325,12 @@ static hd_status set_params(opener *o, hd_err *err)
         l->v_b = mla ? l->k_b + mla : NULL;
         l->expert = c->n_experts > 0 ? m->experts + (size_t)i * (size_t)c->n_experts : NULL;
     }
-    for (int i = 0; i < t->params.n; i++) set_param(o, &t->params.p[i]);
+    for (int i = 0; i < n_weights(t); i++) {
+        const hd_param p = weight_at(t, i);
+        int first = o->n_linear;
+        set_param(o, &p);
+        if (t->lora) set_adapter(o, i, first);
+    }
     assert(o->n_linear == n_linear && o->n_back == n_linear);
     t->n_linear = n_linear;
     t->params.router_bias = t->router_bias;
@@ -227,7 +338,11 @@ fail:
     return st;
 }
 
-void hd_params_refresh(hd_model *m) { hd_linear_refresh(&m->dev, m->train->linear, m->train->n_linear); }
+void hd_params_refresh(hd_model *m)
+{
+    if (m->train->lora) hd_lora_pack(m, false);
+    else hd_linear_refresh(&m->dev, m->train->linear, m->train->n_linear);
+}
 
 hd_params *hd_model_params(hd_model *m) { return m->train ? &m->train->params : NULL; }
 
@@ -238,8 +353,9 @@ static hd_cache_type cache_of(const hd_config *c, hd_train_precision p)
     return p == HD_TRAIN_F32 ? HD_CACHE_F32 : hd_cache_default(c);
 }
 
-hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_precision precision, int n_threads, int max_rows,
-                              hd_err *err)
+/* lora: taken, NULL: the weights themselves. */
+static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precision precision, hd_lora *lora, int n_threads, int max_rows,
+                           hd_err *err)
 {
     hd_status st;
     hd_model *m = NULL;
@@ -249,6 +365,8 @@ hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_preci
     HD_TRY(hd_alloc(&m->train, sizeof *m->train, err));
     o.m = m;
     struct hd_train *t = o.t = m->train;
+    t->lora = lora;
+    lora = NULL;
     t->precision = precision;
     HD_TRY(hd_model_describe(m, s, max_rows, err));
     m->keep_pages = true;
@@ -260,7 +378,8 @@ hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_preci
     HD_TRY(hd_weights_walk(s, &m->cfg, decode_weight, &o, err));
     if (hd_source_get_kind(s) == HD_SOURCE_GGUF && strcmp(m->arch->gguf_name, "llama") == 0) m->cfg.rope.pairs = false;
     HD_TRY(set_params(&o, err));
-    hd_params_refresh(m);
+    if (t->lora) HD_TRY(hd_lora_start(m, err));
+    else hd_params_refresh(m);
     HD_TRY(hd_rope_open(&m->rope, &m->cfg, NULL, err));
     m->attn_scale = hd_attn_scale(&m->cfg);
 
@@ -274,8 +393,29 @@ hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_preci
     *out = m;
     return HD_OK;
 fail:
+    hd_lora_close(lora);
     hd_model_close(m);
     return st;
+}
+
+hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_precision precision, int n_threads, int max_rows, hd_err *err)
+{
+    return open_take(out, s, precision, NULL, n_threads, max_rows, err);
+}
+
+hd_status hd_model_open_lora(hd_model **out, const hd_source *s, hd_train_precision precision, int rank, float alpha, uint64_t seed,
+                             int n_threads, int max_rows, hd_err *err)
+{
+    hd_lora *l;
+    hd_status st = HD_OK;
+    *out = NULL;
+    if (rank < 1 || rank > 4096 || !(alpha > 0)) return hd_fail(err, HD_USAGE, "lora: rank must be 1 to 4096, alpha above 0");
+    st = hd_alloc(&l, sizeof *l, err);
+    if (st != HD_OK) return st;
+    l->rank = rank;
+    l->scale = alpha / (float)rank;
+    l->seed = seed;
+    return open_take(out, s, precision, l, n_threads, max_rows, err);
 }
 
 void hd_train_close(struct hd_train *t)
@@ -292,5 +432,7 @@ void hd_train_close(struct hd_train *t)
     free(t->back);
     free(t->key);
     free(t->router_bias);
+    free(t->row0);
+    hd_lora_close(t->lora);
     free(t);
 }

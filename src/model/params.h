@@ -18,6 +18,7 @@ typedef struct {
     int64_t n, k;        // [n, k]; a vector is [1, k]
     bool vector;         // [k] in files
     bool frozen;         // router biases (moved by balancing, not by gradients): no gradient, no optimizer
+    bool adapter;        // A or B of a matrix (model/lora.h): no weight of a checkpoint, but of a run's state
 } hd_param;
 
 typedef struct hd_params {

@@ -43,11 +43,34 @@ typedef struct {
     int n_docs;
 } hd_back;
 
+/* A weight of the base model that adapters change or leave alone (model/lora.h). */
+typedef struct {
+    const hd_slot *slot;
+    int layer, expert;
+    hd_rows rows;          // as the source has them
+    int vector;            // its place among the parameters, or -1: a matrix
+    int A, B;              // likewise of its adapters, or -1
+    int linear, n_linear;  // its matrices in hd_train.linear: one, or the heads' halves of kv_b
+    hd_linear a, b;        // A [r, k], B [n, r], both ways
+} hd_lora_base;
+
+typedef struct {
+    int rank;
+    float scale;           // alpha / rank
+    uint64_t seed;
+    hd_lora_base *base;
+    int n;
+    float *merged;         // a matrix at a time
+    size_t merged_bytes;
+} hd_lora;
+
 /* What training holds beside the model. */
 struct hd_train {
     hd_params params;
+    hd_lora *lora;      // NULL: the weights themselves are trained
     hd_train_precision precision;
     hd_linear **linear; // all that hd_params_refresh packs
+    int64_t *row0;      // with adapters: each one's first row in its weight
     int n_linear;
     hd_linear *back;    // storage of their transposes
     hd_linear *key;     // MLA: [layers, heads] each the key's half of kv_b as it stands, [nope, lora]
@@ -57,10 +80,19 @@ struct hd_train {
     float **router_bias; // [n_layer]
 };
 
+/* Model's own of lora.c. */
+void hd_lora_pack(hd_model *m, bool all); // panels from the source and the adapters; all: also of what has none
+void hd_lora_grads(hd_back *b, const hd_mm_grad *jobs, int n);
+void hd_lora_close(hd_lora *l);
+hd_status hd_lora_start(hd_model *m, hd_err *err); // A drawn, all panels packed
+int64_t hd_row_in_file(const hd_model *m, const hd_slot *s, int64_t row);
+
 float *hd_back_take(hd_back *b, int64_t n); // n floats of the way back's work memory
 float *hd_grad_of(const hd_back *b, const float *master);
 /* The job that adds a weight's gradient (and its bias's). */
 hd_mm_grad hd_back_job(const hd_back *b, const hd_linear *w, const float *x, int64_t ldx, const float *dy, int64_t ldy, int M);
+/* Runs such jobs; with adapters, their part of them. */
+void hd_back_grads(hd_back *b, const hd_mm_grad *jobs, int n);
 /* h = rmsnorm(x) g, again: [M, n], in work memory. */
 float *hd_back_norm(hd_back *b, const float *x, int64_t ldx, const float *g, int M, int64_t n, float eps);
 /* dx += norm'(dh), and the norm's own gradient. */

@@ -183,7 +183,7 @@ static void head_loss(head_job *j, hd_back *back)
         slice_loss(j, work, logits, at, n);
         if (j->dhidden) {
             hd_mm_grad job = hd_back_job(back, head, h, D, logits, V, n);
-            hd_mm_grad_run(d, &job, 1, work);
+            hd_back_grads(back, &job, 1);
             hd_linear_mul(d, head->back, logits, V, n, h, D, work);
             spread out = {d->k, h, j->dhidden, j->row + at, D};
             hd_rows_run(d, n, scatter_add, &out);
@@ -229,6 +229,7 @@ static void embed_cols(void *arg, int64_t chunk, int tid)
 static void embed_back(hd_back *b, const float *dx, const int32_t *tok, int64_t M)
 {
     const hd_model *m = b->p->m;
+    if (m->train->lora) return; // the embedding is not trained
     embed_job j = {hd_grad_of(b, (const float *)(const void *)m->w.embed.data), dx, tok, M, m->cfg.d_model};
     hd_pool_run(m->dev.pool, (j.D + EMBED_COLS - 1) / EMBED_COLS, embed_cols, &j);
 }
@@ -397,7 +398,7 @@ static void unjoin(run *u, mtp_state *x, hd_back *b, const hd_layer *l)
     float eps = u->m->cfg.norm_eps;
     float *dj = hd_back_take(b, M * 2 * D), *de = hd_back_take(b, M * D), *h = hd_back_take(b, M * D);
     hd_mm_grad job = hd_back_job(b, &l->eh_proj, x->joined, 2 * D, b->dx, D, M);
-    hd_mm_grad_run(d, &job, 1, b->work);
+    hd_back_grads(b, &job, 1);
     hd_linear_mul(d, l->eh_proj.back, b->dx, D, M, dj, 2 * D, b->work);
     hd_rmsnorm_back(d, de, D, false, hd_grad_of(b, l->enorm), dj, 2 * D, x->embed, D, l->enorm, M, D, eps, b->work);
     embed_back(b, de, x->b.tok, M);
