@@ -76,6 +76,8 @@ typedef struct {
     hd_dedup *dedup;
     hd_overlap *overlap;
     hd_shard_dir_writer out, val;
+    doc held;
+    int64_t n_written;
     json_t *examples;
     hd_progress bar;
 } packer;
@@ -296,6 +298,29 @@ static hd_status write_part(packer *p, const doc *d, int64_t from, int64_t to, b
                             err);
 }
 
+/* With validation, the last training document waits: it gives its end when nothing else fell to validation.  `take`: ids of it
+ * that do. */
+static hd_status write_held(packer *p, int64_t take, hd_err *err)
+{
+    hd_status st = HD_OK;
+    int64_t n = p->held.ids.n;
+    HD_TRY(write_part(p, &p->held, 0, n - take, false, err));
+    HD_TRY(write_part(p, &p->held, n - take, n, true, err));
+    p->held.ids.n = 0;
+fail:
+    return st;
+}
+
+static hd_status hold(packer *p, doc *d, hd_err *err)
+{
+    hd_status st = write_held(p, 0, err);
+    doc was = p->held;
+    if (st != HD_OK) return st;
+    p->held = *d;
+    d->ids = was.ids, d->mask = was.mask; // their memory, for the next
+    return HD_OK;
+}
+
 static hd_status write_batch(packer *p, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -304,16 +329,29 @@ static hd_status write_batch(packer *p, hd_err *err)
         doc *d = &p->batch[i];
         if (d->drop) continue;
         int64_t n = d->ids.n, cut = n;
-        bool val = false;
-        if (share > 0 && n > LONG_IDS && !p->chat) cut = n - (int64_t)(share * (double)n);
-        else val = (double)(hd_mix(d->sign.text) >> 11) * 0x1p-53 < share;
-        HD_TRY(write_part(p, d, 0, cut, val, err));
-        HD_TRY(write_part(p, d, cut, n, true, err));
+        bool is_long = n > LONG_IDS && !p->chat, first = !p->n_written++; // the first is always trained on
+        bool val = !is_long && !first && (double)(hd_mix(d->sign.text) >> 11) * 0x1p-53 < share;
+        if (is_long) cut = n - (int64_t)(share * (double)n);
+        if (share > 0 && !val && cut == n) HD_TRY(hold(p, d, err));
+        else HD_TRY(write_part(p, d, 0, cut, val, err));
+        if (cut < n) HD_TRY(write_part(p, d, cut, n, true, err));
         if (d->ids.cap > LONG_IDS)
             hd_ids_free(&d->ids); // a few long documents must not hold their memory in every place
     }
 fail:
     return st;
+}
+
+/* Ids of the held document for validation: the share of all there is, half of the document at most; a conversation whole. */
+static int64_t held_for_val(const packer *p)
+{
+    const hd_shard_dir_writer *w = &p->out;
+    int64_t n = p->held.ids.n, before = w->n_tok + (w->w ? hd_shard_written(w->w)->n_tok : 0);
+    if (p->val.w || p->val.n) return 0;
+    if (p->chat) return before ? n : 0;
+    if (n < 16) return 0; // halves of so little are worth nothing
+    int64_t take = (int64_t)(p->o->val_share * (double)(before + n)) + 2;
+    return take < n / 2 ? take : n / 2;
 }
 
 /* ---- All of it ---- */
@@ -386,11 +424,11 @@ static hd_status finish(packer *p, json_t **json, hd_err *err)
     hd_json_note();
     json_t *report = report_json(p);
     if (!report || hd_json_refused()) HD_TRY(hd_fail(err, HD_NOMEM, "data: no memory for the report"));
-    if (p->out.path && !p->out.w && !p->out.n && !p->val.w && !p->val.n)
+    HD_TRY(write_held(p, held_for_val(p), err));
+    if (!p->out.w && !p->out.n)
         HD_TRY(hd_fail(err, HD_FORMAT, "data: %.200s: no document is left to pack", p->files[0]));
-    if (p->val.path && !p->val.n && !p->val.w)
-        hd_warn("data: no document fell to validation: there are too few for this share");
-    if (p->val.path) HD_TRY(hd_shard_dir_finish(&p->val, NULL, err));
+    if (p->val.w || p->val.n) HD_TRY(hd_shard_dir_finish(&p->val, NULL, err));
+    else if (p->val.path) hd_warn("data: too little for validation: there is none");
     HD_TRY(hd_shard_dir_finish(&p->out, report, err));
     r->n_docs = p->out.n_docs, r->n_ids = p->out.n_tok, r->n_targets = p->out.n_targets,
     r->text_bytes = (int64_t)p->out.text_bytes;
@@ -413,6 +451,8 @@ static void close_all(packer *p)
         hd_ids_free(&p->batch[i].ids);
         hd_buf_free(&p->batch[i].mask);
     }
+    hd_ids_free(&p->held.ids);
+    hd_buf_free(&p->held.mask);
     free(p->w);
     free(p->batch);
     hd_text_close(p->in);
@@ -447,6 +487,7 @@ hd_status hd_pack(const char *dir, const hd_source *tokenizer, const char *const
     if (sodium_init() < 0) return hd_fail(err, HD_IO, "data: libsodium does not start");
     hd_buf_init(&p.one, MAX_DOC + 16);
     hd_buf_init(&p.text, MAX_DOC + BATCH_BYTES + 64);
+    hd_buf_init(&p.held.mask, SIZE_MAX / 4);
     if (n_files < 1) return hd_fail(err, HD_USAGE, "data: no files to pack");
     for (int i = 0; i < n_files; i++) // before an hour of work, not after it
         if (!hd_is_file(files[i])) HD_TRY(hd_fail(err, HD_IO, "data: %.200s: no such file", files[i]));

@@ -8,20 +8,24 @@
 #include "model/chat.h"
 #include "train/shard.h"
 
+/* Zeros are the defaults.
+ *
+ * near: leaves out duplicates.  0: none; up to 1: the similarity from which words are near (dedup.h, 0.8 say), the same bytes of
+ * course too; above 1: the same bytes alone.
+ * val_share: of documents for DIR/val, chosen by a hash of their bytes; of documents of over 65,536 ids, their end.  When that
+ * leaves validation empty, the end of the last document.  The first one is always trained on. */
 typedef struct {
     const char *field, *divider; // of train/text.h
-    bool chat; // conversations, a JSON object a line (train/chat_data.h): loss on the answers alone
-    const char *chat_format; // a name of the table; NULL: told from the model's own template
-    double
-        near; // leave out duplicates: > 0, the similarity from which words are near (dedup.h); > 1: the same
-              // bytes alone; 0: nothing
-    const char *const *against; // evaluations: texts that share words with them are left out (overlap.h)
+    bool chat;                   // conversations, a JSON object a line (train/chat_data.h): loss on the answers alone
+    const char *chat_format;     // a name of the table; NULL: told from the model's own template
+    double near;
+    const char *const *against;  // evaluations: texts that share words with them are left out (overlap.h)
     int n_against;
-    double val_share; // share of documents for DIR/val; of documents of over 65,536 ids, their end
-    int64_t max_tok;  // ids of a shard; 0: 64 Mi
+    double val_share;
+    int64_t max_tok;             // ids of a shard; 0: 64 Mi
     int n_threads;
-    bool replace;  // pack anew what DIR holds
-    bool progress; // a bar on stderr
+    bool replace;                // pack anew what DIR holds
+    bool progress;               // a bar on stderr
     const volatile sig_atomic_t *stop;
 } hd_pack_opts;
 

@@ -186,6 +186,30 @@ static void test_long(void)
     CHECK(share > 0.2499 && share < 0.2501, "%g", share);
 }
 
+/* However little there is, both have something; one sentence alone is for training. */
+static void test_little(void)
+{
+    hd_pack_report r;
+    const char *file =
+        put("little.txt", "the weather of day 1\nthe weather of day 2\nday 3 is like the other day\n");
+    CHECK_OK(pack("lv", file, (hd_pack_opts){.val_share = 0.05, .divider = "\n"}, &r));
+    CHECK(r.n_docs >= 2 && r.n_val_docs >= 1 && r.n_val_ids >= 2, "%lld, %lld", (long long)r.n_docs,
+          (long long)r.n_val_docs);
+    CHECK_OK(pack("lv", file, (hd_pack_opts){.val_share = 0.5, .replace = true}, &r));
+    CHECK(r.n_docs == 1 && r.n_val_docs == 1 && r.n_val_ids <= r.n_ids + 1, "%lld, %lld", (long long)r.n_ids,
+          (long long)r.n_val_ids);
+    CHECK_OK(pack("lone", put("lone.txt", "a"), (hd_pack_opts){.val_share = 0.05}, &r));
+    CHECK(r.n_docs == 1 && r.n_val_docs == 0 && access(place("lone/pack.json"), F_OK) == 0 &&
+          access(place("lone/val"), F_OK) != 0);
+    file = put("talk.jsonl",
+               "{\"question\": \"a\", \"answer\": \"b\"}\n{\"question\": \"c\", \"answer\": \"d\"}\n");
+    CHECK_OK(pack("talk", file, (hd_pack_opts){.val_share = 0.01, .chat = true}, &r));
+    CHECK(r.n_docs == 1 && r.n_val_docs == 1, "%lld, %lld", (long long)r.n_docs, (long long)r.n_val_docs);
+    file = put("talk1.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n");
+    CHECK_OK(pack("talk1", file, (hd_pack_opts){.val_share = 0.5, .chat = true}, &r));
+    CHECK(r.n_docs == 1 && r.n_val_docs == 0 && access(place("talk1/val"), F_OK) != 0);
+}
+
 static void test_against(void)
 {
     hd_pack_report r;
@@ -314,6 +338,7 @@ int main(void)
     test_ends();
     test_threads();
     test_long();
+    test_little();
     test_against();
     test_chat();
     test_nothing();
