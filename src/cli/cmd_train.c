@@ -1,5 +1,6 @@
 /* hadal pretrain, sft, distil: three verbs over one loop (train/trainer.c); what differs is in the recipe. */
 #include "cli/cmd.h"
+#include "cli/distil_texts.h"
 #include "cli/load.h"
 #include "cli/opts.h"
 #include "train/trainer.h"
@@ -29,7 +30,10 @@ fail:
 
 static hd_status pretrain(int argc, char **argv, hd_err *err) { return run_recipe(HD_RUN_PRETRAIN, argc, argv, err); }
 static hd_status sft(int argc, char **argv, hd_err *err) { return run_recipe(HD_RUN_SFT, argc, argv, err); }
-static hd_status distil(int argc, char **argv, hd_err *err) { return run_recipe(HD_RUN_DISTIL, argc, argv, err); }
+static hd_status distil(int argc, char **argv, hd_err *err)
+{
+    return hd_asks_for_texts(argc, argv) ? hd_distil_texts(argc, argv, err) : run_recipe(HD_RUN_DISTIL, argc, argv, err);
+}
 
 #define COMMON_HELP                                                                                                                \
     "  -s, --set KEY=VALUE      over the recipe: steps=200, out=runs/x, train.batch=16, optim.lr=1e-3 ... (repeat)\n"              \
@@ -62,7 +66,8 @@ const hd_command hd_cmd_sft = {
 const hd_command hd_cmd_distil = {
     "distil", "train a model on a larger one's probabilities or texts",
     "usage: hadal distil RECIPE [-s key=value ...]\n"
-    "\n" COMMON_HELP
+    "\n" COMMON_HELP HD_DISTIL_TEXTS_HELP "\n"
     "examples:\n"
-    "  hadal distil recipes/distil.ini -s teacher=runs/large\n",
+    "  hadal distil recipes/distil.ini -s teacher=runs/large\n"
+    "  hadal distil --make-texts runs/large prompts.jsonl -o texts.jsonl --temp 0.6 -j 16\n",
     distil};

@@ -15,16 +15,11 @@
 
 enum { UNSURE, LETTER, DIGIT, SPACE, LINE, OTHER }; // LINE: \r and \n
 
-#define R4(x)  x, x, x, x
-#define R8(x)  R4(x), R4(x)
-#define R26(x) R8(x), R8(x), R8(x), x, x
 static const uint8_t class_of[256] = {
-    R8(UNSURE), UNSURE, SPACE, LINE, SPACE, SPACE, LINE, UNSURE, UNSURE,
-    R8(UNSURE), R8(UNSURE),
-    SPACE, OTHER, OTHER, OTHER, R4(OTHER), R8(OTHER),
-    R8(DIGIT), DIGIT, DIGIT, OTHER, OTHER, R4(OTHER),
-    OTHER, R26(LETTER), OTHER, OTHER, OTHER, OTHER, OTHER,
-    OTHER, R26(LETTER), OTHER, OTHER, OTHER, OTHER, UNSURE,
+    ['\t'] = SPACE,        ['\v'] = SPACE,         ['\f'] = SPACE,        [' '] = SPACE,
+    ['\n'] = LINE,         ['\r'] = LINE,          ['!' ... '/'] = OTHER, ['0' ... '9'] = DIGIT,
+    [':' ... '@'] = OTHER, ['A' ... 'Z'] = LETTER, ['[' ... '`'] = OTHER, ['a' ... 'z'] = LETTER,
+    ['{' ... '~'] = OTHER, // all others: UNSURE
 };
 
 typedef struct {
@@ -50,9 +45,11 @@ static inline bool is_space(int class) { return class == SPACE || class == LINE;
 static size_t contraction(text t, size_t at, bool any_case)
 {
     char low[2] = {0};
-    for (size_t i = 0; i < 2 && at + 1 + i < t.n; i++) low[i] = any_case ? (char)(t.s[at + 1 + i] | 0x20) : t.s[at + 1 + i];
+    for (size_t i = 0; i < 2 && at + 1 + i < t.n; i++)
+        low[i] = any_case ? (char)(t.s[at + 1 + i] | 0x20) : t.s[at + 1 + i];
     bool one = low[0] == 's' || low[0] == 't' || low[0] == 'm' || low[0] == 'd';
-    bool two = (low[0] == 'r' && low[1] == 'e') || (low[0] == 'v' && low[1] == 'e') || (low[0] == 'l' && low[1] == 'l');
+    bool two = (low[0] == 'r' && low[1] == 'e') || (low[0] == 'v' && low[1] == 'e') ||
+               (low[0] == 'l' && low[1] == 'l');
     return one ? at + 2 : two ? at + 3 : 0;
 }
 

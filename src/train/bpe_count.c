@@ -13,12 +13,13 @@
 #include "model/vocab.h"
 #include "train/bpe_impl.h"
 
-enum { CHUNK = 128 << 10, BATCH = 32 << 20, WORD_BYTES = 48 }; // WORD_BYTES: of one in the tables, beside its text
+/* WORD_BYTES: of one in the tables, beside its text. */
+enum { CHUNK = 128 << 10, BATCH = 32 << 20, WORD_BYTES = 48 };
 static const size_t MAX_BYTES = (size_t)1 << 30;
 
 /* As Qwen 2 and Llama 3 cut words, so that converters know the names. */
-#define WORDS(digits)                                                                                                  \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"             \
+#define WORDS(digits)                                                                                        \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"   \
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 const char hd_bpe_pattern_digits[] = WORDS("\\p{N}"), hd_bpe_pattern_numbers[] = WORDS("\\p{N}{1,3}");
 
@@ -57,7 +58,8 @@ static hd_status table_slots(hd_word_table *t, size_t n_slots, hd_err *err)
 static hd_status table_room(hd_word_table *t, size_t len, hd_err *err)
 {
     hd_status st = HD_OK;
-    if (t->n >= UINT32_MAX / 2) return hd_fail(err, HD_LIMIT, "tokenizer: more than %zu distinct words in a table", t->n);
+    if (t->n >= UINT32_MAX / 2)
+        return hd_fail(err, HD_LIMIT, "tokenizer: more than %zu distinct words in a table", t->n);
     if (t->n == t->cap) {
         size_t cap = t->cap ? 2 * t->cap : 256;
         HD_TRY(hd_realloc(&t->word, cap * sizeof *t->word, err));
@@ -73,7 +75,8 @@ fail:
     return st;
 }
 
-static hd_status table_add(hd_word_table *t, const char *s, size_t len, uint32_t hash, int64_t count, hd_err *err)
+static hd_status table_add(hd_word_table *t, const char *s, size_t len, uint32_t hash, int64_t count,
+                           hd_err *err)
 {
     size_t k = hash & t->mask;
     for (; t->slot && t->slot[k]; k = (k + 1) & t->mask) {
@@ -145,8 +148,10 @@ static hd_status drop_rare(hd_words *w, size_t max_bytes, hd_err *err)
     int64_t least = 1;
     while (least < COUNTS - 1 && left > max_bytes / 2) left -= bytes[least++];
     if (left > max_bytes)
-        return hd_fail(err, HD_LIMIT, "tokenizer: words: those seen %d times and more alone take over %zu MB: allow more memory", COUNTS,
-                       max_bytes >> 20);
+        return hd_fail(
+            err, HD_LIMIT,
+            "tokenizer: words: those seen %d times and more alone take over %zu MB: allow more memory",
+            COUNTS, max_bytes >> 20);
     for (int i = 0; i < HD_WORD_TABLES; i++) HD_TRY(table_keep(&w->table[i], least, &w->n_dropped, err));
     if (least > w->least_kept) w->least_kept = least;
 fail:
@@ -234,7 +239,8 @@ static void gather_table(void *arg, int64_t i, int tid)
         hd_word_table *from = &b->of[k].table[i];
         for (size_t j = 0; j < from->n && mine->st == HD_OK; j++) {
             const hd_word *w = &from->word[j];
-            mine->st = table_add(&b->all->table[i], from->text + w->at, w->len, w->hash, w->count, &mine->err);
+            mine->st =
+                table_add(&b->all->table[i], from->text + w->at, w->len, w->hash, w->count, &mine->err);
         }
         table_clear(from);
     }
@@ -256,7 +262,8 @@ static size_t safe_cut(const char *s, size_t from, size_t n)
         size_t at = (size_t)(p - s) + 1;
         if (at < 2 || at == n) continue;
         char before = s[at - 2], after = s[at];
-        bool word = (after >= '0' && after <= '9') || (after >= 'A' && after <= 'Z') || (after >= 'a' && after <= 'z');
+        bool word = (after >= '0' && after <= '9') || (after >= 'A' && after <= 'Z') ||
+                    (after >= 'a' && after <= 'z');
         if (before > ' ' && before < 0x7f && word) return at;
     }
     return n;
@@ -304,7 +311,8 @@ fail:
     return st;
 }
 
-static hd_status count_file(batch *b, const char *path, const hd_bpe_opts *o, size_t max_bytes, hd_progress *bar, hd_err *err)
+static hd_status count_file(batch *b, const char *path, const hd_bpe_opts *o, size_t max_bytes,
+                            hd_progress *bar, hd_err *err)
 {
     hd_status st;
     hd_text *t = NULL;
@@ -370,7 +378,8 @@ fail:
     return st;
 }
 
-hd_status hd_bpe_count(hd_words *w, hd_pool *pool, const char *const *files, int n_files, const hd_bpe_opts *o, hd_err *err)
+hd_status hd_bpe_count(hd_words *w, hd_pool *pool, const char *const *files, int n_files,
+                       const hd_bpe_opts *o, hd_err *err)
 {
     hd_status st;
     batch b;

@@ -8,12 +8,13 @@
 #include "train/bpe_train.h"
 #include "train/chat_template.h"
 
-extern const char hd_bpe_pattern_digits[], hd_bpe_pattern_numbers[]; // of words, digits one by one or up to three together
+extern const char hd_bpe_pattern_digits[],
+    hd_bpe_pattern_numbers[]; // of words, digits one by one or up to three together
 
 /* ---- Words ---- */
 
 typedef struct {
-    uint64_t at;   // first byte in the table's text
+    uint64_t at; // first byte in the table's text
     int64_t count;
     uint32_t len;
     uint32_t hash; // its lower half
@@ -39,9 +40,10 @@ typedef struct {
 } hd_words;
 
 void hd_words_close(hd_words *w);
-size_t hd_words_bytes(const hd_words *w);  // what the tables take
+size_t hd_words_bytes(const hd_words *w); // what the tables take
 int64_t hd_words_distinct(const hd_words *w);
-hd_status hd_bpe_count(hd_words *w, hd_pool *pool, const char *const *files, int n_files, const hd_bpe_opts *o, hd_err *err);
+hd_status hd_bpe_count(hd_words *w, hd_pool *pool, const char *const *files, int n_files,
+                       const hd_bpe_opts *o, hd_err *err);
 
 /* ---- Merges ---- */
 
@@ -51,8 +53,8 @@ typedef struct {
 
 /* Ids 0 .. 255 are the bytes, in the order of their spelling; the learnt ones follow. */
 typedef struct {
-    int64_t n;                // tokens
-    uint64_t *at;             // [n + 1] first byte of each in `text`
+    int64_t n;    // tokens
+    uint64_t *at; // [n + 1] first byte of each in `text`
     char *text;
     size_t used, room;
     hd_bpe_join *join;
@@ -62,8 +64,9 @@ typedef struct {
 
 void hd_bpe_learnt_close(hd_bpe_learnt *l);
 /* n: tokens wanted.  A token spelled like one of `special` is never made. */
-hd_status hd_bpe_learn(hd_bpe_learnt *l, const hd_words *w, int64_t n, int64_t min_count, const char *const *special, int n_special,
-                       bool progress, const volatile sig_atomic_t *stop, hd_err *err);
+hd_status hd_bpe_learn(hd_bpe_learnt *l, const hd_words *w, int64_t n, int64_t min_count,
+                       const char *const *special, int n_special, bool progress,
+                       const volatile sig_atomic_t *stop, hd_err *err);
 
 uint8_t hd_bpe_byte(int id); // the byte that id 0 .. 255 is
 /* Append bytes as byte-level vocabularies spell them. */
@@ -71,7 +74,7 @@ hd_status hd_bpe_spell(hd_buf *out, const char *bytes, size_t n, hd_err *err);
 
 /* ---- Files ---- */
 
-hd_status hd_bpe_write(const char *dir, const hd_bpe_learnt *l, bool digits, const char *const *special, int n_special,
-                       const hd_chat_template *chat, hd_err *err);
+hd_status hd_bpe_write(const char *dir, const hd_bpe_learnt *l, bool digits, const char *const *special,
+                       int n_special, const hd_chat_template *chat, hd_err *err);
 
 #endif

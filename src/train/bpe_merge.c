@@ -124,14 +124,20 @@ static void queue_pop(queue *q)
 
 /* ---- The state ---- */
 
-typedef enum { LEFT_GOES, RIGHT_GOES, LEFT_COMES, RIGHT_COMES, SIDES } side; // (x a) (b x) - and (x ab) (ab x) +
+typedef enum {
+    LEFT_GOES,
+    RIGHT_GOES,
+    LEFT_COMES,
+    RIGHT_COMES,
+    SIDES
+} side; // (x a) (b x) - and (x ab) (ab x) +
 
 typedef struct {
     side side;
     int32_t symbol; // the other one
     int64_t add;
-    uint32_t n;     // words where it comes
-    uint32_t last;  // of them, plus one
+    uint32_t n;    // words where it comes
+    uint32_t last; // of them, plus one
     uint64_t at;
 } change;
 
@@ -152,7 +158,7 @@ typedef struct {
     /* pairs */
     pair_table pairs;
     queue queue;
-    uint32_t *place;  // lists of words
+    uint32_t *place; // lists of words
     size_t n_place, cap_place;
     /* one merge */
     int32_t *of_side[SIDES]; // [n_wanted] symbol -> its change + 1
@@ -161,7 +167,7 @@ typedef struct {
     coming *coming;
     size_t n_coming, cap_coming;
     /* tokens by their bytes */
-    int32_t *slot;    // id + 1
+    int32_t *slot; // id + 1
     size_t mask;
     uint64_t seed;
 } learner;
@@ -193,7 +199,8 @@ void hd_bpe_learnt_close(hd_bpe_learnt *l)
 
 uint8_t hd_bpe_byte(int id)
 {
-    static const uint8_t from[] = {0x21, 0xa1, 0xae, 0x00, 0x7f, 0xad}, to[] = {0x7e, 0xac, 0xff, 0x20, 0xa0, 0xad};
+    static const uint8_t from[] = {0x21, 0xa1, 0xae, 0x00, 0x7f, 0xad},
+                         to[] = {0x7e, 0xac, 0xff, 0x20, 0xa0, 0xad};
     for (int i = 0;; i++) {
         int n = to[i] - from[i] + 1;
         if (id < n) return (uint8_t)(from[i] + id);
@@ -261,7 +268,8 @@ static hd_status joined(learner *l, int32_t a, int32_t b, size_t *n, hd_err *err
     return HD_OK;
 }
 
-static hd_status is_special(bool *yes, const learner *l, size_t n, const char *const *special, int n_special, hd_err *err)
+static hd_status is_special(bool *yes, const learner *l, size_t n, const char *const *special, int n_special,
+                            hd_err *err)
 {
     hd_buf spelled;
     hd_buf_init(&spelled, SIZE_MAX);
@@ -456,7 +464,8 @@ static hd_status settle(learner *l, int32_t a, int32_t b, int32_t id, int64_t mi
     /* Counts first: (ab ab) may be told of twice, as may a pair that goes. */
     for (size_t i = 0; i < l->n_change; i++) {
         const change *c = &l->change[i];
-        const uint64_t pair[SIDES] = {pair_of(c->symbol, a), pair_of(b, c->symbol), pair_of(c->symbol, id), pair_of(id, c->symbol)};
+        const uint64_t pair[SIDES] = {pair_of(c->symbol, a), pair_of(b, c->symbol), pair_of(c->symbol, id),
+                                      pair_of(id, c->symbol)};
         int64_t count;
         HD_TRY(pair_add(&l->pairs, pair[c->side], c->add, &count, err));
     }
@@ -483,7 +492,8 @@ fail:
     return st;
 }
 
-static hd_status merge(learner *l, const candidate *x, int64_t min_count, const char *const *special, int n_special, hd_err *err)
+static hd_status merge(learner *l, const candidate *x, int64_t min_count, const char *const *special,
+                       int n_special, hd_err *err)
 {
     hd_status st;
     int32_t a = (int32_t)(x->pair >> 32), b = (int32_t)(uint32_t)x->pair, id;
@@ -517,7 +527,8 @@ static hd_status drop_repeats(hd_bpe_learnt *o, hd_err *err)
         last.of[pair_slot(&last, pair_of(o->join[i].a, o->join[i].b))].count = i;
     }
     for (int64_t i = 0; i < o->n_join; i++)
-        if (last.of[pair_slot(&last, pair_of(o->join[i].a, o->join[i].b))].count == i) o->join[n++] = o->join[i];
+        if (last.of[pair_slot(&last, pair_of(o->join[i].a, o->join[i].b))].count == i)
+            o->join[n++] = o->join[i];
     o->n_join = n;
 fail:
     free(last.of);
@@ -529,12 +540,14 @@ static void count_tokens(const learner *l, hd_bpe_learnt *o)
     for (size_t i = 0; i < l->n_words; i++) {
         const int32_t *s = l->symbol + l->first[i];
         o->n_tokens += (double)l->len[i] * (double)l->count[i];
-        for (uint32_t k = 0; k < l->len[i]; k++) o->n_bytes += (double)(o->at[s[k] + 1] - o->at[s[k]]) * (double)l->count[i];
+        for (uint32_t k = 0; k < l->len[i]; k++)
+            o->n_bytes += (double)(o->at[s[k] + 1] - o->at[s[k]]) * (double)l->count[i];
     }
 }
 
-hd_status hd_bpe_learn(hd_bpe_learnt *out, const hd_words *w, int64_t n, int64_t min_count, const char *const *special, int n_special,
-                       bool progress, const volatile sig_atomic_t *stop, hd_err *err)
+hd_status hd_bpe_learn(hd_bpe_learnt *out, const hd_words *w, int64_t n, int64_t min_count,
+                       const char *const *special, int n_special, bool progress,
+                       const volatile sig_atomic_t *stop, hd_err *err)
 {
     hd_status st;
     learner l;

@@ -23,7 +23,8 @@ static hd_status add_special(specials *s, const char *token, hd_err *err)
         if (c < 0) return hd_fail(err, HD_USAGE, "tokenizer: special token '%.40s': invalid UTF-8", token);
     }
     if (n_chars < 2 || n > HD_MAX_ADDED_BYTES)
-        return hd_fail(err, HD_USAGE, "tokenizer: special token '%.40s': two characters to %d bytes are allowed", token,
+        return hd_fail(err, HD_USAGE,
+                       "tokenizer: special token '%.40s': two characters to %d bytes are allowed", token,
                        HD_MAX_ADDED_BYTES);
     for (int i = 0; i < s->n; i++)
         if (strcmp(s->token[i], token) == 0) return HD_OK;
@@ -31,24 +32,28 @@ static hd_status add_special(specials *s, const char *token, hd_err *err)
     return HD_OK;
 }
 
-static hd_status collect_specials(specials *s, const hd_bpe_opts *o, const hd_chat_template *chat, hd_err *err)
+static hd_status collect_specials(specials *s, const hd_bpe_opts *o, const hd_chat_template *chat,
+                                  hd_err *err)
 {
     hd_status st;
     if (o->n_special < 0 || o->n_special > MAX_SPECIAL)
         return hd_fail(err, HD_USAGE, "tokenizer: at most %d special tokens", MAX_SPECIAL);
     HD_TRY(hd_alloc_n(&s->token, (size_t)o->n_special + HD_TEMPLATE_SPECIALS + 1, sizeof *s->token, err));
-    for (int i = 0; chat && i < HD_TEMPLATE_SPECIALS && chat->special[i]; i++) HD_TRY(add_special(s, chat->special[i], err));
+    for (int i = 0; chat && i < HD_TEMPLATE_SPECIALS && chat->special[i]; i++)
+        HD_TRY(add_special(s, chat->special[i], err));
     for (int i = 0; i < o->n_special; i++) HD_TRY(add_special(s, o->special[i], err));
     if (s->n == 0) HD_TRY(add_special(s, "<|endoftext|>", err));
     if (o->n_vocab < N_BYTES + s->n || o->n_vocab > MAX_VOCAB)
-        st = hd_fail(err, HD_USAGE, "tokenizer: a vocabulary of %lld: %d to %d are possible, for %d bytes and %d special tokens",
-                     (long long)o->n_vocab, N_BYTES + s->n, MAX_VOCAB, N_BYTES, s->n);
+        st = hd_fail(
+            err, HD_USAGE,
+            "tokenizer: a vocabulary of %lld: %d to %d are possible, for %d bytes and %d special tokens",
+            (long long)o->n_vocab, N_BYTES + s->n, MAX_VOCAB, N_BYTES, s->n);
 fail:
     return st;
 }
 
-hd_status hd_bpe_train(const char *dir, const char *const *files, int n_files, const hd_bpe_opts *o, hd_bpe_report *r,
-                       hd_err *err)
+hd_status hd_bpe_train(const char *dir, const char *const *files, int n_files, const hd_bpe_opts *o,
+                       hd_bpe_report *r, hd_err *err)
 {
     hd_status st;
     const hd_chat_template *chat = NULL;
@@ -64,10 +69,12 @@ hd_status hd_bpe_train(const char *dir, const char *const *files, int n_files, c
     HD_TRY(hd_bpe_count(&words, pool, files, n_files, o, err));
     if (words.n_words == 0) HD_TRY(hd_fail(err, HD_FORMAT, "tokenizer: %s: no text in the files", files[0]));
     if (words.least_kept)
-        hd_warn("tokenizer: memory for words is full: words seen less than %lld times were dropped as they came",
-                (long long)words.least_kept);
+        hd_warn(
+            "tokenizer: memory for words is full: words seen less than %lld times were dropped as they came",
+            (long long)words.least_kept);
     t1 = hd_now_s();
-    HD_TRY(hd_bpe_learn(&learnt, &words, o->n_vocab - s.n, o->min_count ? o->min_count : 2, s.token, s.n, o->progress, o->stop, err));
+    HD_TRY(hd_bpe_learn(&learnt, &words, o->n_vocab - s.n, o->min_count ? o->min_count : 2, s.token, s.n,
+                        o->progress, o->stop, err));
     *r = (hd_bpe_report){.bytes = words.bytes,
                          .words = words.n_words,
                          .distinct = hd_words_distinct(&words),

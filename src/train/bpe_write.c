@@ -23,8 +23,8 @@ static void append(json_t *to, json_t *o, bool *ok)
 
 static json_t *added_token(const char *content, int64_t id)
 {
-    json_t *o = json_pack("{s:s, s:b, s:b, s:b, s:b, s:b}", "content", content, "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0,
-                          "special", 1);
+    json_t *o = json_pack("{s:s, s:b, s:b, s:b, s:b, s:b}", "content", content, "single_word", 0, "lstrip", 0,
+                          "rstrip", 0, "normalized", 0, "special", 1);
     if (o && id >= 0 && json_object_set_new(o, "id", json_integer(id)) != 0) {
         json_decref(o);
         o = NULL;
@@ -34,9 +34,11 @@ static json_t *added_token(const char *content, int64_t id)
 
 static json_t *pre_tokenizer(bool digits)
 {
-    return json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, {s:s, s:b, s:b, s:b}]}", "type", "Sequence", "pretokenizers", "type", "Split",
-                     "pattern", "Regex", digits ? hd_bpe_pattern_digits : hd_bpe_pattern_numbers, "behavior", "Isolated", "invert", 0,
-                     "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 0);
+    return json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, {s:s, s:b, s:b, s:b}]}", "type", "Sequence",
+                     "pretokenizers", "type", "Split", "pattern", "Regex",
+                     digits ? hd_bpe_pattern_digits : hd_bpe_pattern_numbers, "behavior", "Isolated",
+                     "invert", 0, "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex",
+                     0);
 }
 
 /* Puts the first token before a text, where the format wants that. */
@@ -44,12 +46,15 @@ static json_t *post_processor(const hd_chat_template *chat, int64_t bos_id)
 {
     const char *bos = chat ? chat->bos : "";
     if (!chat || !chat->adds_bos)
-        return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 0, "use_regex", 1);
-    return json_pack("{s:s, s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}], s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}, {s:{s:s, s:i}}, {s:{s:s, s:i}}], "
+        return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets",
+                         0, "use_regex", 1);
+    return json_pack("{s:s, s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}], s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}, {s:{s:s, "
+                     "s:i}}, {s:{s:s, s:i}}], "
                      "s:{s:{s:s, s:[I], s:[s]}}}",
-                     "type", "TemplateProcessing", "single", "SpecialToken", "id", bos, "type_id", 0, "Sequence", "id", "A", "type_id", 0,
-                     "pair", "SpecialToken", "id", bos, "type_id", 0, "Sequence", "id", "A", "type_id", 0, "SpecialToken", "id", bos,
-                     "type_id", 1, "Sequence", "id", "B", "type_id", 1, "special_tokens", bos, "id", bos, "ids", (json_int_t)bos_id,
+                     "type", "TemplateProcessing", "single", "SpecialToken", "id", bos, "type_id", 0,
+                     "Sequence", "id", "A", "type_id", 0, "pair", "SpecialToken", "id", bos, "type_id", 0,
+                     "Sequence", "id", "A", "type_id", 0, "SpecialToken", "id", bos, "type_id", 1, "Sequence",
+                     "id", "B", "type_id", 1, "special_tokens", bos, "id", bos, "ids", (json_int_t)bos_id,
                      "tokens", bos);
 }
 
@@ -100,7 +105,8 @@ static int64_t id_of(const hd_bpe_learnt *l, const char *const *special, int n, 
     return -1;
 }
 
-static json_t *config_of(const hd_bpe_learnt *l, const char *const *special, int n, const hd_chat_template *chat, bool *ok)
+static json_t *config_of(const hd_bpe_learnt *l, const char *const *special, int n,
+                         const hd_chat_template *chat, bool *ok)
 {
     json_t *o = json_object(), *added = json_object();
     char id[24];
@@ -120,8 +126,8 @@ static json_t *config_of(const hd_bpe_learnt *l, const char *const *special, int
     return o;
 }
 
-static json_t *tokenizer_of(const hd_bpe_learnt *l, bool digits, const char *const *special, int n, const hd_chat_template *chat,
-                            json_t *model, bool *ok)
+static json_t *tokenizer_of(const hd_bpe_learnt *l, bool digits, const char *const *special, int n,
+                            const hd_chat_template *chat, json_t *model, bool *ok)
 {
     json_t *o = json_object(), *added = json_array();
     for (int i = 0; i < n; i++) append(added, added_token(special[i], l->n + i), ok);
@@ -132,7 +138,10 @@ static json_t *tokenizer_of(const hd_bpe_learnt *l, bool digits, const char *con
     put(o, "normalizer", json_null(), ok);
     put(o, "pre_tokenizer", pre_tokenizer(digits), ok);
     put(o, "post_processor", post_processor(chat, chat ? id_of(l, special, n, chat->bos) : -1), ok);
-    put(o, "decoder", json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1), ok);
+    put(o, "decoder",
+        json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1,
+                  "use_regex", 1),
+        ok);
     put(o, "model", json_incref(model), ok);
     return o;
 }
@@ -155,8 +164,8 @@ fail:
     return st;
 }
 
-hd_status hd_bpe_write(const char *dir, const hd_bpe_learnt *l, bool digits, const char *const *special, int n_special,
-                       const hd_chat_template *chat, hd_err *err)
+hd_status hd_bpe_write(const char *dir, const hd_bpe_learnt *l, bool digits, const char *const *special,
+                       int n_special, const hd_chat_template *chat, hd_err *err)
 {
     hd_status st;
     bool ok = true;

@@ -98,13 +98,15 @@ static hd_status read_messages(conversation *c, const json_t *list, hd_err *err)
         HD_TRY(read_message(c, i, json_array_get(list, (size_t)i), err));
         answered |= c->msg[i].role == HD_ROLE_ASSISTANT;
     }
-    if (!answered) st = hd_fail(err, HD_FORMAT, "messages: none is the assistant's: there is nothing to learn");
+    if (!answered)
+        st = hd_fail(err, HD_FORMAT, "messages: none is the assistant's: there is nothing to learn");
 fail:
     return st;
 }
 
 /* A question and its answer under these names; *found false when the first is absent. */
-static hd_status read_pair(conversation *c, const json_t *o, const char *ask, const char *say, bool *found, hd_err *err)
+static hd_status read_pair(conversation *c, const json_t *o, const char *ask, const char *say, bool *found,
+                           hd_err *err)
 {
     hd_status st = HD_OK;
     const json_t *q = json_object_get(o, ask), *a = json_object_get(o, say);
@@ -130,8 +132,10 @@ static hd_status read_line(conversation *c, const json_t *o, hd_err *err)
     HD_TRY(read_pair(c, o, "prompt", "response", &found, err));
     HD_TRY(read_pair(c, o, "question", "answer", &found, err));
     if (!found)
-        st = hd_fail(err, HD_FORMAT, "no conversation: an object with messages, with prompt and completion (or response), or with "
-                                     "question and answer is expected");
+        st = hd_fail(
+            err, HD_FORMAT,
+            "no conversation: an object with messages, with prompt and completion (or response), or with "
+            "question and answer is expected");
 fail:
     return st;
 }
@@ -150,8 +154,8 @@ static void split_thought(hd_msg *m)
     m->n = (size_t)(end - m->text);
 }
 
-hd_status hd_chat_data_line(const hd_chat_format *f, const hd_tokenizer *t, const char *line, size_t n, hd_ids *ids, hd_buf *mask,
-                            hd_err *err)
+hd_status hd_chat_data_line(const hd_chat_format *f, const hd_tokenizer *t, const char *line, size_t n,
+                            hd_ids *ids, hd_buf *mask, hd_err *err)
 {
     hd_status st;
     json_t *o = NULL;

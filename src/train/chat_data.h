@@ -20,7 +20,7 @@ enum { HD_CHAT_DATA_MAX_MESSAGES = 4096 };
 /* Append a line's ids, and to `mask` one byte for each of them: 1 where the id is learnt (it is the target of the row before
  * it).  f, t: the model's (hd_chat_pick).  On an error nothing is appended.  HD_FORMAT: no such object, or no answer in
  * it; the message says what, the caller adds where. */
-hd_status hd_chat_data_line(const hd_chat_format *f, const hd_tokenizer *t, const char *line, size_t n, hd_ids *ids, hd_buf *mask,
-                            hd_err *err);
+hd_status hd_chat_data_line(const hd_chat_format *f, const hd_tokenizer *t, const char *line, size_t n,
+                            hd_ids *ids, hd_buf *mask, hd_err *err);
 
 #endif

@@ -7,11 +7,11 @@
 enum { HD_TEMPLATE_SPECIALS = 8 };
 
 typedef struct {
-    const char *name;           // as in model/chat_formats.c
+    const char *name; // as in model/chat_formats.c
     const char *bos, *eos, *pad;
-    bool adds_bos;              // plain text begins with bos
+    bool adds_bos; // plain text begins with bos
     const char *special[HD_TEMPLATE_SPECIALS];
-    const char *text;           // Jinja, the same ids as hd_chat_render
+    const char *text; // Jinja, the same ids as hd_chat_render
 } hd_chat_template;
 
 /* HD_USAGE lists the names. */

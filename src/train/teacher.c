@@ -16,8 +16,8 @@ struct hd_teacher {
     float *logits;              // [most_wanted, n_vocab]
     int32_t *tok, *n_of;        // [slice]
     bool *want;
-    int *row;                   // [most_wanted] of the micro-batch
-    hd_seq **seq;               // [slice]
+    int *row;     // [most_wanted] of the micro-batch
+    hd_seq **seq; // [slice]
 };
 
 void hd_teacher_close(hd_teacher *t)
@@ -40,7 +40,8 @@ hd_status hd_teacher_open(hd_teacher **out, hd_model *m, int n_top, int max_rows
     const hd_config *c = hd_model_config(m);
     size_t row_bytes = (size_t)c->n_vocab * sizeof(float);
     if (n_top < 1 || n_top > HD_TEACHER_MAX_TOP || max_rows < 1)
-        return hd_fail(err, HD_USAGE, "teacher: %d ids a row of %d: 1 to %d are possible", n_top, max_rows, HD_TEACHER_MAX_TOP);
+        return hd_fail(err, HD_USAGE, "teacher: %d ids a row of %d: 1 to %d are possible", n_top, max_rows,
+                       HD_TEACHER_MAX_TOP);
     HD_TRY(hd_alloc(&t, sizeof *t, err));
     t->m = m;
     t->n_top = n_top;
@@ -55,7 +56,8 @@ hd_status hd_teacher_open(hd_teacher **out, hd_model *m, int n_top, int max_rows
     HD_TRY(hd_alloc_n(&t->row, (size_t)t->most_wanted, sizeof *t->row, err));
     HD_TRY(hd_alloc_n(&t->seq, (size_t)t->slice, sizeof *t->seq, err));
     /* One document under way, and of a pass each document at least a page. */
-    HD_TRY(hd_cache_open(&t->cache, c, hd_cache_default(c), (int64_t)max_rows + (int64_t)(t->slice + 1) * HD_PAGE_TOK, err));
+    HD_TRY(hd_cache_open(&t->cache, c, hd_cache_default(c),
+                         (int64_t)max_rows + (int64_t)(t->slice + 1) * HD_PAGE_TOK, err));
     *out = t;
     return HD_OK;
 fail:
@@ -124,7 +126,8 @@ static void top_row(void *arg, int64_t i, int tid)
     (void)tid;
     tops *s = arg;
     int64_t row = s->t->row[i], k = s->t->n_top;
-    if (!top_of(s->t->logits + i * s->V, s->V, s->t->n_top, s->id + row * k, s->logp + row * k)) s->bad = (int)row + 1;
+    if (!top_of(s->t->logits + i * s->V, s->V, s->t->n_top, s->id + row * k, s->logp + row * k))
+        s->bad = (int)row + 1;
 }
 
 /* ---- Documents ---- */
@@ -159,7 +162,8 @@ static hd_status fill(hd_teacher *t, walk *w, hd_batch *batch, int *n_wanted, hd
         if (!w->seq) HD_TRY(hd_seq_open(&w->seq, t->cache, err));
         t->seq[batch->n_seqs] = w->seq;
         int32_t n = 0;
-        for (; w->done < w->needed && batch->n_rows < t->slice && *n_wanted < t->most_wanted; w->done++, n++) {
+        for (; w->done < w->needed && batch->n_rows < t->slice && *n_wanted < t->most_wanted;
+             w->done++, n++) {
             int row = w->first + w->done, i = batch->n_rows++;
             t->tok[i] = w->b->tok[row];
             t->want[i] = w->b->target[row] >= 0;
@@ -180,11 +184,14 @@ hd_status hd_teacher_run(hd_teacher *t, const hd_micro *b, int32_t *id, float *l
     int n_wanted;
     for (int i = 0; i < b->n_docs; i++) sum += b->len[i];
     if (b->n_rows > t->max_rows || sum != b->n_rows)
-        return hd_fail(err, HD_USAGE, "teacher: %d rows in documents of %lld: at most %d", b->n_rows, (long long)sum, t->max_rows);
+        return hd_fail(err, HD_USAGE, "teacher: %d rows in documents of %lld: at most %d", b->n_rows,
+                       (long long)sum, t->max_rows);
     for (int i = 0; i < b->n_rows; i++) {
         if (b->tok[i] < 0 || b->tok[i] >= V)
-            return hd_fail(err, HD_USAGE, "teacher: row %d: id %d: the teacher's vocabulary has %lld", i, b->tok[i], (long long)V);
-        for (int k = 0; k < t->n_top; k++) id[(int64_t)i * t->n_top + k] = -1, logp[(int64_t)i * t->n_top + k] = 0;
+            return hd_fail(err, HD_USAGE, "teacher: row %d: id %d: the teacher's vocabulary has %lld", i,
+                           b->tok[i], (long long)V);
+        for (int k = 0; k < t->n_top; k++)
+            id[(int64_t)i * t->n_top + k] = -1, logp[(int64_t)i * t->n_top + k] = 0;
     }
     walk w = {.b = b, .needed = b->n_docs ? rows_needed(b, 0, b->len[0]) : 0};
     for (;;) {
@@ -192,7 +199,8 @@ hd_status hd_teacher_run(hd_teacher *t, const hd_micro *b, int32_t *id, float *l
         if (batch.n_rows == 0) break;
         HD_TRY(hd_forward(t->m, &batch, t->logits, NULL, err));
         hd_pool_run(hd_model_dev(t->m)->pool, n_wanted, top_row, &s);
-        if (s.bad) HD_TRY(hd_fail(err, HD_FORMAT, "teacher: row %d: its logits are no finite numbers", s.bad - 1));
+        if (s.bad)
+            HD_TRY(hd_fail(err, HD_FORMAT, "teacher: row %d: its logits are no finite numbers", s.bad - 1));
         for (int i = 0; i < batch.n_seqs; i++)
             if (t->seq[i] != w.seq || w.done == w.needed) {
                 if (t->seq[i] == w.seq) w.seq = NULL;

@@ -34,10 +34,12 @@ typedef struct {
 
 typedef struct hd_teacher_writer hd_teacher_writer;
 /* The file appears when it is committed, whole. */
-hd_status hd_teacher_writer_open(hd_teacher_writer **out, const char *path, const hd_teacher_meta *m, hd_err *err);
+hd_status hd_teacher_writer_open(hd_teacher_writer **out, const char *path, const hd_teacher_meta *m,
+                                 hd_err *err);
 /* The next record.  HD_FORMAT: lists that are none (NaN, ids outside the vocabulary, not falling). */
 hd_status hd_teacher_writer_add(hd_teacher_writer *w, const int32_t *id, const float *logp, hd_err *err);
-hd_status hd_teacher_writer_commit(hd_teacher_writer *w, hd_err *err); // HD_USAGE: fewer records than announced
+hd_status hd_teacher_writer_commit(hd_teacher_writer *w,
+                                   hd_err *err); // HD_USAGE: fewer records than announced
 void hd_teacher_writer_close(hd_teacher_writer *w);
 
 typedef struct hd_teacher_file hd_teacher_file;
@@ -61,9 +63,9 @@ hd_status hd_teacher_file_get(const hd_teacher_file *f, int64_t index, int32_t *
  * behind its last whole line. */
 typedef struct {
     const char *prompts, *out;
-    int n_at_once;             // sequences; 0: as many as the engine's sessions hold is the caller's to know: 8
-    int64_t max_tok;           // of an answer; 0: 1024
-    int thinking;              // 1 on, 0 off, -1 the format's default
+    int n_at_once;   // sequences; 0: as many as the engine's sessions hold is the caller's to know: 8
+    int64_t max_tok; // of an answer; 0: 1024
+    int thinking;    // 1 on, 0 off, -1 the format's default
     const hd_sample_opts *sampling; // NULL: what the model asks for
     uint64_t seed;
     bool progress;
@@ -71,17 +73,18 @@ typedef struct {
 } hd_teacher_texts_opts;
 
 typedef struct {
-    int64_t n_prompts, n_before;   // in all; answered by earlier runs
+    int64_t n_prompts, n_before;     // in all; answered by earlier runs
     int64_t n_stopped, n_unfinished; // of this run
     int64_t n_tok;
     double seconds;
 } hd_teacher_texts_report;
 
 /* e: with n_at_once sessions.  HD_CANCELLED: *stop was set; what is finished is kept.  HD_USAGE: `out` is of other prompts. */
-hd_status hd_teacher_texts(hd_engine *e, const hd_teacher_texts_opts *o, hd_teacher_texts_report *r, hd_err *err);
+hd_status hd_teacher_texts(hd_engine *e, const hd_teacher_texts_opts *o, hd_teacher_texts_report *r,
+                           hd_err *err);
 
 /* The same from a model's path.  ctx_tok: of one sequence; 0: the model's, as memory allows. */
-hd_status hd_teacher_make_texts(const char *model, int n_threads, int64_t ctx_tok, const hd_teacher_texts_opts *o,
-                                hd_teacher_texts_report *r, hd_err *err);
+hd_status hd_teacher_make_texts(const char *model, int n_threads, int64_t ctx_tok,
+                                const hd_teacher_texts_opts *o, hd_teacher_texts_report *r, hd_err *err);
 
 #endif

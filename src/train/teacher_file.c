@@ -56,10 +56,12 @@ static uint32_t record_crc(const record *r, const void *id, const void *logp, si
 static bool sizes(const hd_teacher_meta *m, size_t *list_bytes, size_t *file_bytes)
 {
     size_t n;
-    if (m->n_records < 0 || m->n_vocab < 1 || m->n_vocab > INT32_MAX || m->rows < 1 || m->n_top < 1 || m->n_top > HD_TEACHER_MAX_TOP)
+    if (m->n_records < 0 || m->n_vocab < 1 || m->n_vocab > INT32_MAX || m->rows < 1 || m->n_top < 1 ||
+        m->n_top > HD_TEACHER_MAX_TOP)
         return false;
-    return hd_mul(list_bytes, (size_t)m->rows, (size_t)m->n_top * 4) && hd_mul(&n, *list_bytes, 2) && hd_add(&n, n, sizeof(record)) &&
-           hd_mul(&n, n, (size_t)m->n_records) && hd_add(file_bytes, n, sizeof(head));
+    return hd_mul(list_bytes, (size_t)m->rows, (size_t)m->n_top * 4) && hd_mul(&n, *list_bytes, 2) &&
+           hd_add(&n, n, sizeof(record)) && hd_mul(&n, n, (size_t)m->n_records) &&
+           hd_add(file_bytes, n, sizeof(head));
 }
 
 /* What is wrong with a record's lists; NULL: nothing. */
@@ -92,12 +94,14 @@ void hd_teacher_writer_close(hd_teacher_writer *w)
     free(w);
 }
 
-hd_status hd_teacher_writer_open(hd_teacher_writer **out, const char *path, const hd_teacher_meta *m, hd_err *err)
+hd_status hd_teacher_writer_open(hd_teacher_writer **out, const char *path, const hd_teacher_meta *m,
+                                 hd_err *err)
 {
     hd_status st;
     hd_teacher_writer *w = NULL;
     size_t list, bytes;
-    head h = {.n_records = m->n_records, .n_vocab = m->n_vocab, .rows = m->rows, .n_top = m->n_top, .key = m->key};
+    head h = {
+        .n_records = m->n_records, .n_vocab = m->n_vocab, .rows = m->rows, .n_top = m->n_top, .key = m->key};
     if (!sizes(m, &list, &bytes)) return hd_fail(err, HD_USAGE, "teacher: %s: a size that no file has", path);
     HD_TRY(hd_alloc(&w, sizeof *w, err));
     w->m = *m;
@@ -120,8 +124,11 @@ hd_status hd_teacher_writer_add(hd_teacher_writer *w, const int32_t *id, const f
     size_t list = (size_t)w->m.rows * (size_t)w->m.n_top * 4;
     record r = {.index = (uint64_t)w->n};
     const char *why = fault(&w->m, id, logp, &row);
-    if (why) return hd_fail(err, HD_FORMAT, "teacher: %s: record %lld, row %d: %s", w->path, (long long)w->n, row, why);
-    if (w->n == w->m.n_records) return hd_fail(err, HD_USAGE, "teacher: %s: more records than announced", w->path);
+    if (why)
+        return hd_fail(err, HD_FORMAT, "teacher: %s: record %lld, row %d: %s", w->path, (long long)w->n, row,
+                       why);
+    if (w->n == w->m.n_records)
+        return hd_fail(err, HD_USAGE, "teacher: %s: more records than announced", w->path);
     r.crc = record_crc(&r, id, logp, list);
     HD_TRY(hd_newfile_write(&w->file, &r, sizeof r, err));
     HD_TRY(hd_newfile_write(&w->file, id, list, err));
@@ -134,7 +141,8 @@ fail:
 hd_status hd_teacher_writer_commit(hd_teacher_writer *w, hd_err *err)
 {
     if (w->n != w->m.n_records)
-        return hd_fail(err, HD_USAGE, "teacher: %s: %lld records of %lld", w->path, (long long)w->n, (long long)w->m.n_records);
+        return hd_fail(err, HD_USAGE, "teacher: %s: %lld records of %lld", w->path, (long long)w->n,
+                       (long long)w->m.n_records);
     return hd_newfile_commit(&w->file, err);
 }
 
@@ -164,7 +172,8 @@ hd_status hd_teacher_file_open(hd_teacher_file **out, const char *path, hd_err *
     if (h.crc != head_crc(&h) || !sizes(&f->m, &f->list_bytes, &bytes))
         HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: its head is damaged", path));
     if (bytes != f->map.size)
-        HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: %zu bytes, %zu are expected: cut short, or damaged", path, f->map.size, bytes));
+        HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: %zu bytes, %zu are expected: cut short, or damaged",
+                       path, f->map.size, bytes));
     *out = f;
     return HD_OK;
 fail:
@@ -179,14 +188,18 @@ hd_status hd_teacher_file_get(const hd_teacher_file *f, int64_t index, int32_t *
     record r;
     int row;
     if (index < 0 || index >= f->m.n_records)
-        return hd_fail(err, HD_USAGE, "teacher: %s: record %lld of %lld", f->path, (long long)index, (long long)f->m.n_records);
+        return hd_fail(err, HD_USAGE, "teacher: %s: record %lld of %lld", f->path, (long long)index,
+                       (long long)f->m.n_records);
     const uint8_t *p = f->map.data + sizeof(head) + (size_t)index * (sizeof r + 2 * f->list_bytes);
     memcpy(&r, p, sizeof r);
     memcpy(id, p + sizeof r, f->list_bytes);
     memcpy(logp, p + sizeof r + f->list_bytes, f->list_bytes);
     if (r.index != (uint64_t)index || r.zero || r.crc != record_crc(&r, id, logp, f->list_bytes))
-        return hd_fail(err, HD_FORMAT, "teacher: %s: record %lld: damaged: its checksum is another", f->path, (long long)index);
+        return hd_fail(err, HD_FORMAT, "teacher: %s: record %lld: damaged: its checksum is another", f->path,
+                       (long long)index);
     const char *why = fault(&f->m, id, logp, &row);
-    if (why) return hd_fail(err, HD_FORMAT, "teacher: %s: record %lld, row %d: %s", f->path, (long long)index, row, why);
+    if (why)
+        return hd_fail(err, HD_FORMAT, "teacher: %s: record %lld, row %d: %s", f->path, (long long)index, row,
+                       why);
     return HD_OK;
 }

@@ -20,15 +20,16 @@
 #include "train/teacher.h"
 #include "train/text.h"
 
-enum { MAX_MESSAGES = 4096, MAX_VALUES = 1 << 20, AHEAD = 64 }; // AHEAD: answers a slot that may wait for the slowest
+/* AHEAD: answers a slot that may wait for the slowest. */
+enum { MAX_MESSAGES = 4096, MAX_VALUES = 1 << 20, AHEAD = 64 };
 
 typedef struct {
     hd_session *s;
     hd_sampler *p;
     json_t *messages; // NULL: the slot is free
     int64_t index;
-    hd_ids ids;       // of the answer
-    bool thinking;    // the prompt ends inside a thought
+    hd_ids ids;    // of the answer
+    bool thinking; // the prompt ends inside a thought
 } slot;
 
 typedef struct {
@@ -46,10 +47,10 @@ typedef struct {
     hd_buf doc;
     int64_t next_prompt, next_line; // to be read; to be written
     int fd;
-    json_t *last;                   // messages of the last line that stands in `out`, or NULL
+    json_t *last; // messages of the last line that stands in `out`, or NULL
     slot *slot;
     int n_slots;
-    waiting *wait;                  // by rising index
+    waiting *wait; // by rising index
     int n_wait;
     hd_sample_opts sampling;
     int64_t max_tok;
@@ -69,19 +70,24 @@ static hd_status read_prompt(json_t **messages, const maker *k, int64_t line, hd
     HD_TRY(hd_json_parse(&o, k->doc.data, k->doc.len, MAX_VALUES, k->o->prompts, where, err));
     json_t *given = json_object_get(o, "messages"), *text = json_object_get(o, "prompt");
     if (!text) text = json_object_get(o, "question");
-    *messages = given ? json_copy(given) : json_is_string(text) ? json_pack("[{s:s, s:O}]", "role", "user", "content", text) : NULL;
+    *messages = given                  ? json_copy(given)
+                : json_is_string(text) ? json_pack("[{s:s, s:O}]", "role", "user", "content", text)
+                                       : NULL;
     if (json_is_array(*messages) && json_array_size(*messages) > 0) {
         json_t *end = json_array_get(*messages, json_array_size(*messages) - 1);
         const char *role = json_string_value(json_object_get(end, "role"));
-        if (role && strcmp(role, "assistant") == 0) json_array_remove(*messages, json_array_size(*messages) - 1);
+        if (role && strcmp(role, "assistant") == 0)
+            json_array_remove(*messages, json_array_size(*messages) - 1);
     }
     if (hd_json_refused()) HD_TRY(hd_fail(err, HD_NOMEM, "teacher: out of memory"));
     size_t n = json_array_size(*messages);
     if (n < 1 || n > MAX_MESSAGES)
-        HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: %s: no prompt, question or messages", k->o->prompts, where));
-    json_array_foreach(*messages, i, m)
-        if (!json_is_string(json_object_get(m, "role")) || !json_is_string(json_object_get(m, "content")))
-            HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: %s: message %zu has no role or no content", k->o->prompts, where, i));
+        HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: %s: no prompt, question or messages", k->o->prompts,
+                       where));
+    json_array_foreach(*messages, i, m) if (!json_is_string(json_object_get(m, "role")) ||
+                                            !json_is_string(json_object_get(m, "content")))
+        HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: %s: message %zu has no role or no content",
+                       k->o->prompts, where, i));
 fail:
     if (st != HD_OK) {
         json_decref(*messages);
@@ -98,9 +104,10 @@ static hd_status render(hd_ids *ids, const maker *k, const json_t *messages, hd_
     size_t n = json_array_size(messages), i;
     json_t *o;
     HD_TRY(hd_alloc_n(&m, n, sizeof *m, err));
-    json_array_foreach(messages, i, o) m[i] = (hd_message){.role = json_string_value(json_object_get(o, "role")),
-                                                          .text = json_string_value(json_object_get(o, "content")),
-                                                          .thinking = json_string_value(json_object_get(o, "reasoning_content"))};
+    json_array_foreach(messages, i, o) m[i] =
+        (hd_message){.role = json_string_value(json_object_get(o, "role")),
+                     .text = json_string_value(json_object_get(o, "content")),
+                     .thinking = json_string_value(json_object_get(o, "reasoning_content"))};
     HD_TRY(hd_engine_render(k->e, m, (int)n, k->o->thinking, ids, err));
 fail:
     free(m);
@@ -154,12 +161,14 @@ fail:
 }
 
 /* messages, content: taken; NULL: the prompt has no answer to learn from. */
-static hd_status line_of(char **line, int64_t index, const char *finish, json_t *messages_take, json_t *answer_take, hd_err *err)
+static hd_status line_of(char **line, int64_t index, const char *finish, json_t *messages_take,
+                         json_t *answer_take, hd_err *err)
 {
     hd_status st = HD_OK;
     json_t *o = json_pack("{s:I, s:s}", "index", (json_int_t)index, "finish", finish);
     if (answer_take) {
-        bool ok = json_array_append_new(messages_take, answer_take) == 0 && json_object_set(o, "messages", messages_take) == 0;
+        bool ok = json_array_append_new(messages_take, answer_take) == 0 &&
+                  json_object_set(o, "messages", messages_take) == 0;
         if (!ok) st = hd_fail(err, HD_NOMEM, "teacher: out of memory");
     }
     json_decref(messages_take);
@@ -176,7 +185,8 @@ static hd_status line_of(char **line, int64_t index, const char *finish, json_t 
 
 /* ---- Answers ---- */
 
-static hd_status text_of(json_t **out, const maker *k, const int32_t *id, int64_t n, bool leading, hd_err *err)
+static hd_status text_of(json_t **out, const maker *k, const int32_t *id, int64_t n, bool leading,
+                         hd_err *err)
 {
     hd_status st;
     char *raw = NULL;
@@ -320,7 +330,8 @@ static hd_status refill(maker *k, hd_progress *bar, hd_err *err)
         bool same = json_equal(messages, k->last);
         json_decref(messages);
         if (!same)
-            HD_TRY(hd_fail(err, HD_USAGE, "teacher: %s: answers other prompts than %s has: name another file", k->o->out, k->o->prompts));
+            HD_TRY(hd_fail(err, HD_USAGE, "teacher: %s: answers other prompts than %s has: name another file",
+                           k->o->out, k->o->prompts));
     }
 fail:
     return st;
@@ -336,7 +347,8 @@ static hd_status step(maker *k, slot *s, hd_err *err)
     hd_sampler_accept(s->p, id);
     if (hd_engine_is_stop(k->e, id)) return finish(k, s, "stop", err);
     HD_TRY(hd_ids_add(&s->ids, id, err));
-    if (s->ids.n >= k->max_tok || hd_session_len(s->s) >= hd_engine_ctx_tok(k->e)) return finish(k, s, "length", err);
+    if (s->ids.n >= k->max_tok || hd_session_len(s->s) >= hd_engine_ctx_tok(k->e))
+        return finish(k, s, "length", err);
     HD_TRY(hd_session_push(s->s, id, err));
 fail:
     return st;
@@ -355,7 +367,8 @@ static hd_status run(maker *k, hd_progress *bar, hd_err *err)
             if (k->slot[i].messages) busy[n++] = k->slot[i].s;
         if (n == 0) break;
         if (k->o->stop && *k->o->stop)
-            HD_TRY(hd_fail(err, HD_CANCELLED, "teacher: stopped: %s has %lld answers; the same command goes on", k->o->out,
+            HD_TRY(hd_fail(err, HD_CANCELLED,
+                           "teacher: stopped: %s has %lld answers; the same command goes on", k->o->out,
                            (long long)k->next_line));
         HD_TRY(hd_session_pass(busy, n, err));
         for (int i = 0; i < k->n_slots; i++)
@@ -378,8 +391,10 @@ static hd_status take_up(maker *k, hd_err *err)
     struct stat sb;
     k->fd = open(k->o->out, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
     if (k->fd < 0) HD_TRY(hd_fail_errno(err, "open: %s", k->o->out));
-    if (fstat(k->fd, &sb) != 0 || !S_ISREG(sb.st_mode)) HD_TRY(hd_fail(err, HD_IO, "open: %s: a regular file is needed", k->o->out));
-    if (flock(k->fd, LOCK_EX | LOCK_NB) != 0) HD_TRY(hd_fail(err, HD_IO, "teacher: %s: another run is writing it", k->o->out));
+    if (fstat(k->fd, &sb) != 0 || !S_ISREG(sb.st_mode))
+        HD_TRY(hd_fail(err, HD_IO, "open: %s: a regular file is needed", k->o->out));
+    if (flock(k->fd, LOCK_EX | LOCK_NB) != 0)
+        HD_TRY(hd_fail(err, HD_IO, "teacher: %s: another run is writing it", k->o->out));
     HD_TRY(hd_map_open(&map, k->o->out, err));
     const char *s = (const char *)map.data, *end = s ? memrchr(s, '\n', map.size) : NULL;
     if (end) {
@@ -387,8 +402,10 @@ static hd_status take_up(maker *k, hd_err *err)
         from = from ? from + 1 : s;
         HD_TRY(hd_json_parse(&o, from, (size_t)(end - from), MAX_VALUES, k->o->out, "last line", err));
         json_t *index = json_object_get(o, "index"), *messages = json_object_get(o, "messages");
-        if (!json_is_integer(index) || json_integer_value(index) < 0 || json_integer_value(index) > INT64_MAX / 2)
-            HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: its last line has no index: not a file of this command", k->o->out));
+        if (!json_is_integer(index) || json_integer_value(index) < 0 ||
+            json_integer_value(index) > INT64_MAX / 2)
+            HD_TRY(hd_fail(err, HD_FORMAT,
+                           "teacher: %s: its last line has no index: not a file of this command", k->o->out));
         k->r->n_before = k->next_line = json_integer_value(index) + 1;
         if (json_array_size(messages) > 1) {
             k->last = json_incref(messages);
@@ -396,7 +413,8 @@ static hd_status take_up(maker *k, hd_err *err)
         }
     }
     size_t whole = end ? (size_t)(end - s) + 1 : 0;
-    if (whole < map.size && ftruncate(k->fd, (off_t)whole) != 0) HD_TRY(hd_fail_errno(err, "cut: %s", k->o->out));
+    if (whole < map.size && ftruncate(k->fd, (off_t)whole) != 0)
+        HD_TRY(hd_fail_errno(err, "cut: %s", k->o->out));
 fail:
     hd_map_close(&map);
     json_decref(o);
@@ -438,7 +456,8 @@ static hd_status maker_open(maker *k, hd_err *err)
     HD_TRY(count_prompts(&k->r->n_prompts, k->o->prompts, err));
     HD_TRY(take_up(k, err));
     if (k->r->n_before > k->r->n_prompts)
-        HD_TRY(hd_fail(err, HD_USAGE, "teacher: %s: has more answers than %s has prompts: name another file", k->o->out, k->o->prompts));
+        HD_TRY(hd_fail(err, HD_USAGE, "teacher: %s: has more answers than %s has prompts: name another file",
+                       k->o->out, k->o->prompts));
     HD_TRY(hd_text_open(&k->prompts, k->o->prompts, &(hd_text_opts){.whole_json = true}, err));
     HD_TRY(hd_alloc_n(&k->slot, (size_t)k->n_slots, sizeof *k->slot, err));
     HD_TRY(hd_alloc_n(&k->wait, (size_t)(AHEAD + 1) * (size_t)k->n_slots + 1, sizeof *k->wait, err));
@@ -447,7 +466,8 @@ fail:
     return st;
 }
 
-hd_status hd_teacher_texts(hd_engine *e, const hd_teacher_texts_opts *o, hd_teacher_texts_report *r, hd_err *err)
+hd_status hd_teacher_texts(hd_engine *e, const hd_teacher_texts_opts *o, hd_teacher_texts_report *r,
+                           hd_err *err)
 {
     hd_status st;
     hd_progress bar = {0};
@@ -470,12 +490,15 @@ fail:
     return st;
 }
 
-hd_status hd_teacher_make_texts(const char *model, int n_threads, int64_t ctx_tok, const hd_teacher_texts_opts *o,
-                                hd_teacher_texts_report *r, hd_err *err)
+hd_status hd_teacher_make_texts(const char *model, int n_threads, int64_t ctx_tok,
+                                const hd_teacher_texts_opts *o, hd_teacher_texts_report *r, hd_err *err)
 {
     hd_status st;
     hd_engine *e = NULL;
-    const hd_engine_opts eo = {.n_threads = n_threads, .ctx_tok = ctx_tok, .n_sessions = o->n_at_once > 0 ? o->n_at_once : 8, .progress = o->progress};
+    const hd_engine_opts eo = {.n_threads = n_threads,
+                               .ctx_tok = ctx_tok,
+                               .n_sessions = o->n_at_once > 0 ? o->n_at_once : 8,
+                               .progress = o->progress};
     HD_TRY(hd_engine_open(&e, model, &eo, err));
     HD_TRY(hd_teacher_texts(e, o, r, err));
 fail:

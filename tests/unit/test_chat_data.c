@@ -64,9 +64,11 @@ static void expect(const hd_tokenizer *t, const char *format, const char *json, 
 
 static void test_all_formats(const hd_tokenizer *t)
 {
-    static const char two[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"Sys\"}, {\"role\": \"user\", \"content\": \"Ask\"}, "
-                              "{\"role\": \"assistant\", \"content\": \"First\"}, {\"role\": \"user\", \"content\": \"More\"}, "
-                              "{\"role\": \"assistant\", \"content\": \"Second\"}]}";
+    static const char two[] =
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"Sys\"}, {\"role\": \"user\", \"content\": "
+        "\"Ask\"}, "
+        "{\"role\": \"assistant\", \"content\": \"First\"}, {\"role\": \"user\", \"content\": \"More\"}, "
+        "{\"role\": \"assistant\", \"content\": \"Second\"}]}";
     for (int i = 0; hd_chat_at(i); i++) {
         const hd_chat_format *f = hd_chat_at(i);
         const char *end = f->stop[0], *gap = strcmp(f->name, "deepseek-v2") == 0 ? " " : "";
@@ -86,9 +88,13 @@ static int to_messages(const json_t *list, hd_msg *msg)
     json_t *o;
     json_array_foreach(list, i, o)
     {
-        const json_t *text = json_object_get(o, "content"), *thinking = json_object_get(o, "reasoning_content");
+        const json_t *text = json_object_get(o, "content"),
+                     *thinking = json_object_get(o, "reasoning_content");
         const char *role = json_string_value(json_object_get(o, "role"));
-        msg[i] = (hd_msg){.role = role[0] == 's' ? HD_ROLE_SYSTEM : role[0] == 'u' ? HD_ROLE_USER : role[0] == 'a' ? HD_ROLE_ASSISTANT : HD_ROLE_TOOL,
+        msg[i] = (hd_msg){.role = role[0] == 's'   ? HD_ROLE_SYSTEM
+                                  : role[0] == 'u' ? HD_ROLE_USER
+                                  : role[0] == 'a' ? HD_ROLE_ASSISTANT
+                                                   : HD_ROLE_TOOL,
                           .text = json_string_value(text),
                           .n = json_string_length(text),
                           .thinking = json_string_value(thinking),
@@ -131,14 +137,16 @@ static void test_same_as_chat(const hd_tokenizer *t)
             CHECK(same || kept, "%s, conversation %zu", f->name, k);
             n_same += same;
             CHECK(l.mask.len == (size_t)l.ids.n);
-            int n_ends = 0, n_runs = 0; // a turn of the assistant's ends inside what is learnt, and nowhere else
+            int n_ends = 0,
+                n_runs = 0; // a turn of the assistant's ends inside what is learnt, and nowhere else
             for (int64_t j = 0; j < l.ids.n; j++) {
                 bool says = l.mask.data[j], before = j > 0 && l.mask.data[j - 1];
                 n_ends += says && l.ids.id[j] == hd_tokenizer_find(t, f->stop[0]);
                 n_runs += says && !before;
             }
             CHECK(n_ends == n_answers, "%s, conversation %zu: %d of %d", f->name, k, n_ends, n_answers);
-            CHECK(n_runs >= 1 && n_runs <= n_answers, "%s, conversation %zu: %d stretches", f->name, k, n_runs);
+            CHECK(n_runs >= 1 && n_runs <= n_answers, "%s, conversation %zu: %d stretches", f->name, k,
+                  n_runs);
             hd_ids_free(&want);
             drop(&l);
         }
@@ -153,16 +161,19 @@ static void test_same_as_chat(const hd_tokenizer *t)
 
 static void test_thoughts(const hd_tokenizer *t)
 {
-    static const char apart[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\", "
+    static const char apart[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": "
+                                "\"assistant\", \"content\": \"A\", "
                                 "\"reasoning_content\": \"T\"}]}";
-    static const char inside[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", "
-                                 "\"content\": \"<think>\\nT\\n</think>\\n\\nA\"}]}";
+    static const char inside[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", "
+        "\"content\": \"<think>\\nT\\n</think>\\n\\nA\"}]}";
     static const struct {
         const char *format, *want;
     } c[] = {
-        {"deepseek-r1", "T\n</think>\n\nA<｜end▁of▁sentence｜>|"},          // the prompt ends in <think>\n
+        {"deepseek-r1", "T\n</think>\n\nA<｜end▁of▁sentence｜>|"}, // the prompt ends in <think>\n
         {"deepseek-r1-distill", "T\n</think>\n\nA<｜end▁of▁sentence｜>|"},
-        {"deepseek-r1-0528", "<think>\nT\n</think>\n\nA<｜end▁of▁sentence｜>|"}, // the model opens its thought
+        {"deepseek-r1-0528",
+         "<think>\nT\n</think>\n\nA<｜end▁of▁sentence｜>|"}, // the model opens its thought
         {"deepseek-r1-0120", "<think>\nT\n</think>\n\nA<｜end▁of▁sentence｜>|"},
         {"deepseek-v3.1", "T</think>A<｜end▁of▁sentence｜>|"},
         {"qwen3", "<think>\nT\n</think>\n\nA<|im_end|>|"},
@@ -179,9 +190,12 @@ static void test_thoughts(const hd_tokenizer *t)
         hd_ids prompt = {0};
         line l = read_line(f, t, apart);
         CHECK_OK(hd_chat_render(f, t, &(hd_msg){.role = HD_ROLE_USER, .text = "Q", .n = 1}, 1,
-                                &(hd_chat_opts){.add_generation_prompt = true, .thinking = 1}, &prompt, &err));
-        CHECK(l.ids.n > prompt.n && memcmp(l.ids.id, prompt.id, (size_t)prompt.n * sizeof *prompt.id) == 0, "%s", c[i].format);
-        for (int64_t j = 0; j < prompt.n; j++) CHECK(!l.mask.data[j], "%s: id %lld of the prompt", c[i].format, (long long)j);
+                                &(hd_chat_opts){.add_generation_prompt = true, .thinking = 1}, &prompt,
+                                &err));
+        CHECK(l.ids.n > prompt.n && memcmp(l.ids.id, prompt.id, (size_t)prompt.n * sizeof *prompt.id) == 0,
+              "%s", c[i].format);
+        for (int64_t j = 0; j < prompt.n; j++)
+            CHECK(!l.mask.data[j], "%s: id %lld of the prompt", c[i].format, (long long)j);
         CHECK(l.mask.data[prompt.n] == 1, "%s", c[i].format);
         hd_ids_free(&prompt);
         drop(&l);
@@ -192,8 +206,10 @@ static void test_thoughts(const hd_tokenizer *t)
     expect(t, "qwen3", "{\"question\": \"Q\", \"answer\": \"A\"}", "A<|im_end|>|");
     /* An earlier turn's thought is dropped as in the chat. */
     expect(t, "deepseek-r1",
-           "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": \"A\", \"reasoning_content\": "
-           "\"T\"}, {\"role\": \"user\", \"content\": \"R\"}, {\"role\": \"assistant\", \"content\": \"B\", \"reasoning_content\": \"U\"}]}",
+           "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"role\": \"assistant\", \"content\": "
+           "\"A\", \"reasoning_content\": "
+           "\"T\"}, {\"role\": \"user\", \"content\": \"R\"}, {\"role\": \"assistant\", \"content\": \"B\", "
+           "\"reasoning_content\": \"U\"}]}",
            "A<｜end▁of▁sentence｜>|U\n</think>\n\nB<｜end▁of▁sentence｜>|");
 }
 
@@ -208,7 +224,9 @@ static void test_borders(const hd_tokenizer *t)
     expect(t, "chatml", "{\"question\": \"x\", \"answer\": \"\"}", "<|im_end|>|");
     expect(t, "llama3", "{\"question\": \"x\", \"answer\": \"  trimmed \"}", "trimmed<|eot_id|>|");
     /* Typed marks are text. */
-    line l = read_line(format_named("chatml"), t, "{\"question\": \"<|im_end|>\\n<|im_start|>assistant\\nhi<|im_end|>\", \"answer\": \"no<|im_end|>\"}");
+    line l = read_line(format_named("chatml"), t,
+                       "{\"question\": \"<|im_end|>\\n<|im_start|>assistant\\nhi<|im_end|>\", \"answer\": "
+                       "\"no<|im_end|>\"}");
     char *got = learnt(t, &l);
     CHECK(strcmp(got, "no<|im_end|><|im_end|>|") == 0, "%s", got);
     int n_ends = 0;
@@ -218,10 +236,13 @@ static void test_borders(const hd_tokenizer *t)
     drop(&l);
     /* Calls are the assistant's, what tools answer is not. */
     expect(t, "qwen2.5",
-           "{\"messages\": [{\"role\": \"user\", \"content\": \"w?\"}, {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"type\": "
-           "\"function\", \"function\": {\"name\": \"sky\", \"arguments\": {\"a\": 1}}}]}, {\"role\": \"tool\", \"content\": \"grey\"}, "
+           "{\"messages\": [{\"role\": \"user\", \"content\": \"w?\"}, {\"role\": \"assistant\", "
+           "\"content\": null, \"tool_calls\": [{\"type\": "
+           "\"function\", \"function\": {\"name\": \"sky\", \"arguments\": {\"a\": 1}}}]}, {\"role\": "
+           "\"tool\", \"content\": \"grey\"}, "
            "{\"role\": \"assistant\", \"content\": \"Grey.\"}]}",
-           "<tool_call>\n{\"name\": \"sky\", \"arguments\": {\"a\": 1}}\n</tool_call><|im_end|>|Grey.<|im_end|>|");
+           "<tool_call>\n{\"name\": \"sky\", \"arguments\": {\"a\": "
+           "1}}\n</tool_call><|im_end|>|Grey.<|im_end|>|");
 }
 
 static void test_normal_forms(void)
@@ -235,7 +256,8 @@ static void test_normal_forms(void)
     /* e and an acute accent apart become one character of two bytes, before and inside the answer. */
     expect(t, "deepseek-v2", "{\"question\": \"e\u0301e\u0301e\u0301\", \"answer\": \"e\u0301te\u0301\"}",
            " \u00e9t\u00e9<｜end▁of▁sentence｜>|");
-    expect(t, "chatml", "{\"question\": \"e\u0301e\u0301e\u0301\", \"answer\": \"e\u0301\"}", "\u00e9<|im_end|>|");
+    expect(t, "chatml", "{\"question\": \"e\u0301e\u0301e\u0301\", \"answer\": \"e\u0301\"}",
+           "\u00e9<|im_end|>|");
     hd_tokenizer_close(t);
 }
 
@@ -259,15 +281,20 @@ static void test_errors(const hd_tokenizer *t)
         {"{\"messages\": [{\"role\": \"bot\", \"content\": \"x\"}]}", "message 0: its role"},
         {"{\"messages\": [{\"role\": \"assistant\"}]}", "message 0: its content"},
         {"{\"messages\": [{\"role\": \"assistant\", \"content\": [\"x\"]}]}", "message 0: its content"},
-        {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\", \"reasoning_content\": 5}]}", "reasoning_content"},
+        {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\", \"reasoning_content\": 5}]}",
+         "reasoning_content"},
         {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\", \"tool_calls\": 5}]}", "tool_calls"},
-        {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\", \"tool_calls\": [{\"name\": \"y\"}]}]}", "call 0"},
-        {"{\"messages\": [{\"role\": \"user\", \"content\": \"x\", \"tool_calls\": [{}]}]}", "tool_calls of a user"},
+        {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\", \"tool_calls\": [{\"name\": "
+         "\"y\"}]}]}",
+         "call 0"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"x\", \"tool_calls\": [{}]}]}",
+         "tool_calls of a user"},
         {"{\"question\": \"\xff\", \"answer\": \"x\"}", "decode byte 0xff"},
     };
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
         line l = read_line(format_named("chatml"), t, c[i].json);
-        CHECK(l.st == HD_FORMAT && strstr(l.err.msg, c[i].why), "%s: status %d: %s", c[i].json, l.st, l.err.msg);
+        CHECK(l.st == HD_FORMAT && strstr(l.err.msg, c[i].why), "%s: status %d: %s", c[i].json, l.st,
+              l.err.msg);
         CHECK(l.ids.n == 0 && l.mask.len == 0, "%s", c[i].json);
         drop(&l);
     }
@@ -280,11 +307,13 @@ static void test_errors(const hd_tokenizer *t)
     static const char good[] = "{\"question\": \"a\", \"answer\": \"b\"}";
     CHECK_OK(hd_chat_data_line(f, t, good, sizeof good - 1, &ids, &mask, &err));
     int64_t n = ids.n;
-    CHECK(hd_chat_data_line(f, t, "{}", 2, &ids, &mask, &err) == HD_FORMAT && ids.n == n && mask.len == (size_t)n);
+    CHECK(hd_chat_data_line(f, t, "{}", 2, &ids, &mask, &err) == HD_FORMAT && ids.n == n &&
+          mask.len == (size_t)n);
     CHECK_OK(hd_chat_data_line(f, t, good, sizeof good - 1, &ids, &mask, &err));
     CHECK(ids.n == 2 * n && mask.len == 2 * (size_t)n && memcmp(mask.data, mask.data + n, (size_t)n) == 0);
     mask.max = mask.len + 2; // a mask that cannot grow takes its ids back
-    CHECK(hd_chat_data_line(f, t, good, sizeof good - 1, &ids, &mask, &err) == HD_LIMIT && ids.n == 2 * n && mask.len == 2 * (size_t)n);
+    CHECK(hd_chat_data_line(f, t, good, sizeof good - 1, &ids, &mask, &err) == HD_LIMIT && ids.n == 2 * n &&
+          mask.len == 2 * (size_t)n);
     hd_ids_free(&ids);
     hd_buf_free(&mask);
 }

@@ -20,8 +20,9 @@ static hd_status note(void *arg, const char *s, size_t n, hd_err *e)
     return HD_OK;
 }
 
-static const char *const piece[] = {"a", "S", "s", "l", "e",      "'",      "7",      " ",      "\n",    "\t",
-                                    ".", "\r", "T", "v", "\u00e9", "\u017f", "\u00a0", "\u0301", "\x1f", "\u0663"};
+static const char *const piece[] = {"a",      "S",      "s",      "l",      "e",    "'",     "7",
+                                    " ",      "\n",     "\t",     ".",      "\r",   "T",     "v",
+                                    "\u00e9", "\u017f", "\u00a0", "\u0301", "\x1f", "\u0663"};
 enum { N_PIECES = sizeof piece / sizeof piece[0] };
 
 typedef struct {
@@ -42,7 +43,8 @@ static void compare(pair *p, const char *s, size_t n)
     if (st == HD_OK) st = hd_pretok_run(&p->slow, &p->ws, s, n, note, &b, &err);
     bool same = st == HD_OK && a.n == b.n && memcmp(a.end, b.end, (size_t)a.n * sizeof *a.end) == 0;
     if (!same && p->n_differ++ < 5) fprintf(stderr, "differs: '%.*s' (%d, %d pieces)\n", (int)n, s, a.n, b.n);
-    for (size_t at = 0; at < n; at = a.end[0], a.n--, memmove(a.end, a.end + 1, (size_t)a.n * sizeof *a.end)) {
+    for (size_t at = 0; at < n;
+         at = a.end[0], a.n--, memmove(a.end, a.end + 1, (size_t)a.n * sizeof *a.end)) {
         p->n_by_hand += hd_quick_match(p->quick.split[0].quick, s, n, at) != 0;
         if (a.n == 0) break;
     }
@@ -125,8 +127,10 @@ int main(void)
         test_long(names[i]);
     }
     /* Nothing is read behind the end. */
-    CHECK(hd_quick_match(HD_QUICK_NUMBERS, "12\xc3", 2, 0) == 2 && hd_quick_match(HD_QUICK_NUMBERS, "12\xc3", 3, 0) == 0);
-    CHECK(hd_quick_match(HD_QUICK_DIGITS, "'ll", 2, 0) == 2 && hd_quick_match(HD_QUICK_DIGITS, "'ll", 3, 0) == 3);
+    CHECK(hd_quick_match(HD_QUICK_NUMBERS, "12\xc3", 2, 0) == 2 &&
+          hd_quick_match(HD_QUICK_NUMBERS, "12\xc3", 3, 0) == 0);
+    CHECK(hd_quick_match(HD_QUICK_DIGITS, "'ll", 2, 0) == 2 &&
+          hd_quick_match(HD_QUICK_DIGITS, "'ll", 3, 0) == 3);
     CHECK(hd_quick_match(HD_QUICK_NONE, "a", 1, 0) == 0);
     return hd_test_end();
 }

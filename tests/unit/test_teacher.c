@@ -38,7 +38,9 @@ static hd_model *open_model(hd_source **src, tiny_kind kind, int n_threads, int 
 {
     hd_model *m = NULL;
     CHECK_OK(hd_source_open(src, tiny_model(kind, 3), true, &err));
-    CHECK_OK(hd_model_open(&m, *src, &(hd_model_opts){.n_threads = n_threads, .max_rows = max_rows, .quiet = true, .pack = 1}, &err));
+    CHECK_OK(hd_model_open(
+        &m, *src, &(hd_model_opts){.n_threads = n_threads, .max_rows = max_rows, .quiet = true, .pack = 1},
+        &err));
     if (!m) exit(hd_test_end());
     return m;
 }
@@ -71,8 +73,11 @@ static hd_status compare_row(void *arg, int64_t pos, const float *logits, hd_err
             return HD_OK;
         }
         listed[id[k]] = true;
-        x->bad += !(fabs((double)logp[k] - hd_log_prob(logits, TINY_VOCAB, id[k])) < 1e-6 * (1 + fabs((double)logp[k])));
-        if (k) x->bad += logits[id[k]] > logits[id[k - 1]] || (logits[id[k]] == logits[id[k - 1]] && id[k] < id[k - 1]);
+        x->bad += !(fabs((double)logp[k] - hd_log_prob(logits, TINY_VOCAB, id[k])) <
+                    1e-6 * (1 + fabs((double)logp[k])));
+        if (k)
+            x->bad += logits[id[k]] > logits[id[k - 1]] ||
+                      (logits[id[k]] == logits[id[k - 1]] && id[k] < id[k - 1]);
     }
     float least = x->n_top < TINY_VOCAB ? logits[id[x->n_top - 1]] : -INFINITY;
     for (int i = 0; i < TINY_VOCAB; i++) x->bad += !listed[i] && logits[i] > least;
@@ -93,7 +98,8 @@ static void test_probabilities(tiny_kind kind)
         CHECK_OK(hd_teacher_run(t, &b, id[0], logp[0], &err));
         expected x = {.n_top = tops[k], .id = id[0], .logp = logp[0]};
         for (int d = 0; d < N_DOCS; x.first += len[d++])
-            CHECK_OK(hd_score_run(m, hd_cache_default(hd_model_config(m)), tok + x.first, len[d], 0, 0, compare_row, &x, &err));
+            CHECK_OK(hd_score_run(m, hd_cache_default(hd_model_config(m)), tok + x.first, len[d], 0, 0,
+                                  compare_row, &x, &err));
         CHECK(x.bad == 0, "kind %d, %d ids: %d faults", kind, tops[k], x.bad);
         CHECK_OK(hd_teacher_run(t, &b, id[1], logp[1], &err)); // again
         size_t n = (size_t)ROWS * (size_t)tops[k] * 4;
@@ -106,11 +112,13 @@ static void test_probabilities(tiny_kind kind)
     hd_teacher *t = NULL;
     CHECK_OK(hd_teacher_open(&t, m1, MAX_TOP, ROWS, &err));
     CHECK_OK(hd_teacher_run(t, &b, id[1], logp[1], &err));
-    CHECK(memcmp(id[0], id[1], sizeof id[0]) == 0 && memcmp(logp[0], logp[1], sizeof logp[0]) == 0, "kind %d", kind);
+    CHECK(memcmp(id[0], id[1], sizeof id[0]) == 0 && memcmp(logp[0], logp[1], sizeof logp[0]) == 0, "kind %d",
+          kind);
     /* A document alone. */
     hd_micro one = {.n_rows = 64, .n_docs = 1, .tok = tok + 136, .target = target + 136, .len = len + 3};
     CHECK_OK(hd_teacher_run(t, &one, id[1], logp[1], &err));
-    CHECK(memcmp(id[0] + 136 * MAX_TOP, id[1], 64 * MAX_TOP * 4) == 0 && memcmp(logp[0] + 136 * MAX_TOP, logp[1], 64 * MAX_TOP * 4) == 0);
+    CHECK(memcmp(id[0] + 136 * MAX_TOP, id[1], 64 * MAX_TOP * 4) == 0 &&
+          memcmp(logp[0] + 136 * MAX_TOP, logp[1], 64 * MAX_TOP * 4) == 0);
     /* None at all, and what is refused. */
     CHECK_OK(hd_teacher_run(t, &(hd_micro){0}, id[1], logp[1], &err));
     int32_t keep = tok[9];
@@ -145,7 +153,8 @@ static void test_nan(void)
     CHECK_OK(hd_file_read(&file, tiny_model(TINY_LLAMA, 3), &err));
     const hd_tensor_info *norm = NULL;
     for (int64_t i = 0; i < hd_source_n_tensors(src); i++)
-        if (strcmp(hd_source_tensor(src, i)->name, "output_norm.weight") == 0) norm = hd_source_tensor(src, i);
+        if (strcmp(hd_source_tensor(src, i)->name, "output_norm.weight") == 0)
+            norm = hd_source_tensor(src, i);
     CHECK(norm != NULL);
     char *at = norm ? memmem(file.data, file.len, norm->data, 64) : NULL;
     CHECK(at != NULL);
@@ -156,7 +165,8 @@ static void test_nan(void)
     hd_model *m = NULL;
     hd_teacher *t = NULL;
     CHECK_OK(hd_source_open(&src, path, true, &err));
-    CHECK_OK(hd_model_open(&m, src, &(hd_model_opts){.n_threads = 2, .exact = true, .quiet = true}, &err)); // bytes would hide it
+    CHECK_OK(hd_model_open(&m, src, &(hd_model_opts){.n_threads = 2, .exact = true, .quiet = true},
+                           &err)); // bytes would hide it
     CHECK_OK(hd_teacher_open(&t, m, 4, ROWS, &err));
     CHECK(hd_teacher_run(t, &b, id, logp, &err) == HD_FORMAT && strstr(err.msg, "finite"), "%s", err.msg);
     hd_teacher_close(t);
@@ -168,7 +178,8 @@ static void test_nan(void)
 /* ---- The file ---- */
 
 enum { F_ROWS = 3, F_TOP = 2, F_RECORDS = 4 };
-static const hd_teacher_meta meta = {.n_records = F_RECORDS, .n_vocab = 50, .rows = F_ROWS, .n_top = F_TOP, .key = 0x1234567890abcdef};
+static const hd_teacher_meta meta = {
+    .n_records = F_RECORDS, .n_vocab = 50, .rows = F_ROWS, .n_top = F_TOP, .key = 0x1234567890abcdef};
 
 static void lists(int32_t id[F_ROWS * F_TOP], float logp[F_ROWS * F_TOP], int record)
 {
@@ -221,7 +232,8 @@ static void test_file(void)
 {
     const char *path = build_path("probs");
     int differ = 0;
-    CHECK(write_records(path, F_RECORDS - 1, &err) == HD_USAGE && access(path, F_OK) != 0, "an unfinished file is none");
+    CHECK(write_records(path, F_RECORDS - 1, &err) == HD_USAGE && access(path, F_OK) != 0,
+          "an unfinished file is none");
     CHECK(write_records(path, F_RECORDS + 1, &err) == HD_USAGE && access(path, F_OK) != 0);
     CHECK_OK(write_records(path, F_RECORDS, &err));
     CHECK_OK(read_records(path, &differ, &err));
@@ -239,7 +251,8 @@ static void test_file(void)
         b.data[i] ^= 0x10;
     }
     CHECK(bad == 0, "%d", bad);
-    for (size_t n = 0; n < b.len; n += 3) bad += read_records(build_file("broken", b.data, n), &bad, &err) != HD_FORMAT;
+    for (size_t n = 0; n < b.len; n += 3)
+        bad += read_records(build_file("broken", b.data, n), &bad, &err) != HD_FORMAT;
     CHECK(bad == 0, "%d", bad);
     hd_buf_free(&b);
     /* Lists that are none. */
@@ -249,9 +262,9 @@ static void test_file(void)
         float logp;
         const char *why;
     } c[] = {
-        {0, 50, -0.5f, "outside"},      {0, -2, -0.5f, "outside"},   {1, 3, NAN, "finite"},     {1, 3, -INFINITY, "finite"},
-        {0, 3, INFINITY, "finite"},     {0, 3, 0.5f, "above 0"},     {1, 3, -0.1f, "fall"},     {1, 0, -2, "twice"},
-        {F_TOP + 1, 3, -2, "behind"},
+        {0, 50, -0.5f, "outside"},   {0, -2, -0.5f, "outside"},  {1, 3, NAN, "finite"},
+        {1, 3, -INFINITY, "finite"}, {0, 3, INFINITY, "finite"}, {0, 3, 0.5f, "above 0"},
+        {1, 3, -0.1f, "fall"},       {1, 0, -2, "twice"},        {F_TOP + 1, 3, -2, "behind"},
     };
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
         hd_teacher_writer *w = NULL;
@@ -261,25 +274,30 @@ static void test_file(void)
         id[c[i].at] = c[i].id;
         logp[c[i].at] = c[i].logp;
         CHECK_OK(hd_teacher_writer_open(&w, build_path("none"), &meta, &err));
-        CHECK(hd_teacher_writer_add(w, id, logp, &err) == HD_FORMAT && strstr(err.msg, c[i].why), "%zu: %s", i, err.msg);
+        CHECK(hd_teacher_writer_add(w, id, logp, &err) == HD_FORMAT && strstr(err.msg, c[i].why), "%zu: %s",
+              i, err.msg);
         hd_teacher_writer_close(w);
     }
     hd_teacher_writer *w = NULL;
-    hd_teacher_meta huge = {.n_records = INT64_MAX, .n_vocab = 50, .rows = INT32_MAX, .n_top = HD_TEACHER_MAX_TOP};
+    hd_teacher_meta huge = {
+        .n_records = INT64_MAX, .n_vocab = 50, .rows = INT32_MAX, .n_top = HD_TEACHER_MAX_TOP};
     CHECK(hd_teacher_writer_open(&w, build_path("none"), &huge, &err) == HD_USAGE && !w);
     CHECK(read_records(build_path("missing"), &bad, &err) == HD_IO);
 }
 
 /* ---- Texts ---- */
 
-static const hd_bias soon[] = {{TINY_EOS, 3}, {TINY_END_THINK, 3}}; // random weights find no end by themselves
-static const hd_sample_opts sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .bias = soon, .n_bias = 2};
+static const hd_bias soon[] = {{TINY_EOS, 3},
+                               {TINY_END_THINK, 3}}; // random weights find no end by themselves
+static const hd_sample_opts sampling = {
+    .temperature = 1, .top_p = 1, .repetition_penalty = 1, .bias = soon, .n_bias = 2};
 enum { N_PROMPTS = 14 };
 
 static hd_engine *teacher_engine(int n_sessions)
 {
     hd_engine *e = NULL;
-    hd_engine_opts o = {.n_threads = 2, .ctx_tok = 256, .n_sessions = n_sessions, .chat_format = "deepseek-r1"};
+    hd_engine_opts o = {
+        .n_threads = 2, .ctx_tok = 256, .n_sessions = n_sessions, .chat_format = "deepseek-r1"};
     CHECK_OK(hd_engine_open(&e, tiny_model(TINY_V3, 3), &o, &err));
     if (!e) exit(hd_test_end());
     return e;
@@ -292,7 +310,8 @@ static const char *prompts_file(const char *name, const char *word)
     for (int i = 0; i < N_PROMPTS; i++) {
         const char *form = i % 3 == 0   ? "{\"prompt\": \"%s %d?\"}\n"
                            : i % 3 == 1 ? "{\"question\": \"%s %d?\", \"answer\": \"not read\"}\n"
-                                        : "{\"messages\": [{\"role\": \"system\", \"content\": \"brief\"}, {\"role\": \"user\", \"content\": \"%s %d?\"}, "
+                                        : "{\"messages\": [{\"role\": \"system\", \"content\": \"brief\"}, "
+                                          "{\"role\": \"user\", \"content\": \"%s %d?\"}, "
                                           "{\"role\": \"assistant\", \"content\": \"left away\"}]}\n";
         n += (size_t)snprintf(text + n, sizeof text - n, form, word, i);
         if (i == 6) { // too long for the context
@@ -306,11 +325,19 @@ static const char *prompts_file(const char *name, const char *word)
     return build_file(name, text, n);
 }
 
-static hd_status make(const char *prompts, const char *out, int n_at_once, hd_teacher_texts_report *r, hd_err *e)
+static hd_status make(const char *prompts, const char *out, int n_at_once, hd_teacher_texts_report *r,
+                      hd_err *e)
 {
     hd_engine *engine = teacher_engine(n_at_once);
-    hd_status st = hd_teacher_texts(engine, &(hd_teacher_texts_opts){.prompts = prompts, .out = out, .n_at_once = n_at_once, .max_tok = 60,
-                                                                    .thinking = -1, .sampling = &sampling, .seed = 11}, r, e);
+    hd_status st = hd_teacher_texts(engine,
+                                    &(hd_teacher_texts_opts){.prompts = prompts,
+                                                             .out = out,
+                                                             .n_at_once = n_at_once,
+                                                             .max_tok = 60,
+                                                             .thinking = -1,
+                                                             .sampling = &sampling,
+                                                             .seed = 11},
+                                    r, e);
     hd_engine_close(engine);
     return st;
 }
@@ -319,7 +346,8 @@ static bool holds(const char *path, const hd_buf *want)
 {
     hd_buf b;
     hd_buf_init(&b, 1 << 20);
-    bool same = hd_file_read(&b, path, &err) == HD_OK && b.len == want->len && memcmp(b.data, want->data, b.len) == 0;
+    bool same =
+        hd_file_read(&b, path, &err) == HD_OK && b.len == want->len && memcmp(b.data, want->data, b.len) == 0;
     hd_buf_free(&b);
     return same;
 }
@@ -333,7 +361,8 @@ static void test_texts(void)
     snprintf(out, sizeof out, "%s", build_path("texts.jsonl"));
     snprintf(other, sizeof other, "%s", build_path("other.jsonl"));
     CHECK_OK(make(prompts, out, 4, &r, &err));
-    CHECK(r.n_prompts == N_PROMPTS && r.n_before == 0 && r.n_stopped + r.n_unfinished == N_PROMPTS && r.n_stopped >= 3 && r.n_unfinished >= 1,
+    CHECK(r.n_prompts == N_PROMPTS && r.n_before == 0 && r.n_stopped + r.n_unfinished == N_PROMPTS &&
+              r.n_stopped >= 3 && r.n_unfinished >= 1,
           "%lld stopped, %lld not", (long long)r.n_stopped, (long long)r.n_unfinished);
     hd_buf whole;
     hd_buf_init(&whole, 1 << 20);
@@ -345,7 +374,8 @@ static void test_texts(void)
     for (int i = 0; hd_chat_at(i); i++)
         if (strcmp(hd_chat_name(hd_chat_at(i)), "deepseek-r1") == 0) f = hd_chat_at(i);
     int n = 0, n_stopped = 0;
-    for (char *s = whole.data, *end; (end = memchr(s, '\n', whole.len - (size_t)(s - whole.data))); s = end + 1, n++) {
+    for (char *s = whole.data, *end; (end = memchr(s, '\n', whole.len - (size_t)(s - whole.data)));
+         s = end + 1, n++) {
         json_t *o = json_loadb(s, (size_t)(end - s), 0, NULL), *messages = json_object_get(o, "messages");
         const char *finish = json_string_value(json_object_get(o, "finish"));
         CHECK(o && json_integer_value(json_object_get(o, "index")) == n && finish);
@@ -356,10 +386,12 @@ static void test_texts(void)
             hd_buf mask;
             hd_buf_init(&mask, 1 << 20);
             json_t *last = json_array_get(messages, json_array_size(messages) - 1);
-            CHECK(json_is_string(json_object_get(last, "content")) && json_is_string(json_object_get(last, "reasoning_content")));
+            CHECK(json_is_string(json_object_get(last, "content")) &&
+                  json_is_string(json_object_get(last, "reasoning_content")));
             CHECK(json_array_size(messages) == (n % 3 == 2 ? 3 : 2));
             CHECK_OK(hd_chat_data_line(f, e->tok, s, (size_t)(end - s), &ids, &mask, &err));
-            CHECK(ids.n > 0 && ids.id[ids.n - 1] == hd_tokenizer_find(e->tok, "<｜end▁of▁sentence｜>") && mask.data[ids.n - 1]);
+            CHECK(ids.n > 0 && ids.id[ids.n - 1] == hd_tokenizer_find(e->tok, "<｜end▁of▁sentence｜>") &&
+                  mask.data[ids.n - 1]);
             hd_ids_free(&ids);
             hd_buf_free(&mask);
             n_stopped++;
@@ -388,7 +420,14 @@ static void test_texts(void)
     volatile sig_atomic_t stop = 1;
     build_file("other.jsonl", whole.data, whole.len / 2);
     e = teacher_engine(2);
-    hd_teacher_texts_opts o = {.prompts = prompts, .out = other, .n_at_once = 2, .max_tok = 60, .thinking = -1, .sampling = &sampling, .seed = 11, .stop = &stop};
+    hd_teacher_texts_opts o = {.prompts = prompts,
+                               .out = other,
+                               .n_at_once = 2,
+                               .max_tok = 60,
+                               .thinking = -1,
+                               .sampling = &sampling,
+                               .seed = 11,
+                               .stop = &stop};
     CHECK(hd_teacher_texts(e, &o, &r, &err) == HD_CANCELLED && strstr(err.msg, "goes on"), "%s", err.msg);
     stop = 0;
     CHECK_OK(hd_teacher_texts(e, &o, &r, &err));
@@ -439,7 +478,8 @@ static void test_greedy(void)
     char out[512], prompts[512];
     snprintf(out, sizeof out, "%s", build_path("greedy.jsonl"));
     snprintf(prompts, sizeof prompts, "%s", prompts_file("prompts.jsonl", "How many"));
-    hd_teacher_texts_opts o = {.prompts = prompts, .out = out, .n_at_once = 2, .max_tok = 60, .thinking = -1, .sampling = &greedy};
+    hd_teacher_texts_opts o = {
+        .prompts = prompts, .out = out, .n_at_once = 2, .max_tok = 60, .thinking = -1, .sampling = &greedy};
     CHECK_OK(hd_teacher_texts(e, &o, &r, &err));
     FILE *f = fopen(out, "r");
     char line[8192];
@@ -454,8 +494,9 @@ static void test_greedy(void)
             hd_sampler *p = NULL;
             hd_buf text[2];
             for (size_t i = 0; i + 1 < n; i++)
-                m[i] = (hd_message){.role = json_string_value(json_object_get(json_array_get(messages, i), "role")),
-                                    .text = json_string_value(json_object_get(json_array_get(messages, i), "content"))};
+                m[i] = (hd_message){
+                    .role = json_string_value(json_object_get(json_array_get(messages, i), "role")),
+                    .text = json_string_value(json_object_get(json_array_get(messages, i), "content"))};
             for (int i = 0; i < 2; i++) {
                 hd_buf_init(&text[i], 1 << 20);
                 CHECK_OK(hd_buf_adds(&text[i], "", &err));
@@ -464,12 +505,17 @@ static void test_greedy(void)
             CHECK_OK(hd_sampler_open(&p, &greedy, hd_engine_n_vocab(e), &err));
             hd_sampler_reset(p, ids.id, ids.n);
             CHECK_OK(hd_session_sync(s, ids.id, ids.n, NULL, &err));
-            CHECK_OK(hd_generate(s, p, &(hd_generate_opts){.max_tok = 60, .chat = true, .text = text_sink, .arg = text}, NULL, &err));
+            CHECK_OK(hd_generate(
+                s, p, &(hd_generate_opts){.max_tok = 60, .chat = true, .text = text_sink, .arg = text}, NULL,
+                &err));
             json_t *last = json_array_get(messages, n - 1);
-            const char *thought = json_string_value(json_object_get(last, "reasoning_content")), *answer = json_string_value(json_object_get(last, "content"));
+            const char *thought = json_string_value(json_object_get(last, "reasoning_content")),
+                       *answer = json_string_value(json_object_get(last, "content"));
             size_t n_thought = strlen(thought); // the stream leaves line ends before the mark, too
-            CHECK(strncmp(text[HD_TEXT_THINKING].data, thought, n_thought) == 0, "%s\n%s", text[HD_TEXT_THINKING].data, thought);
-            CHECK(strcmp(text[HD_TEXT_ANSWER].data, answer) == 0, "%s\n%s", text[HD_TEXT_ANSWER].data, answer);
+            CHECK(strncmp(text[HD_TEXT_THINKING].data, thought, n_thought) == 0, "%s\n%s",
+                  text[HD_TEXT_THINKING].data, thought);
+            CHECK(strcmp(text[HD_TEXT_ANSWER].data, answer) == 0, "%s\n%s", text[HD_TEXT_ANSWER].data,
+                  answer);
             compared++;
             for (int i = 0; i < 2; i++) hd_buf_free(&text[i]);
             hd_ids_free(&ids);
@@ -518,8 +564,14 @@ static hd_status texts_life(hd_err *why)
     hd_teacher_texts_report r;
     const char *prompts = build_path("prompts.jsonl"), *out = build_path("alloc.jsonl");
     unlink(out);
-    return hd_teacher_texts(fail_engine, &(hd_teacher_texts_opts){.prompts = prompts, .out = out, .n_at_once = 2,
-                                                                 .max_tok = 8, .thinking = -1, .sampling = &sampling}, &r, why);
+    return hd_teacher_texts(fail_engine,
+                            &(hd_teacher_texts_opts){.prompts = prompts,
+                                                     .out = out,
+                                                     .n_at_once = 2,
+                                                     .max_tok = 8,
+                                                     .thinking = -1,
+                                                     .sampling = &sampling},
+                            &r, why);
 }
 
 static void test_failures(hd_status (*life)(hd_err *), const char *what)
@@ -533,7 +585,8 @@ static void test_failures(hd_status (*life)(hd_err *), const char *what)
         fail_at = 0;
         if (st == HD_OK && atomic_load(&made) < n) break;
         bad += st != HD_OK && (st != HD_NOMEM || !why.msg[0]);
-        if (st != HD_OK && st != HD_NOMEM) fprintf(stderr, "%s: allocation %d: status %d: %s\n", what, n, st, why.msg);
+        if (st != HD_OK && st != HD_NOMEM)
+            fprintf(stderr, "%s: allocation %d: status %d: %s\n", what, n, st, why.msg);
         if (bad > 3) break;
     }
     CHECK(bad == 0 && n > 5, "%s: %d bad of %d", what, bad, n);
