@@ -33,17 +33,18 @@ static void merge_row(void *arg, int64_t row, int tid)
     int64_t k = j->b->rows.k;
     float *to = j->to + row * k;
     (void)tid;
-    hd_rows_decode(&j->b->rows, hd_row_in_file(j->m, j->b->slot, row), to);
+    hd_rows_decode(&j->b->rows, hd_row_in_file(j->m->train, j->m->cfg.head_dim, j->b->slot, row), to);
     for (int i = 0; j->A && i < j->rank; i++) j->m->dev.k->axpy(to, j->scale * j->B[row * j->rank + i], j->A + i * k, k);
 }
 
-static void merge_weight(hd_model *m, const hd_lora_base *b)
+static void merge_weight(const hd_model *m, const hd_lora_base *b)
 {
+    hd_dev d = m->dev;
     const hd_lora *l = m->train->lora;
     const hd_params *ps = &m->train->params;
     bool has = b->A >= 0;
     merge j = {m, b, has ? ps->w + ps->p[b->A].at : NULL, has ? ps->w + ps->p[b->B].at : NULL, l->rank, l->scale, l->merged};
-    hd_rows_run(&m->dev, b->rows.n, merge_row, &j);
+    hd_rows_run(&d, b->rows.n, merge_row, &j);
 }
 
 void hd_lora_pack(hd_model *m, bool all)
@@ -169,7 +170,7 @@ void hd_lora_weight_at(const hd_model *m, int i, hd_param *p)
     hd_slot_name(p->name, b->slot->hf, b->layer < 0 ? 0 : b->layer, b->expert < 0 ? 0 : b->expert);
 }
 
-const float *hd_lora_weight_read(hd_model *m, int i)
+const float *hd_lora_weight_read(const hd_model *m, int i)
 {
     const hd_lora_base *b = &m->train->lora->base[i];
     const hd_params *ps = &m->train->params;

@@ -24,6 +24,6 @@ hd_status hd_model_open_lora(hd_model **out, const hd_source *s, hd_train_precis
 int hd_lora_n_weights(const hd_model *m);
 void hd_lora_weight_at(const hd_model *m, int i, hd_param *p); // name, slot, n, k, vector
 /* Its numbers [n, k], with the adapters as they are now; good until the next call. */
-const float *hd_lora_weight_read(hd_model *m, int i);
+const float *hd_lora_weight_read(const hd_model *m, int i);
 
 #endif

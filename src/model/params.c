@@ -115,10 +115,10 @@ const hd_param *hd_params_find(const hd_params *p, const char *name)
 /* ---- Masters ---------------------------------------------------------------------------------------------------------- */
 
 /* GGUF's `llama` files hold the rows of a rotated head as adjacent pairs; a checkpoint of ours holds halves. */
-int64_t hd_row_in_file(const hd_model *m, const hd_slot *s, int64_t row)
+int64_t hd_row_in_file(const struct hd_train *t, int64_t dim, const hd_slot *s, int64_t row)
 {
-    int64_t dim = m->cfg.head_dim, half = dim / 2, i = row % dim;
-    if (!(s->flags & HD_SLOT_ROTARY) || !m->cfg.rope.pairs || hd_source_get_kind(m->src) != HD_SOURCE_GGUF) return row;
+    int64_t half = dim / 2, i = row % dim;
+    if (!(s->flags & HD_SLOT_ROTARY) || !t->pairs_in_file) return row;
     return row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
 }
 
@@ -136,11 +136,11 @@ static hd_status decode_weight(void *arg, const hd_weight *w, hd_err *err)
         hd_status st = hd_alloc_n(&tmp, (size_t)p->k, sizeof *tmp, err);
         if (st != HD_OK) return st;
         hd_rows_decode(&w->rows, 0, tmp);
-        for (int64_t i = 0; i < p->k; i++) to[i] = tmp[hd_row_in_file(o->m, w->slot, i)];
+        for (int64_t i = 0; i < p->k; i++) to[i] = tmp[hd_row_in_file(o->t, o->m->cfg.head_dim, w->slot, i)];
         free(tmp);
     } else {
         for (int64_t r = 0; r < p->n; r++)
-            hd_rows_decode(&w->rows, is_vector(w->slot) ? r : hd_row_in_file(o->m, w->slot, r), to + r * p->k);
+            hd_rows_decode(&w->rows, is_vector(w->slot) ? r : hd_row_in_file(o->t, o->m->cfg.head_dim, w->slot, r), to + r * p->k);
     }
     for (int64_t i = 0; i < p->n * p->k; i++)
         if (!(to[i] - to[i] == 0))
@@ -370,6 +370,7 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     t->precision = precision;
     HD_TRY(hd_model_describe(m, s, max_rows, err));
     m->keep_pages = true;
+    t->pairs_in_file = m->cfg.rope.pairs && hd_source_get_kind(s) == HD_SOURCE_GGUF;
     HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, hd_model_max_k(&m->cfg, max_rows), err));
     HD_TRY(hd_weights_walk(s, &m->cfg, list_weight, &o, err));
     t->w_bytes = (size_t)t->params.n_flat * sizeof(float);

@@ -69,6 +69,7 @@ struct hd_train {
     hd_params params;
     hd_lora *lora;      // NULL: the weights themselves are trained
     hd_train_precision precision;
+    bool pairs_in_file; // the source's rotated heads hold adjacent pairs; ours hold halves
     hd_linear **linear; // all that hd_params_refresh packs
     int64_t *row0;      // with adapters: each one's first row in its weight
     int n_linear;
@@ -80,12 +81,12 @@ struct hd_train {
     float **router_bias; // [n_layer]
 };
 
-/* Model's own of lora.c. */
+/* lora.c's, for those who open, pack and go back. */
 void hd_lora_pack(hd_model *m, bool all); // panels from the source and the adapters; all: also of what has none
 void hd_lora_grads(hd_back *b, const hd_mm_grad *jobs, int n);
 void hd_lora_close(hd_lora *l);
 hd_status hd_lora_start(hd_model *m, hd_err *err); // A drawn, all panels packed
-int64_t hd_row_in_file(const hd_model *m, const hd_slot *s, int64_t row);
+int64_t hd_row_in_file(const struct hd_train *t, int64_t head_dim, const hd_slot *s, int64_t row);
 
 float *hd_back_take(hd_back *b, int64_t n); // n floats of the way back's work memory
 float *hd_grad_of(const hd_back *b, const float *master);

@@ -17,6 +17,7 @@
 
 #include "base/crc32c.h"
 #include "model/config_write.h"
+#include "model/lora.h"
 #include "model/safetensors_write.h"
 #include "model/tokenizer_files.h"
 #include "train/checkpoint_dir.h"
@@ -101,17 +102,33 @@ static hd_status announce(hd_safetensors_writer *w, const char *name, const hd_p
     return hd_safetensors_put(w, name, type, p->vector ? 1 : 2, p->vector ? &p->k : dim, err);
 }
 
-static hd_status write_weights(const char *dir, const hd_params *p, hd_err *err)
+/* The weights: the parameters, or, where adapters are trained, the base's merged with them. */
+static hd_param weight_at(const hd_model *m, const hd_params *p, int i, bool merged)
+{
+    hd_param w;
+    if (!merged) return p->p[i];
+    hd_lora_weight_at(m, i, &w);
+    return w;
+}
+
+static hd_status write_weights(const char *dir, const hd_model *m, const hd_params *p, hd_err *err)
 {
     hd_status st;
     char path[HD_CKPT_PATH];
     hd_safetensors_writer *w = NULL;
     HD_TRY(hd_ckpt_path(path, dir, "model.safetensors", err));
     HD_TRY(hd_safetensors_writer_open(&w, path, err));
-    for (int i = 0; i < p->n; i++) HD_TRY(announce(w, p->p[i].name, &p->p[i], p->p[i].n * p->p[i].k, HD_F32, err));
+    int merged = hd_lora_n_weights(m), n = merged ? merged : p->n;
+    for (int i = 0; i < n; i++) {
+        const hd_param q = weight_at(m, p, i, merged);
+        HD_TRY(announce(w, q.name, &q, q.n * q.k, HD_F32, err));
+    }
     HD_TRY(hd_safetensors_begin(w, err));
-    for (int i = 0; i < p->n; i++)
-        HD_TRY(hd_safetensors_write(w, p->w + p->p[i].at, (size_t)(p->p[i].n * p->p[i].k) * sizeof(float), err));
+    for (int i = 0; i < n; i++) {
+        const hd_param q = weight_at(m, p, i, merged);
+        const float *x = merged ? hd_lora_weight_read(m, i) : p->w + q.at;
+        HD_TRY(hd_safetensors_write(w, x, (size_t)(q.n * q.k) * sizeof(float), err));
+    }
     HD_TRY(hd_safetensors_commit(w, NULL, NULL, err));
 fail:
     hd_safetensors_writer_close(w);
@@ -171,7 +188,7 @@ hd_status hd_ckpt_part(const char *tmp, int rank, const hd_model *m, const hd_pa
     if (rank > 0) return HD_OK;
     HD_TRY(hd_config_write(tmp, &c, "float32", NULL, err));
     if (tokenizer && *tokenizer) HD_TRY(hd_tokenizer_copy(tmp, tokenizer, err));
-    HD_TRY(write_weights(tmp, p, err));
+    HD_TRY(write_weights(tmp, m, p, err));
 fail:
     return st;
 }

@@ -127,6 +127,7 @@ static hd_status own(hd_optim *o, const int *owner, int rank, hd_err *err)
         o->n_state++;
         o->n_chunks += (p->n * p->k + CHUNK - 1) / CHUNK;
     }
+    for (int i = 0; i < o->p->n; i++) o->n_state += o->p->p[i].adapter;
     o->state_bytes = used;
     HD_TRY(hd_alloc_aligned(&o->state, used, err));
 fail:
@@ -249,16 +250,27 @@ float hd_clip_scale(double norm, double clip) { return clip > 0 && norm > clip ?
 
 int hd_optim_n_state(const hd_optim *o) { return o->n_state; }
 
+static void adapter_at(const hd_optim *o, int i, hd_optim_state *s)
+{
+    int k = 0;
+    while (!o->p->p[k].adapter || i-- > 0) k++;
+    const hd_param *p = &o->p->p[k];
+    snprintf(s->name, sizeof s->name, "weight.%s", p->name);
+    s->param = k;
+    s->n = p->n * p->k;
+    s->type = HD_F32;
+    s->data = o->p->w + p->at;
+}
+
 void hd_optim_state_at(const hd_optim *o, int i, hd_optim_state *s)
 {
-    const owned *w = o->own;
-    bool second = false;
-    for (;; w++) {
-        int n = w->muon ? 1 : 2;
-        if (i < n) break;
-        i -= n;
+    const owned *w = o->own, *end = w + o->n_own;
+    for (; w < end && i >= (w->muon ? 1 : 2); w++) i -= w->muon ? 1 : 2;
+    if (w == end) {
+        adapter_at(o, i, s);
+        return;
     }
-    second = i == 1;
+    bool second = i == 1;
     const hd_param *p = &o->p->p[w->param];
     snprintf(s->name, sizeof s->name, "%s.%s", second ? "exp_avg_sq" : "exp_avg", p->name);
     s->param = w->param;

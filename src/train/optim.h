@@ -38,7 +38,8 @@ void hd_optim_close(hd_optim *o);
  * w, g: [n_flat], laid out as params->w. */
 void hd_optim_step(hd_optim *o, hd_dev *d, float *w, const float *g, float lr, float grad_scale, int64_t step);
 
-/* The state, for checkpoints: tensors by name ("exp_avg.<parameter>", "exp_avg_sq.<parameter>"), f32 or bf16. */
+/* The state, for checkpoints: tensors by name ("exp_avg.<parameter>", "exp_avg_sq.<parameter>"), f32 or bf16; and of every rank
+ * the adapters themselves ("weight.<parameter>"), of which a checkpoint's weights hold the sum with the base alone. */
 int hd_optim_n_state(const hd_optim *o);
 typedef struct {
     char name[160];

@@ -420,6 +420,8 @@ static hd_status finish(reading *g, const char *path, hd_err *err)
         if (g->share[i] >= 0) *(int64_t *)(void *)((char *)r + rows[i].at) = (int64_t)(g->share[i] * (double)r->steps + 0.5);
     if (r->n_sources == 0) return hd_fail(err, HD_USAGE, "%s: [data]: no source", path);
     if (r->kind == HD_RUN_DISTIL && !r->teacher[0]) return hd_fail(err, HD_USAGE, "%s: [distil]: no teacher", path);
+    if (r->lora_rank > 0 && !r->init[0])
+        return hd_fail(err, HD_USAGE, "%s: lora.lora_rank: adapts published weights: [model] must name them, init = DIR or GGUF", path);
     if (r->micro == 0) r->micro = micro_for(r->batch, r->seq);
     if (r->batch % r->micro)
         return hd_fail(err, HD_USAGE, "%s: train.micro: a batch of %d does not divide into parts of %d", path, r->batch, r->micro);

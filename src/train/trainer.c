@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "model/lora.h"
 #include "ops/back.h"
 #include "train/checkpoint.h"
 #include "train/prepare.h"
@@ -60,13 +61,17 @@ static hd_status open_model(trainer *t, hd_err *err)
     HD_TRY(hd_checkpoint_find(path, r->out, err)); // the folder is shared, and nobody writes before all have looked
     HD_TRY(hd_comm_barrier(t->comm, err));
     bool resumed = path[0] != 0;
-    HD_TRY(hd_source_open(&t->src, resumed ? path : t->prep.init, true, err));
-    HD_TRY(hd_model_open_train(&t->m, t->src, r->precision, r->n_threads, r->micro * r->seq, err));
+    bool lora = r->lora_rank > 0; // the base comes from where it began, the adapters from the checkpoint
+    HD_TRY(hd_source_open(&t->src, resumed && !lora ? path : t->prep.init, true, err));
+    if (lora)
+        HD_TRY(hd_model_open_lora(&t->m, t->src, r->precision, r->lora_rank, r->lora_alpha, r->seed, r->n_threads, r->micro * r->seq, err));
+    else HD_TRY(hd_model_open_train(&t->m, t->src, r->precision, r->n_threads, r->micro * r->seq, err));
     t->params = hd_model_params(t->m);
     HD_TRY(hd_zero_open(&t->zero, t->params, hd_comm_size(t->comm), err));
     HD_TRY(hd_optim_open(&t->optim, t->params, &r->optim, t->zero.owner, hd_comm_rank(t->comm), err));
     t->state = (hd_run_state){.extra = &t->mem, .n_extra = sizeof t->mem};
     if (resumed) HD_TRY(hd_checkpoint_read(path, t->params, t->optim, &t->state, err));
+    if (resumed && lora) hd_params_refresh(t->m);
     const hd_config *c = hd_model_config(t->m);
     t->n_layers = c->n_layers + c->n_mtp;
     t->n_experts = c->n_experts;
@@ -92,6 +97,7 @@ static void say_plan(trainer *t)
     const hd_config *c = hd_model_config(t->m);
     const hd_recipe *r = t->r;
     if (hd_train_plan_for(&p, c, r->precision, r->micro * r->seq, hd_pool_threads(hd_model_dev(t->m)->pool), r->recompute, &err) != HD_OK) return;
+    if (r->lora_rank > 0) p.masters = p.gradients = (uint64_t)t->params->n_flat * sizeof(float);
     uint64_t optim = hd_optim_bytes(t->params, &r->optim);
     uint64_t all = p.masters + p.gradients + p.panels + p.tape + p.work + p.cache + optim;
     hd_rundir_say(t->dir, "%s: %.2f M weights, %.2f M at work on a token; %lld steps of %d sequences of %d, %lld tokens in the data",
@@ -186,7 +192,7 @@ fail:
 /* Aux-loss-free balance (arXiv:2408.15664; V3, 2.1.2): overloaded experts' biases fall, underloaded ones' rise. */
 static void balance_routers(trainer *t)
 {
-    float speed = t->r->bias_speed;
+    float speed = t->r->lora_rank > 0 ? 0 : t->r->bias_speed; // a base is left as it is
     for (int l = 0; speed > 0 && l < t->n_layers; l++) {
         float *bias = t->params->router_bias[l];
         const int64_t *load = t->load + (int64_t)l * t->n_experts;

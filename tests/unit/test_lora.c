@@ -3,10 +3,13 @@
 #include <math.h>
 #include <unistd.h>
 
+#include "base/folder.h"
 #include "base/rng.h"
 #include "model/lora.h"
+#include "model/quantize.h"
 #include "model/train_pass.h"
 #include "test.h"
+#include "train/checkpoint.h"
 
 static hd_err err;
 
@@ -169,8 +172,84 @@ static void test_start(const hd_source *s)
     CHECK(hd_model_open_lora(&m, s, HD_TRAIN_F32, 4000, 6, 1, 1, ROWS, &err) == HD_USAGE && !m && strstr(err.msg, "rank"));
 }
 
+/* The same adapters over a GGUF, whose rotated heads lie otherwise: the same loss, the same merged weights. */
+static void test_gguf(const hd_source *s, const char *dir)
+{
+    char path[300];
+    hd_quantize_opts o = {.mix = hd_quant_mix_named("f32"), .n_threads = 1};
+    hd_quantize_report r;
+    hd_source *g = NULL;
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    CHECK_OK(hd_quantize(path, s, &o, &r, &err));
+    CHECK_OK(hd_source_open(&g, path, true, &err));
+    if (!g) return;
+    hd_model *m = open_lora(s, HD_TRAIN_F32, 1), *n = open_lora(g, HD_TRAIN_F32, 1);
+    CHECK(m && n && pass(m, true) == pass(n, true));
+    hd_params *p = hd_model_params(m), *q = hd_model_params(n);
+    CHECK(p->n == q->n && hd_lora_n_weights(m) == hd_lora_n_weights(n));
+    for (int i = 0; i < p->n; i++) {
+        const hd_param *w = hd_params_find(q, p->p[i].name); // the order is the table's in both
+        CHECK(w && memcmp(p->g + p->p[i].at, q->g + w->at, (size_t)(w->n * w->k) * 4) == 0, "%s", p->p[i].name);
+    }
+    hd_model_close(m);
+    hd_model_close(n);
+    hd_source_close(g);
+}
+
+/* A checkpoint is the merged model; going on from it is going on. */
+static void test_checkpoint(const hd_source *s, const char *dir)
+{
+    char path[1024], run[300];
+    hd_optim_config c = hd_optim_defaults;
+    hd_optim *o = NULL, *o2 = NULL;
+    hd_source *merged = NULL;
+    hd_model *whole = NULL;
+    hd_run_state state = {.step = 3}, back = {0};
+    c.matrices = HD_OPT_ADAMW;
+    snprintf(run, sizeof run, "%s/run", dir);
+    hd_model *m = open_lora(s, HD_TRAIN_BF16, 1), *again = NULL;
+    hd_params *p = hd_model_params(m);
+    CHECK_OK(hd_optim_open(&o, p, &c, NULL, 0, &err));
+    for (int i = 1; i <= 3; i++) {
+        memset(p->g, 0, (size_t)p->n_flat * 4);
+        pass(m, true);
+        hd_optim_step(o, hd_model_dev(m), p->w, p->g, 1e-3f, 1, i);
+        hd_params_refresh(m);
+    }
+    CHECK_OK(hd_checkpoint_write(run, m, p, o, NULL, &state, 1, &err));
+    CHECK_OK(hd_checkpoint_find(path, run, &err));
+    CHECK_OK(hd_source_open(&merged, path, true, &err));
+    CHECK_OK(hd_model_open_train(&whole, merged, HD_TRAIN_BF16, 1, ROWS, &err));
+    CHECK(pass(m, false) == pass(whole, false));
+
+    CHECK_OK(hd_model_open_lora(&again, s, HD_TRAIN_BF16, RANK, 6, 1, 1, ROWS, &err));
+    hd_params *q = hd_model_params(again);
+    CHECK_OK(hd_optim_open(&o2, q, &c, NULL, 0, &err));
+    CHECK_OK(hd_checkpoint_read(path, q, o2, &back, &err));
+    hd_params_refresh(again);
+    for (int i = 4; i <= 5; i++) {
+        memset(p->g, 0, (size_t)p->n_flat * 4);
+        memset(q->g, 0, (size_t)q->n_flat * 4);
+        CHECK(pass(m, true) == pass(again, true));
+        hd_optim_step(o, hd_model_dev(m), p->w, p->g, 1e-3f, 1, i);
+        hd_optim_step(o2, hd_model_dev(again), q->w, q->g, 1e-3f, 1, i);
+        hd_params_refresh(m);
+        hd_params_refresh(again);
+    }
+    CHECK(memcmp(p->w, q->w, (size_t)p->n_flat * 4) == 0 && back.step == 3);
+    hd_optim_close(o);
+    hd_optim_close(o2);
+    hd_model_close(m);
+    hd_model_close(again);
+    hd_model_close(whole);
+    hd_source_close(merged);
+}
+
 int main(void)
 {
+    char dir[100];
+    snprintf(dir, sizeof dir, "/tmp/hadal-test-lora-%d", (int)getpid());
+    CHECK_OK(hd_folder_make(dir, &err));
     static const char *const names[] = {"llama", "qwen2", "qwen3", "v2_lite", "v2_groups", "v3"};
     for (int i = 0; i < ROWS; i++) tok[i] = (i * 37 + 11) % 128, target[i] = (i * 53 + 7) % 128;
     target[3] = target[len[0] - 1] = -1;
@@ -185,7 +264,12 @@ int main(void)
         if (i < 3) test_differences(names[i], s);
         test_bits(names[i], s);
         if (i == 0) test_start(s);
+        if (i == 0) test_gguf(s, dir);
+        if (i == 0 || i == 5) test_checkpoint(s, dir);
+        CHECK_OK(hd_folder_remove(dir, &err));
+        CHECK_OK(hd_folder_make(dir, &err));
         hd_source_close(s);
     }
+    CHECK_OK(hd_folder_remove(dir, &err));
     return hd_test_end();
 }

@@ -106,6 +106,7 @@ static void test_refusals(void)
     refused(MODEL "vocab_size = 100\n[data]\nsource = a\n", "vocab_size", "fewer than tokenizer.vocab");
     refused(MODEL "max_position_embeddings = 100\n[data]\nsource = a\n", "data.seq", "more than the model's 100");
     refused(SMALL "[train]\nbatch = 10\nmicro = 3\n", "train.micro", "does not divide");
+    refused(SMALL "[lora]\nlora_rank = 4\n", "lora.lora_rank", "published weights");
     refused(SMALL "[run]\nname = a/b\n", "run.name", "not a path");
     static char text[6000] = SMALL "val = ";
     memset(text + strlen(SMALL "val = "), 'x', 5000);
