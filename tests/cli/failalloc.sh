@@ -18,6 +18,7 @@ words() { sed -E 's/-?[0-9.]+(e[-+]?[0-9]+)?//g' "$1"; }
 # each_fails COMMAND...   ($input: its standard input, default empty)
 each_fails() {
     local i n count status bad=0 runs
+    rm -rf "$tmp/out.dir" # a folder that is there is refused
     timeout 20 env HADAL_FAIL_COUNT="$tmp/count" LD_PRELOAD="$lib" "$HADAL" "$@" >"$tmp/want" 2>"$tmp/err" <"${input:-/dev/null}" || {
         fail "hadal $*: without any failing allocation"
         cat "$tmp/err" >&2
@@ -28,6 +29,7 @@ each_fails() {
     runs=$((count < most ? count : most))
     for ((i = 0; i < runs; i++)); do
         n=$((i * count / runs + 1))
+        rm -rf "$tmp/out.dir"
         timeout 20 env HADAL_FAIL_AT=$n LD_PRELOAD="$lib" "$HADAL" "$@" \
             >"$tmp/out" 2>"$tmp/err" <"${input:-/dev/null}"
         status=$?
@@ -53,6 +55,7 @@ check "allocations are counted" [ "$(cat "$tmp/count")" -gt 20 ]
 each_fails --version
 each_fails --help
 tries completion bash
+tries cost plan --model "$tmp/models/qwen2" --tokens 1T --machine "$root/recipes/machines/h800.ini" --json
 tries models list
 for model in "$tmp"/models/*; do
     tries inspect "$model"
@@ -60,6 +63,7 @@ for model in "$tmp"/models/*; do
     input=$tmp/text tries tokenize "$model"
     tries tokenize "$model" --json --chat "$tmp/chat"
     tries quantize "$model" "$tmp/out.gguf" --type q8_0 --threads 1
+    tries export "$model" -o "$tmp/out.dir" --type bf16
     tries quantize "$model" "$tmp/out.gguf" --type q4_0 --imatrix-text "$tmp/text" --measure "$tmp/text" --threads 1
     tries score "$model" --text-file "$tmp/text" --threads 1
     tries score "$model" --text-file "$tmp/text" --ctx 6 --json --threads 2
