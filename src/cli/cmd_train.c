@@ -16,12 +16,13 @@ static hd_status run_recipe(hd_run_kind kind, int argc, char **argv, hd_err *err
     hd_opt opts[] = {{"set", 's', HD_OPT_LIST, &settings, 0, 0}, {"json", 0, HD_OPT_FLAG, &json, 0, 0}};
     HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], argc, argv, &n, err));
     if (n != 1) return hd_fail(err, HD_USAGE, "%s: wants one recipe (recipes/*.ini); `hadal %s --help` shows examples", argv[0], argv[0]);
-    HD_TRY(hd_recipe_read(&r, kind, argv[1], settings.v, settings.n, err));
     HD_TRY(hd_comm_open(&comm, err));
+    st = hd_recipe_read(&r, kind, argv[1], settings.v, settings.n, err);
     hd_watch_signals();
     hd_run_opts o = {.json = json, .stop = &hd_interrupted};
-    st = hd_train_run(&r, comm, &o, err);
-    if (st != HD_OK && st != HD_CANCELLED && hd_comm_size(comm) > 1) hd_comm_abort(comm, 1);
+    if (st == HD_OK) st = hd_train_run(&r, comm, &o, err);
+    if (st == HD_CANCELLED && hd_comm_rank(comm) > 0) st = HD_OK; // rank 0 says it
+    if (st != HD_OK && st != HD_CANCELLED && hd_comm_size(comm) > 1) hd_comm_abort(comm, err->msg, st == HD_USAGE ? 2 : 1);
 fail:
     hd_comm_close(comm);
     hd_recipe_free(&r);
