@@ -187,16 +187,12 @@ static hd_status show_shards(const char *path, const char *model, int64_t from, 
     hd_shard_dir d = {0};
     hd_source *s = NULL;
     hd_tokenizer *t = NULL;
-    uint8_t print[HD_SHARD_PRINT];
     HD_TRY(hd_shard_dir_open(&d, path, err));
     if (!model)
         HD_TRY(hd_fail(err, HD_USAGE, "data: %.200s: --tokenizer MODEL is needed to spell its ids", path));
     HD_TRY(hd_hub_open_source(&s, model, false, err));
     HD_TRY(hd_tokenizer_open(&t, s, err));
-    hd_pack_fingerprint(print, t);
-    if (memcmp(print, hd_shard_dir_about(&d)->tokenizer, sizeof print) != 0)
-        HD_TRY(hd_fail(err, HD_FORMAT, "data: %.200s: packed with another tokenizer than that of %.200s",
-                       path, model));
+    HD_TRY(hd_pack_check(path, t, model, err));
     for (int64_t i = from - 1; i < from - 1 + count && i < hd_shard_dir_docs(&d) && !stopped(); i++)
         HD_TRY(show_doc(&d, i, t, json, err));
 fail:

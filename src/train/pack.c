@@ -100,6 +100,19 @@ void hd_pack_fingerprint(uint8_t out[HD_SHARD_PRINT], const hd_tokenizer *t)
     crypto_generichash_final(&h, out, HD_SHARD_PRINT);
 }
 
+hd_status hd_pack_check(const char *dir, const hd_tokenizer *t, const char *name, hd_err *err)
+{
+    uint8_t print[HD_SHARD_PRINT];
+    hd_shard_dir d;
+    hd_status st = hd_shard_dir_open(&d, dir, err);
+    if (st != HD_OK) return st;
+    hd_pack_fingerprint(print, t);
+    if (memcmp(print, hd_shard_dir_about(&d)->tokenizer, sizeof print) != 0)
+        st = hd_fail(err, HD_FORMAT, "data: %.200s: packed with another tokenizer than that of %.200s", dir, name);
+    hd_shard_dir_close(&d);
+    return st;
+}
+
 int32_t hd_pack_end(const hd_source *s, const hd_tokenizer *t)
 {
     static const char *const known[] = {"<|endoftext|>", "<｜end▁of▁sentence｜>", "<|end_of_text|>", "</s>",

@@ -45,6 +45,8 @@ hd_status hd_pack(const char *dir, const hd_source *tokenizer, const char *const
 
 /* What the ids of a tokenizer mean, in 32 bytes: BLAKE2b of its tokens' texts. */
 void hd_pack_fingerprint(uint8_t out[HD_SHARD_PRINT], const hd_tokenizer *t);
+/* Were the shards in dir packed with this tokenizer (of `name`)?  HD_FORMAT: no; the message names both. */
+hd_status hd_pack_check(const char *dir, const hd_tokenizer *t, const char *name, hd_err *err);
 /* The token that ends a text: tokenizer_config.json's eos_token, else the model's, else one of the known names; -1: none. */
 int32_t hd_pack_end(const hd_source *s, const hd_tokenizer *t);
 

@@ -122,12 +122,17 @@ static hd_status make_shards(hd_prepared *p, const hd_recipe *r, const volatile 
 {
     hd_status st;
     hd_source *tokenizer = NULL;
+    hd_tokenizer *t = NULL;
     HD_TRY(hd_source_open(&tokenizer, p->tokenizer, false, err));
+    HD_TRY(hd_tokenizer_open(&t, tokenizer, err));
     for (int i = 0; i < r->n_sources; i++)
         if (!is_packed(r->source[i].path))
             HD_TRY(pack(r, p->path[i], r->source[i].path, i == 0 && !r->val[0] ? VAL_SHARE : 0, tokenizer, stop, err));
     if (r->val[0] && !is_packed(r->val)) HD_TRY(pack(r, p->path[HD_RECIPE_SOURCES], r->val, 0, tokenizer, stop, err));
+    for (int i = 0; i < r->n_sources; i++) HD_TRY(hd_pack_check(p->path[i], t, p->tokenizer, err));
+    if (r->val[0]) HD_TRY(hd_pack_check(p->path[HD_RECIPE_SOURCES], t, p->tokenizer, err));
 fail:
+    hd_tokenizer_close(t);
     hd_source_close(tokenizer);
     return st;
 }
