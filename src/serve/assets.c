@@ -44,9 +44,26 @@ static bool has_it(const hd_req *r, const hd_asset *a)
     return tags && (strstr(tags, a->etag) || strcmp(tags, "*") == 0);
 }
 
+/* ollama's clients ask `/` whether it runs, and want its own words; what asks for HTML is a browser.  On its port what does not
+ * say (curl) is taken for one of them. */
+static bool wants_ollama(const hd_req *r)
+{
+    enum { OLLAMA_PORT = 11434 };
+    const char *accept = hd_req_header(r, "Accept"), *agent = hd_req_header(r, "User-Agent");
+    if (strcmp(hd_req_path(r), "/") != 0 || (accept && strcasestr(accept, "text/html"))) return false;
+    if (agent && strncasecmp(agent, "ollama", 6) == 0) return true;
+    return hd_net_port(hd_req_net(r)) == OLLAMA_PORT || (accept && strcasestr(accept, "application/json"));
+}
+
 static void file(hd_req *r)
 {
+    static const char running[] = "Ollama is running";
     const hd_asset *a = hd_asset_find(hd_req_path(r));
+    if (wants_ollama(r)) {
+        hd_reply_header(r, "Vary", "Accept, User-Agent");
+        hd_reply(r, 200, "text/plain; charset=utf-8", running, sizeof running - 1);
+        return;
+    }
     if (!a) {
         hd_req_fail(r, 404, "not_found", "there is no such file here");
         return;
@@ -56,7 +73,7 @@ static void file(hd_req *r)
     hd_reply_header(r, "Cache-Control", strncmp(a->path, "/a/", 3) == 0 ? "public, max-age=31536000, immutable" : "no-cache");
     hd_reply_header(r, "Content-Security-Policy", policy);
     hd_reply_header(r, "Cross-Origin-Opener-Policy", "same-origin");
-    if (a->packed) hd_reply_header(r, "Vary", "Accept-Encoding");
+    if (a->packed) hd_reply_header(r, "Vary", strcmp(a->path, "/") == 0 ? "Accept-Encoding, Accept, User-Agent" : "Accept-Encoding");
     if (has_it(r, a)) {
         hd_reply(r, 304, a->type, NULL, 0);
         return;
