@@ -39,6 +39,11 @@ const char *hd_req_body(const hd_req *r, size_t *n)
     *n = r->n_body;
     return r->body;
 }
+void hd_req_take_body(hd_req *r, hd_buf *out)
+{
+    hd_buf_init(out, SIZE_MAX);
+    if (r->n_body && hd_buf_add(out, r->body, r->n_body, NULL) != HD_OK) abort();
+}
 const char *hd_req_id(const hd_req *r) { return "req-1"; }
 uint64_t hd_req_user(const hd_req *r) { return 7; }
 void *hd_req_app(const hd_req *r) { return r->app; }
@@ -88,7 +93,19 @@ hd_timer *hd_net_after(hd_net *n, int ms, void (*fn)(void *arg), void *arg)
 }
 void hd_net_cancel(hd_timer *t) { the_timer = (hd_timer){0}; }
 
+hd_status hd_net_post(hd_net *n, void (*fn)(void *arg), void *arg, hd_err *e) { return HD_OK; }
+
 /* ---- The scheduler ---- */
+
+static hd_ids warmed; // what was last asked to be computed ahead
+
+hd_status hd_sched_warm(hd_sched *s, hd_ids *prompt, uint64_t user, int64_t shared_tok, hd_err *e)
+{
+    hd_ids_free(&warmed);
+    warmed = *prompt;
+    *prompt = (hd_ids){0};
+    return HD_OK;
+}
 
 struct hd_job {
     hd_job_opts o; // .prompt is kept; the rest is for looking at while the request lives
@@ -172,6 +189,7 @@ static inline void forget_reply(void)
     hd_buf_free(&the_req.out);
     for (int i = 0; i < n_jobs; i++) CHECK(!jobs[i].live, "job %d goes on after its request", i);
     n_jobs = 0;
+    hd_ids_free(&warmed);
     the_req = (hd_req){.app = &the_server};
     hd_buf_init(&the_req.head, 1 << 16);
     hd_buf_init(&the_req.out, 1 << 24);

@@ -22,14 +22,14 @@
 #include "cli/serve_lan.h"
 #include "serve/chats.h"
 
-enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX };
+enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX, WORKERS = 2 };
 
 typedef struct {
     hd_load_opts load;
     bool open, lan, any_model, reasoning, no_chats;
     int64_t port, metrics_port, parallel, queue, max_tok, conns, conns_per_address, disk_gb;
     const char *host, *key_file, *cert, *key, *cache_dir, *config, *log, *chats;
-    hd_opt_list alias, cors, hosts, proxies;
+    hd_opt_list alias, cors, hosts, proxies, shared;
 } options;
 
 typedef struct {
@@ -59,6 +59,8 @@ static hd_status check(const serving *v, hd_err *err)
     if (inet_pton(AF_INET, o->host, a) != 1 && inet_pton(AF_INET6, o->host, a) != 1)
         return hd_fail(err, HD_USAGE,
                        "option --host: '%.60s': needs an address, as 127.0.0.1, 0.0.0.0 or ::1", o->host);
+    if (o->load.draft && strcmp(o->load.draft, "lookup") != 0)
+        return hd_fail(err, HD_USAGE, "option --draft: '%.60s': only lookup serves many at once", o->load.draft);
     if (!o->cert != !o->key) return hd_fail(err, HD_USAGE, "options --cert and --key: one without the other");
     if (!is_loopback(o->host) && !o->open && !o->lan && v->keys.n == 0)
         return hd_fail(err, HD_USAGE,
@@ -179,12 +181,39 @@ static hd_status open_sched(serving *v, hd_err *err)
                         .max_live = (int)o->parallel,
                         .park_dir = dir,
                         .disk_bytes = (uint64_t)o->disk_gb << 30,
+                        .draft = o->load.draft != NULL,
                         .wake = on_wake,
                         .wake_arg = v};
     HD_TRY(hd_sched_open(&v->s.sched, v->s.engine, &so, err));
 fail:
     free(dir);
     return st;
+}
+
+/* What keeps the network thread free, and what is made once for everybody. */
+static hd_status open_parts(serving *v, hd_err *err)
+{
+    hd_status st;
+    const hd_vocab_tree *tree;
+    HD_TRY(hd_work_open(&v->s.work, v->s.net, WORKERS, err));
+    HD_TRY(hd_grammars_open(&v->s.grammars, err));
+    HD_TRY(hd_shared_open(&v->s.shared, v->s.engine, v->o.shared.v, v->o.shared.n, err));
+    HD_TRY(hd_tokenizer_tree(v->s.tok, &tree, err)); // the first answer with a grammar would wait for it
+fail:
+    return st;
+}
+
+/* Shared prefixes are in the cache before anybody asks. */
+static void warm_shared(serving *v)
+{
+    const hd_ids *from;
+    for (int i = 0; (from = hd_shared_ids(v->s.shared, i)); i++) {
+        hd_ids ids = {0};
+        bool whole = from->n > 0;
+        for (int64_t k = 0; k < from->n && whole; k++) whole = hd_ids_add(&ids, from->id[k], NULL) == HD_OK;
+        if (whole) hd_sched_warm(v->s.sched, &ids, 0, from->n, NULL);
+        hd_ids_free(&ids);
+    }
 }
 
 /* Conversations of the page; where no folder is known to keep them in, the API alone is served. */
@@ -258,6 +287,7 @@ static hd_status open_net(serving *v, hd_err *err)
                       .operator_port = (int)o->metrics_port,
                       .log_fd = v->log_fd,
                       .stop_flag = &hd_interrupted,
+                      .reload_flag = &hd_hung_up,
                       .on_stop = on_stop,
                       .busy = is_busy,
                       .metrics = hd_server_metrics,
@@ -304,13 +334,19 @@ static hd_status serve(serving *v, const char *model, hd_err *err)
     HD_TRY(open_log(v, err));
     HD_TRY(open_net(v, err)); // before the model: a port that is taken is told at once
     HD_TRY(open_engine(v, model, err));
+    HD_TRY(open_parts(v, err));
     HD_TRY(open_chats(v, err));
     HD_TRY(open_sched(v, err));
+    warm_shared(v);
     hd_watch_signals();
+    hd_watch_hangup();
     tell(v);
     HD_TRY(hd_net_run(v->s.net, GRACE_MS, err));
 fail:
+    hd_work_close(v->s.work);
     hd_chats_close(v->s.chats);
+    hd_grammars_close(v->s.grammars);
+    hd_shared_close(v->s.shared);
     hd_sched_close(v->s.sched); // no request is left that has a job; the jobs' events had to find the network
     hd_net_close(v->s.net);
     hd_engine_close(v->s.engine);
@@ -352,6 +388,8 @@ static hd_status run(int argc, char **argv, hd_err *err)
         {"queue", 0, HD_OPT_INT, &o->queue, 1, 100000},
         {"cache-dir", 0, HD_OPT_STR, &o->cache_dir, 0, 0},
         {"cache-gb", 0, HD_OPT_INT, &o->disk_gb, 0, 1 << 20},
+        {"shared-prefix", 0, HD_OPT_LIST, &o->shared, 0, 0},
+        {"draft", 0, HD_OPT_STR, &o->load.draft, 0, 0},
         {"chats", 0, HD_OPT_STR, &o->chats, 0, 0},
         {"no-chats", 0, HD_OPT_FLAG, &o->no_chats, 0, 0},
         {"chat-format", 0, HD_OPT_STR, &o->load.chat_format, 0, 0},
@@ -409,6 +447,9 @@ const hd_command hd_cmd_serve = {
             "      --cache-dir DIR      where prompts are kept across restarts; default: in ~/.cache/hadal, "
             "by port\n"
             "      --cache-gb N         of them at most; default 4, 0: keep none\n"
+            "      --shared-prefix FILE a system prompt, or its beginning, that is computed once for all users "
+            "(may be repeated)\n"
+            "      --draft lookup       guess repeated words ahead; answers stay the same\n"
             "      --chats FILE         the page's conversations; default: in ~/.local/state/hadal\n"
             "      --no-chats           keep none\n"
             "      --chat-format NAME   instead of the model's own\n"

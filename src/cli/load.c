@@ -23,6 +23,17 @@ void hd_watch_signals(void)
     sigaction(SIGTERM, &a, NULL);
 }
 
+volatile sig_atomic_t hd_hung_up;
+
+static void on_hangup(int sig) { hd_hung_up = sig; }
+
+void hd_watch_hangup(void)
+{
+    struct sigaction a = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGHUP, &a, NULL);
+}
+
 /* "ID=NUMBER" */
 static hd_status parse_bias(hd_bias *b, const char *text, hd_err *err)
 {

@@ -78,5 +78,8 @@ hd_status hd_load_session(hd_loaded *l, const hd_load_opts *o, hd_session **out,
  * set ends the program. */
 extern volatile sig_atomic_t hd_interrupted;
 void hd_watch_signals(void);
+/* Set by SIGHUP once hd_watch_hangup was called; who has seen it sets it to zero. */
+extern volatile sig_atomic_t hd_hung_up;
+void hd_watch_hangup(void);
 
 #endif

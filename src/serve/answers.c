@@ -23,6 +23,7 @@ struct hd_answer {
     hd_answer *next;
     hd_chats *c;
     int64_t owner, chat, id;
+    uint64_t user;
     hd_job *job;
     hd_buf text, thinking;
     hd_job_event_kind at; // the last that was told, with:
@@ -145,6 +146,7 @@ static void saved(hd_task *t)
         return;
     }
     put_all(a, done_event(a, NULL));
+    if (a->thinking.len && strcmp(a->state, "done") == 0) hd_chats_warm(a->c, a->owner, a->id, a->user);
     forget(a);
 }
 
@@ -273,6 +275,7 @@ static hd_answer *answer_of(hd_task *t)
     a->owner = t->owner;
     a->chat = t->chat;
     a->id = t->id;
+    a->user = t->user;
     a->at = HD_JOB_QUEUED;
     a->think_ms = t->other;
     hd_buf_init(&a->text, HD_STORE_MAX_TEXT);
@@ -315,7 +318,7 @@ void hd_answer_begin(hd_task *t)
         hd_task_reply(t, t->refused ? 200 : 503, t->refused ? reply : (json_decref(reply), NULL));
         return;
     }
-    hd_job_opts o = {.prompt = t->prompt, .user = t->user, .max_tok = t->max_tok ? t->max_tok : t->c->server->default_max_tok, .sample = t->sample,
+    hd_job_opts o = {.prompt = t->prompt, .user = t->user, .shared_tok = hd_shared_tok(t->c->server->shared, &t->prompt), .max_tok = t->max_tok ? t->max_tok : t->c->server->default_max_tok, .sample = t->sample,
                      .chat = true, .event = on_event, .arg = a};
     t->prompt = (hd_ids){0};
     if (hd_sched_submit(t->c->server->sched, &a->job, &o, &full, &err) != HD_OK) {

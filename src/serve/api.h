@@ -1,10 +1,11 @@
 /* The API without sockets: a request's JSON into one struct, a job's events into one writer, whatever the dialect.
  *
- *   body --> dialect->read --> hd_chat_request --> (api_run.c: prompt, grammar, jobs)
- *   job events --> hd_writer_event --> dialect's pieces --> hd_writer.out --> (api_run.c: reply)
+ *   body --> dialect->read --> hd_chat_request --> (api_common.c: prompt, grammar, jobs)
+ *   job events --> hd_writer_event --> dialect's pieces --> hd_writer.out --> (api_common.c: reply)
  *
  * A dialect (OpenAI's chat and completions, Anthropic, ollama, Responses) is one row of functions; streaming, usage, reasons,
- * tool calls and errors are kept once, here and in api_writer.c.  Everything runs on the network thread. */
+ * tool calls and errors are kept once, here and in api_writer.c.  Reading and rendering run on threads of work.h, all else on
+ * the network thread. */
 #ifndef HD_SERVE_API_H
 #define HD_SERVE_API_H
 
@@ -229,10 +230,13 @@ struct hd_dialect {
 extern const hd_dialect hd_dialect_chat, hd_dialect_completion, hd_dialect_anthropic, hd_dialect_ollama_chat,
     hd_dialect_ollama_generate, hd_dialect_responses;
 
-/* ---- Handlers (api_run.c and each dialect's file) ---- */
+/* ---- Handlers (api_common.c and each dialect's file) ---- */
 
 /* Answer with a completion in this dialect. */
 void hd_api_run(hd_req *r, const hd_dialect *d);
+/* Answer with what `make` makes of the body, away from the network thread; nothing of a request may be used there. */
+void hd_api_aside(hd_req *r, const hd_dialect *d,
+                  hd_status (*make)(json_t **out, const char *body, size_t n, const hd_server *s, hd_api_error *e));
 /* A whole reply of JSON (taken), or an error in the dialect's shape. */
 void hd_api_reply(hd_req *r, int status, json_t *j);
 void hd_api_refuse(hd_req *r, const hd_dialect *d, const hd_api_error *e);

@@ -340,22 +340,23 @@ void hd_api_fail_anthropic(hd_req *r, int status, const char *code, const char *
 
 static void handle_messages(hd_req *r) { hd_api_run(r, &hd_dialect_anthropic); }
 
-static void handle_count(hd_req *r)
+static hd_status count(json_t **out, const char *body, size_t n, const hd_server *s, hd_api_error *e)
 {
+    hd_status st;
     hd_chat_request q;
-    hd_api_error e = {0};
     hd_ids ids = {0};
-    size_t n;
-    const char *body = hd_req_body(r, &n);
     hd_chat_request_open(&q, &hd_dialect_anthropic, &(hd_sample_opts){0});
-    hd_status st = hd_chat_request_read(&q, body, n, &e);
-    if (st == HD_OK) st = hd_api_choose_model(&q, hd_server_of(r), &e);
-    if (st == HD_OK) st = hd_api_prompt(&ids, &q, hd_server_of(r), 0, &e);
-    if (st == HD_OK) hd_api_reply(r, 200, json_pack("{s:I}", "input_tokens", (json_int_t)ids.n));
-    else hd_api_refuse(r, &hd_dialect_anthropic, &e);
+    HD_TRY(hd_chat_request_read(&q, body, n, e));
+    HD_TRY(hd_api_choose_model(&q, s, e));
+    HD_TRY(hd_api_prompt(&ids, &q, s, 0, e));
+    *out = json_pack("{s:I}", "input_tokens", (json_int_t)ids.n);
+fail:
     hd_ids_free(&ids);
     hd_chat_request_close(&q);
+    return st;
 }
+
+static void handle_count(hd_req *r) { hd_api_aside(r, &hd_dialect_anthropic, count); }
 
 const hd_route hd_routes_anthropic[] = {
     {"POST", "/messages", HD_RIGHT_API, HD_API_MAX_BODY, handle_messages, hd_api_fail_anthropic, true},

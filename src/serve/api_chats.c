@@ -244,23 +244,25 @@ static void post_import(hd_req *r) { start(task_of(r, import_work)); }
 
 /* ---- Questions ---- */
 
-/* The ids of the conversation that ends with `path`'s last message but `own` (an answer that goes on: its beginning is part of them). */
+/* The ids of the conversation that ends with `path`'s last message: an answer that is to be made, one that goes on (its beginning is part
+ * of them), or one that a next question follows. */
 static hd_status render(hd_task *t, const char *system, const json_t *path, int thinking, hd_err *err)
 {
     hd_status st;
     size_t n = json_array_size(path);
     int count = 0;
     hd_message *m = NULL;
-    HD_TRY(hd_alloc_n(&m, n + 1, sizeof *m, err));
+    HD_TRY(hd_alloc_n(&m, n + 2, sizeof *m, err));
     if (system && *system) m[count++] = (hd_message){.role = "system", .text = system};
     for (size_t i = 0; i < n; i++) {
         const json_t *o = json_array_get(path, i);
         const char *thought = json_string_value(json_object_get(o, "thinking"));
         bool last = i + 1 == n;
-        if (last && !t->goes_on) break; // the answer itself, empty
+        if (last && !t->goes_on && !t->next_turn) break; // the answer itself, empty
         m[count++] = (hd_message){.role = json_string_value(json_object_get(o, "role")), .text = json_string_value(json_object_get(o, "text")),
                                   .thinking = thought && *thought ? thought : NULL};
     }
+    if (t->next_turn) m[count++] = (hd_message){.role = "user", .text = "."}; // nothing is known of it
     hd_chat_request q = {.msg = m, .n_msg = count, .prefix = t->goes_on, .thinking = thinking};
     if (hd_api_prompt(&t->prompt, &q, t->c->server, 0, &t->why) != HD_OK) t->refused = true;
 fail:
@@ -311,6 +313,38 @@ static hd_status ask(void *arg, hd_store *s, hd_err *err)
     st = prepare(t, s, err);
 fail:
     return st;
+}
+
+static hd_status warm_work(hd_task *t, hd_store *s, hd_err *err)
+{
+    hd_status st;
+    json_t *path = NULL, *chat = NULL;
+    int thinking;
+    HD_TRY(hd_store_path(s, t->owner, t->id, &t->chat, &path, err));
+    HD_TRY(hd_store_chat_get(s, t->owner, t->chat, false, &chat, err));
+    HD_TRY(hd_chats_settings(t->c, json_object_get(chat, "settings"), &t->sample, &t->max_tok, &thinking, err));
+    HD_TRY(render(t, json_string_value(json_object_get(chat, "system")), path, thinking, err));
+    const hd_server *v = t->c->server;
+    if (!t->refused) hd_sched_warm(v->sched, &t->prompt, t->user, hd_shared_tok(v->shared, &t->prompt), NULL);
+fail:
+    json_decref(path);
+    json_decref(chat);
+    return HD_OK; // nobody waits for it, and the others' transaction is not to fail by it
+}
+
+static void warmed(hd_task *t) { (void)t; }
+
+void hd_chats_warm(hd_chats *c, int64_t owner, int64_t answer, uint64_t user)
+{
+    hd_task *t = hd_task_new(c, NULL);
+    if (!t) return;
+    t->owner = owner;
+    t->id = answer;
+    t->user = user;
+    t->next_turn = true;
+    t->work = warm_work;
+    t->done = warmed;
+    hd_task_start(t);
 }
 
 /* The same answer's row, taken up where it stopped. */

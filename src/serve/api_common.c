@@ -1,20 +1,24 @@
 /* One exchange: a request, its jobs, its reply.
  *
- *   handler --> read --> prompt, grammar --> submit n jobs --> events --> writer --> reply
+ *   handler --> read --> prompt, grammar --> submit n jobs --> events --> writer --> reply --> next turn
  *                 \           \                  \                \
  *                  +-----------+------------------+--> refused     +--> client gone: cancel, free
+ *
+ * Reading, tokenizing and compiling are a chore (work.h), away from the network thread; so is what follows a reply with a
+ * thought: the conversation as its next turn will render it, without the thought, is computed when nobody else asks.
  *
  * The reply's head waits for the first thing to be sent, so that what fails early has a status of its own.  While a request
  * waits or its prompt is read, a stream gets comments (its place in the queue, its progress, a beat) and a whole reply blank
  * lines, which keep proxies and clients from giving up.
  *
- * An exchange is freed by its last event or when its client has gone, and never while a function below works on it: `busy`. */
+ * An exchange is freed by its last event or when its client has gone, and never while a function below works on it (`busy`)
+ * or a thread does (`working`). */
 #include <stdio.h>
 #include <string.h>
 
 #include "serve/api_prompt.h"
 
-enum { BEAT_MS = 3000, WHOLE_BEATS = 5, MAX_MARKS = 8 };
+enum { BEAT_MS = 3000, WHOLE_BEATS = 5, MAX_MARKS = 8, BIG_BODY = 64 << 10 };
 
 typedef struct exchange exchange;
 typedef struct {
@@ -24,9 +28,18 @@ typedef struct {
 } slot;
 
 struct exchange {
-    hd_req *r;
+    hd_chore chore; // first: a chore is its exchange
+    hd_req *r;      // none after the reply
     hd_server *s;
+    uint64_t user;
+    hd_buf body;
     hd_chat_request q;
+    /* What the chore brings. */
+    hd_status st;
+    hd_api_error why;
+    hd_ids ids[HD_API_MAX_CHOICES];
+    hd_grammar *grammar;
+
     hd_writer w;
     slot slot[HD_API_MAX_CHOICES];
     hd_timer *beat;
@@ -34,7 +47,7 @@ struct exchange {
     bool open;  // the writer
     bool begun; // the reply's head is sent
     bool quiet; // nothing was sent since the last beat
-    bool busy, gone, over;
+    bool busy, working, gone, over;
 };
 
 /* ---- Requests without sockets ---- */
@@ -145,6 +158,9 @@ static void release(exchange *x)
     cancel_all(x);
     if (x->open) hd_writer_close(&x->w);
     hd_chat_request_close(&x->q);
+    hd_buf_free(&x->body);
+    for (int i = 0; i < HD_API_MAX_CHOICES; i++) hd_ids_free(&x->ids[i]);
+    hd_grammar_close(x->grammar);
     free(x);
 }
 
@@ -153,7 +169,61 @@ static void client_gone(void *arg)
     exchange *x = arg;
     x->gone = x->over = true;
     cancel_all(x);
-    if (!x->busy) release(x);
+    if (x->working && hd_work_forget(x->s->work, &x->chore)) x->working = false;
+    if (!x->busy && !x->working) release(x);
+}
+
+/* ---- The next turn ---- */
+
+/* The answer as it will come back, and the next question; its words, of which nothing is known, are a dot. */
+static hd_status next_turn(hd_chat_request *next, exchange *x, hd_api_error *e)
+{
+    const hd_choice *c = &x->w.choice[0];
+    const hd_chat_request *q = &x->q;
+    int n = q->n_msg - q->prefix;
+    hd_message *m = hd_keep_alloc(&x->q.keep, ((size_t)n + 2) * sizeof *m);
+    hd_call *call = hd_keep_alloc(&x->q.keep, ((size_t)c->n_call + 1) * sizeof *call);
+    const char *begun = q->prefix ? q->msg[n].text : "", *said = c->text.data ? c->text.data : "";
+    char *text = hd_keep_alloc(&x->q.keep, strlen(begun) + strlen(said) + 1);
+    if (!m || !call || !text) return hd_refuse_nomem(e);
+    memcpy(m, q->msg, (size_t)n * sizeof *m);
+    for (int k = 0; k < c->n_call; k++) call[k] = (hd_call){.name = c->call[k].name, .arguments = c->call[k].arguments};
+    stpcpy(stpcpy(text, begun), said);
+    m[n] = (hd_message){.role = "assistant", .text = text, .thinking = c->thinking.data, .call = call, .n_call = c->n_call};
+    m[n + 1] = (hd_message){.role = c->n_call ? "tool" : "user", .text = "."};
+    *next = *q;
+    next->msg = m;
+    next->n_msg = n + 2;
+    next->prefix = false;
+    return HD_OK;
+}
+
+/* A thread's: on any failure there is nothing in the cache, and nobody need know. */
+static void warm(hd_chore *c)
+{
+    exchange *x = (exchange *)c;
+    hd_chat_request next;
+    hd_api_error e = {0};
+    hd_ids ids = {0};
+    if (next_turn(&next, x, &e) == HD_OK && hd_api_prompt(&ids, &next, x->s, 0, &e) == HD_OK)
+        hd_sched_warm(x->s->sched, &ids, x->user, hd_shared_tok(x->s->shared, &ids), NULL);
+    hd_ids_free(&ids);
+}
+
+static void warmed(hd_chore *c) { release((exchange *)c); }
+
+/* The reply is sent.  Formats drop a thought from the turns before, so that behind it nothing of the cache can be used again. */
+static void leave(exchange *x)
+{
+    const hd_choice *c = &x->w.choice[0];
+    bool again = x->open && !x->gone && !x->w.failed && x->w.n_choice == 1 && c->ended && c->reason == HD_END_STOP &&
+                 c->thinking.len && x->q.n_msg > 0;
+    if (!again) {
+        release(x);
+        return;
+    }
+    x->chore = (hd_chore){.work = warm, .finish = warmed, .big = x->chore.big};
+    hd_work_start(x->s->work, &x->chore);
 }
 
 static void finish(exchange *x)
@@ -213,7 +283,7 @@ static void on_event(void *arg, const hd_job_event *e)
     if (x->q.stream && x->w.st == HD_OK && !(x->w.failed && !x->begun)) flush(x);
     if (!x->over && (hd_writer_done(&x->w) || x->w.st != HD_OK)) finish(x);
     x->busy = false;
-    if (x->over) release(x);
+    if (x->over) leave(x);
 }
 
 static void on_beat(void *arg)
@@ -230,10 +300,12 @@ static void on_beat(void *arg)
     x->quiet = true;
     if (!x->over) x->beat = hd_net_after(hd_req_net(x->r), BEAT_MS, on_beat, x);
     x->busy = false;
-    if (x->over) release(x);
+    if (x->over) leave(x);
 }
 
 /* ---- The beginning ---- */
+
+static int n_prompts(const hd_chat_request *q) { return q->n_prompt ? q->n_prompt : 1; }
 
 static int tool_marks(int32_t out[MAX_MARKS], const hd_chat_request *q, const hd_server *s)
 {
@@ -254,7 +326,8 @@ static hd_status submit_one(exchange *x, int i, hd_ids *prompt_take, hd_grammar 
     int32_t marks[MAX_MARKS];
     const hd_chat_request *q = &x->q;
     hd_job_opts o = {.prompt = *prompt_take,
-                     .user = hd_req_user(x->r),
+                     .user = x->user,
+                     .shared_tok = hd_shared_tok(x->s->shared, prompt_take),
                      .max_tok = q->max_tok > 0 ? q->max_tok : x->s->default_max_tok,
                      .sample = q->sample,
                      .stop = q->stop,
@@ -311,59 +384,153 @@ static void reply_loaded(exchange *x)
     else hd_req_fail(x->r, 503, "out_of_memory", "the server is short of memory; try again later");
 }
 
-/* All prompts are ready before the first job is submitted. */
-static hd_status start(exchange *x, hd_api_error *e)
+/* A thread's: from the body to what the scheduler is given.  All prompts are ready before the first job is submitted. */
+static hd_status prepare(exchange *x, hd_api_error *e)
 {
     hd_status st;
     hd_chat_request *q = &x->q;
-    hd_grammar *g = NULL;
-    hd_ids ids[HD_API_MAX_CHOICES] = {0}, one = {0};
-    int64_t all = 0;
-    int n_prompt = q->n_prompt ? q->n_prompt : 1;
+    HD_TRY(hd_chat_request_read(q, x->body.data ? x->body.data : "", x->body.len, e));
     HD_TRY(hd_api_choose_model(q, x->s, e));
+    if (q->load_only) return HD_OK;
+    HD_TRY(check_bias(q, x->s, e));
+    for (int i = 0; i < n_prompts(q); i++) HD_TRY(hd_api_prompt(&x->ids[i], q, x->s, i, e));
+    HD_TRY(hd_api_grammar(&x->grammar, q, x->s, e));
+fail:
+    return st;
+}
+
+static void work(hd_chore *c)
+{
+    exchange *x = (exchange *)c;
+    x->st = prepare(x, &x->why);
+    hd_buf_free(&x->body); // read: its strings are copies
+}
+
+static hd_status start(exchange *x, hd_api_error *e)
+{
+    hd_status st = HD_OK;
+    hd_chat_request *q = &x->q;
+    hd_ids one = {0};
+    int64_t all = 0;
+    int n = n_prompts(q) * q->n;
     if (q->load_only) {
         reply_loaded(x);
         return HD_OK;
     }
-    HD_TRY(check_bias(q, x->s, e));
-    for (int i = 0; i < n_prompt; i++) {
-        HD_TRY(hd_api_prompt(&ids[i], q, x->s, i, e));
-        all += ids[i].n;
-    }
-    HD_TRY(hd_api_grammar(&g, q, hd_engine_chat_name(x->s->engine), e));
-    hd_writer_open(&x->w, q, x->s->tok, hd_req_id(x->r), n_prompt * q->n, all);
+    for (int i = 0; i < n_prompts(q); i++) all += x->ids[i].n;
+    hd_writer_open(&x->w, q, x->s->tok, hd_req_id(x->r), n, all);
     x->w.reasoning_too = x->s->send_reasoning_too;
     x->open = true;
-    for (int i = 0; i < n_prompt * q->n; i++) {
-        HD_TRY(copy_ids(&one, &ids[i / q->n], e));
-        HD_TRY(submit_one(x, i, &one, g, e));
+    for (int i = 0; i < n; i++) {
+        HD_TRY(copy_ids(&one, &x->ids[i / q->n], e));
+        HD_TRY(submit_one(x, i, &one, x->grammar, e));
     }
     x->beat = hd_net_after(hd_req_net(x->r), BEAT_MS, on_beat, x);
-    hd_req_on_gone(x->r, client_gone, x);
 fail:
-    for (int i = 0; i < HD_API_MAX_CHOICES; i++) hd_ids_free(&ids[i]);
     hd_ids_free(&one);
-    hd_grammar_close(g);
     return st;
+}
+
+static void ready(hd_chore *c)
+{
+    exchange *x = (exchange *)c;
+    x->working = false;
+    if (x->gone) {
+        release(x);
+        return;
+    }
+    if (x->st == HD_OK) x->st = start(x, &x->why);
+    if (x->st == HD_OK && !x->over) return;
+    if (x->st != HD_OK) {
+        cancel_all(x);
+        hd_req_on_gone(x->r, NULL, NULL);
+        hd_api_refuse(x->r, x->q.dialect, &x->why);
+    }
+    release(x);
 }
 
 void hd_api_run(hd_req *r, const hd_dialect *d)
 {
     hd_api_error e = {0};
     hd_sample_opts defaults;
-    size_t n;
-    const char *body = hd_req_body(r, &n);
     exchange *x = calloc(1, sizeof *x);
-    hd_status st = x ? HD_OK : hd_refuse_nomem(&e);
-    if (x) {
-        x->r = r;
-        x->s = hd_server_of(r);
-        x->quiet = true;
-        hd_engine_sampling(x->s->engine, &defaults);
-        hd_chat_request_open(&x->q, d, &defaults);
-        st = hd_chat_request_read(&x->q, body, n, &e);
-        if (st == HD_OK) st = start(x, &e);
+    if (!x) {
+        hd_refuse_nomem(&e);
+        hd_api_refuse(r, d, &e);
+        return;
     }
-    if (st != HD_OK) hd_api_refuse(r, d, &e);
-    if (x && (st != HD_OK || x->over)) release(x);
+    x->r = r;
+    x->s = hd_server_of(r);
+    x->user = hd_req_user(r);
+    x->quiet = true;
+    hd_engine_sampling(x->s->engine, &defaults);
+    hd_chat_request_open(&x->q, d, &defaults);
+    hd_req_take_body(r, &x->body);
+    hd_req_on_gone(r, client_gone, x);
+    x->chore = (hd_chore){.work = work, .finish = ready, .big = x->body.len > BIG_BODY};
+    x->working = true;
+    hd_work_start(x->s->work, &x->chore);
+}
+
+/* ---- Replies of one piece that take their time ---- */
+
+typedef struct {
+    hd_chore chore;
+    hd_req *r;
+    hd_server *s;
+    const hd_dialect *d;
+    hd_status (*make)(json_t **out, const char *body, size_t n, const hd_server *s, hd_api_error *e);
+    hd_buf body;
+    json_t *out;
+    hd_status st;
+    hd_api_error why;
+    bool gone;
+} aside;
+
+static void aside_free(aside *a)
+{
+    hd_buf_free(&a->body);
+    json_decref(a->out);
+    free(a);
+}
+
+static void aside_gone(void *arg)
+{
+    aside *a = arg;
+    a->gone = true;
+    if (hd_work_forget(a->s->work, &a->chore)) aside_free(a);
+}
+
+static void aside_work(hd_chore *c)
+{
+    aside *a = (aside *)c;
+    a->st = a->make(&a->out, a->body.data ? a->body.data : "", a->body.len, a->s, &a->why);
+}
+
+static void aside_done(hd_chore *c)
+{
+    aside *a = (aside *)c;
+    if (!a->gone) {
+        hd_req_on_gone(a->r, NULL, NULL);
+        if (a->st == HD_OK) hd_api_reply(a->r, 200, hd_take(&a->out));
+        else hd_api_refuse(a->r, a->d, &a->why);
+    }
+    aside_free(a);
+}
+
+void hd_api_aside(hd_req *r, const hd_dialect *d,
+                  hd_status (*make)(json_t **out, const char *body, size_t n, const hd_server *s, hd_api_error *e))
+{
+    hd_api_error e = {0};
+    aside *a = calloc(1, sizeof *a);
+    if (!a) {
+        hd_refuse_nomem(&e);
+        hd_api_refuse(r, d, &e);
+        return;
+    }
+    *a = (aside){.r = r, .s = hd_server_of(r), .d = d, .make = make};
+    hd_req_take_body(r, &a->body);
+    hd_req_on_gone(r, aside_gone, a);
+    a->chore = (hd_chore){.work = aside_work, .finish = aside_done, .big = a->body.len > BIG_BODY};
+    hd_work_start(a->s->work, &a->chore);
 }

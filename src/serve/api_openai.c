@@ -551,29 +551,25 @@ fail:
     return st;
 }
 
-static void handle_tokenize(hd_req *r)
+static hd_status tokens(json_t **out, const char *body, size_t n, const hd_server *s, hd_api_error *e)
 {
-    hd_server *s = hd_server_of(r);
+    hd_status st;
     hd_chat_request q;
-    hd_api_error e = {0};
     hd_ids ids = {0};
-    size_t n;
-    const char *body = hd_req_body(r, &n);
     hd_chat_request_open(&q, &hd_dialect_chat, &(hd_sample_opts){0});
-    hd_status st = hd_api_json(&q.body, body, n, &e);
-    if (st == HD_OK) st = tokenize(&ids, &q, q.body, s, &e);
-    if (st == HD_OK) {
-        json_t *list = json_array();
-        for (int64_t i = 0; i < ids.n; i++) json_array_append_new(list, json_integer(ids.id[i]));
-        hd_api_reply(r, 200,
-                     json_pack("{s:o, s:I, s:I}", "tokens", list, "count", (json_int_t)ids.n, "max_model_len",
-                               (json_int_t)hd_engine_ctx_tok(s->engine)));
-    } else {
-        hd_api_refuse(r, &hd_dialect_chat, &e);
-    }
+    HD_TRY(hd_api_json(&q.body, body, n, e));
+    HD_TRY(tokenize(&ids, &q, q.body, s, e));
+    json_t *list = json_array();
+    for (int64_t i = 0; i < ids.n; i++) json_array_append_new(list, json_integer(ids.id[i]));
+    *out = json_pack("{s:o, s:I, s:I}", "tokens", list, "count", (json_int_t)ids.n, "max_model_len",
+                     (json_int_t)hd_engine_ctx_tok(s->engine));
+fail:
     hd_ids_free(&ids);
     hd_chat_request_close(&q);
+    return st;
 }
+
+static void handle_tokenize(hd_req *r) { hd_api_aside(r, &hd_dialect_chat, tokens); }
 
 static void handle_embeddings(hd_req *r)
 {
@@ -585,8 +581,7 @@ const hd_route hd_routes_openai[] = {
     {"POST", "/completions", HD_RIGHT_API, HD_API_MAX_BODY, handle_completion, hd_api_fail_openai, true},
     {"GET", "/models", HD_RIGHT_API, 0, handle_models, hd_api_fail_openai, true},
     {"GET", "/models/{id}", HD_RIGHT_API, 0, handle_model, hd_api_fail_openai, true},
-    {"POST", "/tokenize", HD_RIGHT_API, 1 << 20, // more would keep others waiting
-     handle_tokenize, hd_api_fail_openai, true},
+    {"POST", "/tokenize", HD_RIGHT_API, 1 << 20, handle_tokenize, hd_api_fail_openai, true},
     {"POST", "/embeddings", HD_RIGHT_API, HD_API_MAX_BODY, handle_embeddings, hd_api_fail_openai, true},
     {0},
 };

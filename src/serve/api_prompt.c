@@ -252,38 +252,38 @@ fail:
 /* ---- Grammar ---- */
 
 /* As exact as can be: where a tool's schema holds what cannot be enforced and does not insist, any object will do. */
-static hd_status tools_grammar(hd_grammar **out, const hd_chat_request *q, const char *chat,
+static hd_status tools_grammar(hd_grammar **out, const hd_chat_request *q, const hd_server *s,
                                const json_t *otherwise, hd_api_error *e)
 {
     hd_err err = {0};
     hd_status st = HD_NOMEM;
     for (int any = 0; any < 2; any++) {
-        json_t *schema = hd_tools_schema(&q->tools, chat, any, otherwise);
+        json_t *schema = hd_tools_schema(&q->tools, hd_engine_chat_name(s->engine), any, otherwise);
         if (!schema) return hd_refuse_nomem(e);
-        st = hd_grammar_open_schema(out, schema, &err);
+        st = hd_grammars_schema(s->grammars, out, schema, &err);
         json_decref(schema);
         if (st != HD_UNSUPPORTED) break;
     }
     return st == HD_OK ? HD_OK : hd_refuse_for(e, &err, otherwise ? "response_format" : "tools");
 }
 
-hd_status hd_api_grammar(hd_grammar **out, const hd_chat_request *q, const char *chat, hd_api_error *e)
+hd_status hd_api_grammar(hd_grammar **out, const hd_chat_request *q, const hd_server *s, hd_api_error *e)
 {
     hd_err err = {0};
     hd_status st = HD_OK;
     bool tools = q->tools.n > 0 && q->tools.choice != HD_TOOLS_NONE;
     *out = NULL;
-    if (tools && q->tools.choice != HD_TOOLS_AUTO) return tools_grammar(out, q, chat, NULL, e);
+    if (tools && q->tools.choice != HD_TOOLS_AUTO) return tools_grammar(out, q, s, NULL, e);
     switch (q->format) {
     case HD_FORMAT_TEXT: return HD_OK;
-    case HD_FORMAT_JSON: st = hd_grammar_open_schema(out, NULL, &err); break; // which a call is, too
+    case HD_FORMAT_JSON: st = hd_grammars_schema(s->grammars, out, NULL, &err); break; // which a call is, too
     case HD_FORMAT_SCHEMA:
-        if (tools) return tools_grammar(out, q, chat, q->schema, e);
-        st = hd_grammar_open_schema(out, q->schema, &err);
+        if (tools) return tools_grammar(out, q, s, q->schema, e);
+        st = hd_grammars_schema(s->grammars, out, q->schema, &err);
         break;
     case HD_FORMAT_GRAMMAR:
         if (tools) return hd_refuse(e, 422, "invalid_value", "grammar", "grammar: not together with tools");
-        st = hd_grammar_open(out, q->grammar, strlen(q->grammar), &err);
+        st = hd_grammars_text(s->grammars, out, q->grammar, &err);
         break;
     }
     if (st == HD_OK) return HD_OK;

@@ -5,6 +5,6 @@
 #include "serve/api.h"
 
 /* The grammar that a request's answer must keep to; NULL: none. */
-hd_status hd_api_grammar(hd_grammar **out, const hd_chat_request *q, const char *chat_name, hd_api_error *e);
+hd_status hd_api_grammar(hd_grammar **out, const hd_chat_request *q, const hd_server *s, hd_api_error *e);
 
 #endif

@@ -53,6 +53,7 @@ struct hd_task {
     hd_sample_opts sample;
     int64_t max_tok;
     bool goes_on;     // text and more are what the answer already has
+    bool next_turn;   // the prompt of the question after this answer
     bool refused;
     hd_api_error why;
 };
@@ -69,6 +70,9 @@ void hd_task_fail(hd_task *t);
 
 /* settings (an object or NULL) over the model's own; HD_FORMAT names what is out of range. */
 hd_status hd_chats_settings(const hd_chats *c, const json_t *settings, hd_sample_opts *o, int64_t *max_tok, int *thinking, hd_err *err);
+
+/* After an answer with a thought: compute what its next turn will begin with, when there is time. */
+void hd_chats_warm(hd_chats *c, int64_t owner, int64_t answer, uint64_t user);
 
 /* ---- Answers ---- */
 

@@ -138,12 +138,31 @@ static void begin_stop(hd_net *n)
     if (n->o.on_stop) n->o.on_stop(n->o.app);
 }
 
+/* A renewed certificate, for connections from now on; a bad one changes nothing. */
+static void reload(hd_net *n)
+{
+    hd_err err;
+    void *tls = NULL;
+    if (!n->tls) return;
+    if (hd_tls_open(&tls, n->o.cert_file, n->o.key_file, &err) != HD_OK) {
+        hd_warn("%s; the certificate stays as it was", err.msg);
+        hd_tls_close(tls);
+        return;
+    }
+    hd_tls_close(n->tls); // connections hold what they use
+    n->tls = tls;
+}
+
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
     hd_net *n = arg;
     double now = hd_now_s();
     (void)fd, (void)what;
     if ((n->stop_asked || (n->o.stop_flag && *n->o.stop_flag)) && !n->stopping) begin_stop(n);
+    if (n->o.reload_flag && *n->o.reload_flag) {
+        *n->o.reload_flag = 0;
+        reload(n);
+    }
     for (hd_conn *c = n->conns, *next; c; c = next) {
         next = c->next;
         hd_conn_check(c, now);

@@ -21,6 +21,7 @@ const char *hd_req_param(const hd_req *r);  // what stood for "{...}" in the rou
 const char *hd_req_query(const hd_req *r, const char *name); // first value of a query parameter, decoded, or NULL
 const char *hd_req_header(const hd_req *r, const char *name); // value of a header field, or NULL
 const char *hd_req_body(const hd_req *r, size_t *n);           // NUL-terminated
+void hd_req_take_body(hd_req *r, hd_buf *out);                 // it is the caller's then, whatever happens to the request
 const char *hd_req_id(const hd_req *r);                        // "req-..." of the log and of the X-Request-Id header
 uint64_t hd_req_user(const hd_req *r); // whose share of the engine it takes: by key, session or address; never 0
 void *hd_req_app(const hd_req *r);     // what hd_net_opts.app was: the server (server.h)
@@ -93,6 +94,7 @@ typedef struct {
     int operator_port;                  // loopback listener of HD_RIGHT_OPERATOR; 0: none, -1: any free one
     int log_fd;                         // one JSON line a request; -1: none
     const volatile sig_atomic_t *stop_flag; // nonzero: stop, within a quarter of a second; or NULL
+    volatile sig_atomic_t *reload_flag; // nonzero: read the certificate's files anew, and set it to zero; or NULL
     /* In milliseconds, 0: the defaults of net_impl.h.  A head, a body's beginning, between requests, reading a reply. */
     int head_ms, body_ms, idle_ms, write_ms;
     const hd_route *const *routes; // NULL: hd_routes

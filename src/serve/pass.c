@@ -136,6 +136,22 @@ static int64_t pages_needed(const hd_sched *s)
     return n;
 }
 
+/* Guesses cost rows and perhaps pages; they may have what nobody misses. */
+static bool may_guess(const hd_sched *s)
+{
+    int64_t pages = 0;
+    int n = 0;
+    if (!s->o.draft) return false;
+    for (int i = 0; i < s->n_live; i++) {
+        const hd_job *j = s->live[i];
+        int64_t len = hd_seq_len(j->s->seq);
+        if (!is_saying(j)) return false;
+        n++;
+        pages += hd_pages_of(len + 1 + HD_DRAFT_ROWS) - hd_pages_of(len);
+    }
+    return n <= HD_DRAFT_ALONE && pages <= hd_free_pages(s);
+}
+
 /* ---- What a pass brings ---- */
 
 static void hear(void *arg, hd_text_kind kind, const char *text, size_t n)
@@ -266,12 +282,13 @@ void hd_sched_pass(hd_sched *s)
         }
         while (!plan(s)) {}
     }
+    bool guessing = may_guess(s);
     hd_job *who[s->n_live + 1];
     for (int i = 0; i < s->n_live; i++) {
         hd_job *j = s->live[i];
         if (j->rows == 0) continue;
         s->who[n] = j->s;
-        s->most[n] = is_saying(j) ? 1 + HD_MAX_GUESS : j->rows;
+        s->most[n] = is_saying(j) && guessing ? 1 + HD_DRAFT_ROWS : j->rows;
         who[n++] = j;
         *(is_saying(j) ? &saying : &reading) += j->rows;
     }

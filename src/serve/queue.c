@@ -290,6 +290,7 @@ static hd_status open_session(hd_sched *s, hd_job *j, hd_err *err)
     hd_status st;
     bool later;
     HD_TRY(hd_session_open(&j->s, s->e, err));
+    if (s->o.draft && !j->warm) HD_TRY(hd_session_draft(j->s, HD_DRAFT_LOOKUP, NULL, HD_DRAFT_ROWS, err));
     HD_TRY(hd_session_queue(j->s, j->ids.id, j->ids.n, err));
     s->disk_budget = 0; // from memory: the disk is read when it lives
     HD_TRY(hd_path_find(s, j, &later, err));

@@ -25,6 +25,11 @@ const char *hd_req_body(const hd_req *r, size_t *n)
     *n = r->in.body.len;
     return r->in.body.data ? r->in.body.data : "";
 }
+void hd_req_take_body(hd_req *r, hd_buf *out)
+{
+    *out = r->in.body;
+    hd_buf_init(&r->in.body, 0);
+}
 const char *hd_req_id(const hd_req *r) { return r->id; }
 uint64_t hd_req_user(const hd_req *r) { return r->user; }
 void *hd_req_app(const hd_req *r) { return r->net->o.app; }

@@ -68,6 +68,7 @@ typedef struct {
     int max_live;          // sequences in one pass; 0: 64
     const char *park_dir;  // parked sequences and the cache on disk; NULL: neither
     uint64_t disk_bytes;   // cap of the cache on disk
+    bool draft;            // guess repeated words ahead
     void (*wake)(void *arg); // from the scheduler's thread
     void *wake_arg;
 } hd_sched_opts;

@@ -16,6 +16,8 @@
 enum {
     HD_GROW_TOK = 2 * HD_PAGE_TOK, // room behind a prompt that admission asks for
     HD_MAX_WARM = 16,
+    HD_DRAFT_ROWS = 8,  // guesses of one sequence: each has a row of logits that is kept
+    HD_DRAFT_ALONE = 2, // guessing rests while more sequences generate: then rows are what a pass costs
 };
 
 struct hd_user {

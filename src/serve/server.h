@@ -2,8 +2,11 @@
 #ifndef HD_SERVE_SERVER_H
 #define HD_SERVE_SERVER_H
 
+#include "serve/grammars.h"
 #include "serve/net.h"
 #include "serve/sched.h"
+#include "serve/shared.h"
+#include "serve/work.h"
 
 typedef struct hd_chats hd_chats;
 
@@ -25,6 +28,9 @@ typedef struct hd_server {
     int64_t default_max_tok;     // 0: until the context ends
     hd_sched *sched;
     hd_net *net;
+    hd_work *work;               // for what would keep the network thread; NULL: it does it itself
+    hd_grammars *grammars;       // NULL: each is compiled anew
+    hd_shared *shared;           // prefixes that users share; NULL: none
     hd_chats *chats;             // conversations of the page (chats.h); NULL: none kept
 } hd_server;
 
