@@ -160,6 +160,7 @@ typedef struct {
     json_t *logprobs_thinking;
     hd_call_out *call;
     int n_call;
+    bool calling; // the last of them is not told to its end
     hd_tool_parser tools;
     bool begun, ended;
     hd_end reason;
@@ -219,7 +220,10 @@ struct hd_dialect {
     /* Pieces of a stream; each may be NULL.  text: n bytes more of the answer (or of the thought). */
     void (*begin)(hd_writer *w);
     void (*text)(hd_writer *w, int i, bool thinking, const char *s, size_t n);
-    void (*call)(hd_writer *w, int i, const hd_call_out *c);
+    /* A call: its name, its arguments in one piece or many, its end (all of them are in c then). */
+    void (*call_begin)(hd_writer *w, int i, const hd_call_out *c);
+    void (*call_part)(hd_writer *w, int i, const hd_call_out *c, const char *s, size_t n);
+    void (*call_end)(hd_writer *w, int i, const hd_call_out *c);
     void (*choice_end)(hd_writer *w, int i);
     void (*end)(hd_writer *w);
     json_t *(*whole)(hd_writer *w);

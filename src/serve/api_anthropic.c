@@ -253,16 +253,21 @@ static void text(hd_writer *w, int i, bool thinking, const char *s, size_t n)
                         hd_text_json(s, n)));
 }
 
-static void call(hd_writer *w, int i, const hd_call_out *c)
+static void call_begin(hd_writer *w, int i, const hd_call_out *c)
 {
     start_block(
         w, 'c',
         json_pack("{s:s, s:s, s:s, s:{}}", "type", "tool_use", "id", c->id, "name", c->name, "input"));
-    put_event(w, "content_block_delta",
-              json_pack("{s:i, s:{s:s, s:s}}", "index", w->block, "delta", "type", "input_json_delta",
-                        "partial_json", c->arguments));
-    end_block(w);
 }
+
+static void call_part(hd_writer *w, int i, const hd_call_out *c, const char *s, size_t n)
+{
+    put_event(w, "content_block_delta",
+              json_pack("{s:i, s:{s:s, s:o}}", "index", w->block, "delta", "type", "input_json_delta",
+                        "partial_json", hd_text_json(s, n)));
+}
+
+static void call_end(hd_writer *w, int i, const hd_call_out *c) { end_block(w); }
 
 static void end(hd_writer *w)
 {
@@ -322,7 +327,9 @@ const hd_dialect hd_dialect_anthropic = {
     .read = read_request,
     .begin = begin,
     .text = text,
-    .call = call,
+    .call_begin = call_begin,
+    .call_part = call_part,
+    .call_end = call_end,
     .end = end,
     .whole = whole,
     .error = error,

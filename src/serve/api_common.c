@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/json.h"
 #include "serve/api_prompt.h"
 
 enum { BEAT_MS = 3000, WHOLE_BEATS = 5, MAX_MARKS = 8, BIG_BODY = 64 << 10 };
@@ -47,7 +48,7 @@ struct exchange {
     bool open;  // the writer
     bool begun; // the reply's head is sent
     bool quiet; // nothing was sent since the last beat
-    bool busy, working, gone, over;
+    bool busy, working, gone, over, buried;
 };
 
 /* ---- Requests without sockets ---- */
@@ -153,15 +154,31 @@ static void cancel_all(exchange *x)
     x->beat = NULL;
 }
 
-static void release(exchange *x)
+/* Any thread. */
+static void bury(hd_chore *c)
 {
-    cancel_all(x);
+    exchange *x = (exchange *)c;
     if (x->open) hd_writer_close(&x->w);
     hd_chat_request_close(&x->q);
     hd_buf_free(&x->body);
     for (int i = 0; i < HD_API_MAX_CHOICES; i++) hd_ids_free(&x->ids[i]);
     hd_grammar_close(x->grammar);
+    x->buried = true;
+}
+
+static void buried(hd_chore *c)
+{
+    exchange *x = (exchange *)c;
+    if (!x->buried) bury(c); // the server closes: no thread did
     free(x);
+}
+
+/* A million values take their time to be freed, too. */
+static void release(exchange *x)
+{
+    cancel_all(x);
+    x->chore = (hd_chore){.work = bury, .finish = buried, .big = x->chore.big};
+    hd_work_start(x->chore.big ? x->s->work : NULL, &x->chore);
 }
 
 static void client_gone(void *arg)
@@ -481,7 +498,7 @@ typedef struct {
     const hd_dialect *d;
     hd_status (*make)(json_t **out, const char *body, size_t n, const hd_server *s, hd_api_error *e);
     hd_buf body;
-    json_t *out;
+    char *out;
     hd_status st;
     hd_api_error why;
     bool gone;
@@ -490,7 +507,7 @@ typedef struct {
 static void aside_free(aside *a)
 {
     hd_buf_free(&a->body);
-    json_decref(a->out);
+    free(a->out);
     free(a);
 }
 
@@ -504,7 +521,12 @@ static void aside_gone(void *arg)
 static void aside_work(hd_chore *c)
 {
     aside *a = (aside *)c;
-    a->st = a->make(&a->out, a->body.data ? a->body.data : "", a->body.len, a->s, &a->why);
+    json_t *j = NULL;
+    hd_json_note();
+    a->st = a->make(&j, a->body.data ? a->body.data : "", a->body.len, a->s, &a->why);
+    if (a->st == HD_OK) a->out = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    if (a->st == HD_OK && (!a->out || hd_json_refused())) a->st = hd_refuse_nomem(&a->why);
+    json_decref(j);
 }
 
 static void aside_done(hd_chore *c)
@@ -512,7 +534,7 @@ static void aside_done(hd_chore *c)
     aside *a = (aside *)c;
     if (!a->gone) {
         hd_req_on_gone(a->r, NULL, NULL);
-        if (a->st == HD_OK) hd_api_reply(a->r, 200, hd_take(&a->out));
+        if (a->st == HD_OK) hd_reply(a->r, 200, "application/json", a->out, strlen(a->out));
         else hd_api_refuse(a->r, a->d, &a->why);
     }
     aside_free(a);

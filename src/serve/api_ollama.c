@@ -231,7 +231,7 @@ static void stream_error(hd_writer *w, json_t *j) { hd_writer_put(w, "", j, "\n"
 
 #define OLLAMA                                                                                               \
     .stream_type = "application/x-ndjson", .id_prefix = "", .call_prefix = "call_", .text = text,            \
-    .call = call, .end = end, .whole = whole, .error = error, .stream_error = stream_error,                  \
+    .call_end = call, .end = end, .whole = whole, .error = error, .stream_error = stream_error,              \
     .stream_default = true
 
 const hd_dialect hd_dialect_ollama_chat = {.name = "ollama chat", .read = read_chat, OLLAMA};

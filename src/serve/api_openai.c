@@ -286,17 +286,22 @@ static void chat_text(hd_writer *w, int i, bool thinking, const char *s, size_t 
     put_delta(w, i, delta, NULL);
 }
 
-static void chat_call(hd_writer *w, int i, const hd_call_out *c)
+static void chat_call_begin(hd_writer *w, int i, const hd_call_out *c)
 {
     int k = w->choice[i].n_call - 1;
     put_delta(w, i,
               json_pack("{s:[{s:i, s:s, s:s, s:{s:s, s:s}}]}", "tool_calls", "index", k, "id", c->id, "type",
                         "function", "function", "name", c->name, "arguments", ""),
               NULL);
-    put_delta(
-        w, i,
-        json_pack("{s:[{s:i, s:{s:s}}]}", "tool_calls", "index", k, "function", "arguments", c->arguments),
-        NULL);
+}
+
+static void chat_call_part(hd_writer *w, int i, const hd_call_out *c, const char *s, size_t n)
+{
+    int k = w->choice[i].n_call - 1;
+    put_delta(w, i,
+              json_pack("{s:[{s:i, s:{s:o}}]}", "tool_calls", "index", k, "function", "arguments",
+                        hd_text_json(s, n)),
+              NULL);
 }
 
 static void chat_choice_end(hd_writer *w, int i)
@@ -455,7 +460,8 @@ const hd_dialect hd_dialect_chat = {
     .call_prefix = "call_",
     .read = read_chat,
     .text = chat_text,
-    .call = chat_call,
+    .call_begin = chat_call_begin,
+    .call_part = chat_call_part,
     .choice_end = chat_choice_end,
     .end = chat_end,
     .whole = chat_whole,

@@ -296,13 +296,20 @@ static json_t *call_place(const hd_writer *w)
     return json_pack("{s:o, s:i}", "item_id", item_id(w, "fc", w->item), "output_index", w->item);
 }
 
-static void call(hd_writer *w, int i, const hd_call_out *c)
+static void call_begin(hd_writer *w, int i, const hd_call_out *c)
 {
     end_item(w);
     put_event(w, "response.output_item.added",
               json_pack("{s:i, s:o}", "output_index", w->item, "item", call_item(w, w->item, c, false)));
-    put_event(w, "response.function_call_arguments.delta",
-              with(call_place(w), "delta", json_string(c->arguments)));
+}
+
+static void call_part(hd_writer *w, int i, const hd_call_out *c, const char *s, size_t n)
+{
+    put_event(w, "response.function_call_arguments.delta", with(call_place(w), "delta", hd_text_json(s, n)));
+}
+
+static void call_end(hd_writer *w, int i, const hd_call_out *c)
+{
     put_event(
         w, "response.function_call_arguments.done",
         with(with(call_place(w), "arguments", json_string(c->arguments)), "name", json_string(c->name)));
@@ -345,7 +352,9 @@ const hd_dialect hd_dialect_responses = {
     .read = read_request,
     .begin = begin,
     .text = text,
-    .call = call,
+    .call_begin = call_begin,
+    .call_part = call_part,
+    .call_end = call_end,
     .end = end,
     .whole = whole,
     .error = error,

@@ -2,7 +2,7 @@
  *
  *   HD_JOB_TEXT --thought--> text hook                   HD_JOB_DONE --> rest of the text --> choice_end
  *               --answer --> tool parser --> text hook               last choice --> end
- *                                       \--> call hook   HD_JOB_ERROR --> stream_error
+ *                                       \--> call hooks  HD_JOB_ERROR --> stream_error
  *
  * Of a whole reply the texts are kept until its end; of a stream nothing is kept but what its dialect repeats.  The first
  * failure (memory) stays in `st` and silences the rest, so that dialects read straight. */
@@ -133,23 +133,52 @@ static void make_call_id(char out[40], const char *prefix)
         n += snprintf(out + n, 40 - (size_t)n, "%02x", random[k]);
 }
 
+static hd_call_out *begin_call(hd_choice *c, const char *name)
+{
+    hd_writer *w = c->w;
+    if (w->st == HD_OK) note(w, hd_realloc(&c->call, (size_t)(c->n_call + 1) * sizeof *c->call, &w->err));
+    if (w->st != HD_OK) return NULL;
+    hd_call_out *out = &c->call[c->n_call];
+    *out = (hd_call_out){.name = strdup(name), .arguments = strdup("")};
+    make_call_id(out->id, w->d->call_prefix);
+    c->n_call++;
+    c->calling = true;
+    if (!out->name || !out->arguments) {
+        note(w, hd_fail(&w->err, HD_NOMEM, "reply: no memory"));
+        return NULL;
+    }
+    if (w->q->stream && w->d->call_begin) w->d->call_begin(w, c->i, out);
+    c->begun = true;
+    return out;
+}
+
+/* In a stream only: more of a call's arguments. */
+static void part_of_call(void *arg, const char *name, const char *s, size_t n)
+{
+    hd_choice *c = arg;
+    hd_writer *w = c->w;
+    hd_call_out *out = c->calling ? &c->call[c->n_call - 1] : begin_call(c, name);
+    if (out && n && w->st == HD_OK && w->d->call_part) w->d->call_part(w, c->i, out, s, n);
+}
+
 /* whole: the reason why the text ended says it, too. */
 static void found_call(void *arg, const char *name, const char *arguments, size_t n, bool whole)
 {
     hd_choice *c = arg;
     hd_writer *w = c->w;
-    if (w->st == HD_OK) note(w, hd_realloc(&c->call, (size_t)(c->n_call + 1) * sizeof *c->call, &w->err));
-    if (w->st != HD_OK) return;
-    hd_call_out *out = &c->call[c->n_call];
-    *out = (hd_call_out){.name = strdup(name), .arguments = strndup(arguments, n)};
-    make_call_id(out->id, w->d->call_prefix);
-    c->n_call++;
-    if (!out->name || !out->arguments) {
+    bool in_parts = c->calling;
+    hd_call_out *out = in_parts ? &c->call[c->n_call - 1] : begin_call(c, name);
+    c->calling = false;
+    if (!out || w->st != HD_OK) return;
+    free(out->arguments);
+    out->arguments = strndup(arguments, n);
+    if (!out->arguments) {
         note(w, hd_fail(&w->err, HD_NOMEM, "reply: no memory"));
         return;
     }
-    if (w->q->stream && w->d->call) w->d->call(w, c->i, out);
-    c->begun = true;
+    if (!w->q->stream) return;
+    if (!in_parts && n && w->d->call_part) w->d->call_part(w, c->i, out, arguments, n);
+    if (w->d->call_end) w->d->call_end(w, c->i, out);
 }
 
 static bool has_tools(const hd_chat_request *q) { return q->tools.n > 0 && q->tools.choice != HD_TOOLS_NONE; }
@@ -175,6 +204,7 @@ void hd_writer_open(hd_writer *w, const hd_chat_request *q, const hd_tokenizer *
         c->w = w;
         c->i = i;
         c->tools = (hd_tool_parser){.tools = &q->tools, .text = plain_text, .call = found_call, .arg = c};
+        if (q->stream && w->d->call_part) c->tools.part = part_of_call;
         hd_tool_parser_open(&c->tools);
     }
 }
@@ -232,6 +262,7 @@ static void take_end(hd_writer *w, int i, const hd_job_event *e)
     if (w->st == HD_OK)
         note(w, hd_tool_parser_end(&c->tools, e->reason == HD_END_LENGTH || e->reason == HD_END_CONTEXT,
                                    &w->err));
+    if (c->tools.broken) c->reason = HD_END_LENGTH; // half a call is told, and its end will not come
     c->ended = true;
     w->n_ended++;
     if (!w->q->stream) return;

@@ -13,7 +13,11 @@
  * What keeps ordinary JSON out: its name must be that of a declared tool.  A candidate is held back until its last bracket,
  * then it is a call with arguments that are one valid JSON object, or it is told as the text it was; only where a limit cut
  * it off are half arguments passed on, and marked.  Each byte is scanned a bounded number of times: a candidate that failed is
- * told whole, never searched for another one within. */
+ * told whole, never searched for another one within.
+ *
+ * Who wants arguments while they are written gets them from the moment when the name is known and they begin with "{", byte by
+ * byte as far as they are JSON.  What was told cannot become text again: when they go wrong the call ends there, marked as cut
+ * off, and so does all that is told. */
 #include <string.h>
 
 #include "serve/tools.h"
@@ -24,7 +28,7 @@
 #define DS_CALL_END  "<｜tool▁call▁end｜>"
 #define DS_SEP       "<｜tool▁sep｜>"
 
-enum { MAX_HELD = 1 << 20, BARE = 1 << 8 };
+enum { MAX_HELD = 1 << 20, MAX_BEFORE = 4096, BARE = 1 << 8 }; // MAX_BEFORE: of arguments that are to be told in parts
 
 typedef enum { JSON_INSIDE, DEEPSEEK_INSIDE } content_kind;
 
@@ -58,6 +62,8 @@ void hd_tool_parser_open(hd_tool_parser *p)
     p->line_start = true;
     p->after_call = false;
     p->n_calls = 0;
+    p->broken = false;
+    memset(&p->live, 0, sizeof p->live);
     memset(&p->scan, 0, sizeof p->scan);
 }
 
@@ -260,6 +266,7 @@ static void drop(hd_tool_parser *p, size_t n)
     p->held.len -= n;
     p->at = 0;
     memset(&p->scan, 0, sizeof p->scan);
+    memset(&p->live, 0, sizeof p->live);
 }
 
 /* The first n bytes held are plain text. */
@@ -272,29 +279,81 @@ static void tell_text(hd_tool_parser *p, size_t n)
     drop(p, n);
 }
 
+/* ---- Calls in parts ---- */
+
+static void end_live(hd_tool_parser *p, bool cut)
+{
+    bool whole = p->live.ended;
+    p->broken |= !whole && !cut;
+    p->call(p->arg, p->live.tool->name, p->held.data + p->live.from, p->live.n, whole);
+    p->n_calls++;
+}
+
+/* Tell what has come of the arguments; `end` is where they must have ended. */
+static void tell_live(hd_tool_parser *p, const char *end)
+{
+    const char *s = p->held.data + p->live.from + p->live.n;
+    size_t used = 0;
+    if (p->live.ended || s >= end) return;
+    hd_walk_verdict v = hd_json_walk_feed(&p->live.walk, s, (size_t)(end - s), &used);
+    if (used) p->part(p->arg, p->live.tool->name, s, used);
+    p->live.n += used;
+    p->live.ended = v == HD_WALK_ENDED;
+    p->broken = v == HD_WALK_BAD;
+}
+
+/* The candidate's text so far has these parts: does a call begin that can be told of? */
+static void begin_live(hd_tool_parser *p, const call_parts *c)
+{
+    const hd_tool *t = c->name.p && c->args.p ? hd_tools_find(p->tools, c->name.p, c->name.n) : NULL;
+    if (!t || !c->args.n || c->args.p[0] != '{' || (p->tools->single && p->n_calls > 0)) return;
+    p->live.tool = t;
+    p->live.from = (size_t)(c->args.p - p->held.data);
+    p->part(p->arg, t->name, "", 0);
+}
+
+static bool wants_live(const hd_tool_parser *p, span s) { return p->part && !p->live.tool && s.n <= MAX_BEFORE; }
+
+static bool read_deepseek(span s, bool whole, call_parts *c);
+
+/* The candidate at s goes on. */
+static void go_live(hd_tool_parser *p, span s, bool deepseek)
+{
+    call_parts c = {0};
+    if (wants_live(p, s) && (deepseek ? read_deepseek(s, false, &c) : read_parts(s, &c, 0))) begin_live(p, &c);
+    if (p->live.tool) tell_live(p, s.p + s.n);
+    if (p->broken) end_live(p, false);
+}
+
 /* ---- Candidates ---- */
 
 /* "function SEP name\n```json\n{...}\n```" (V3, R1) or "name SEP {...}" (V3.1). */
-static bool tell_deepseek(hd_tool_parser *p, span s, bool whole)
+static bool read_deepseek(span s, bool whole, call_parts *c)
 {
     const char *sep = s.n ? memmem(s.p, s.n, DS_SEP, sizeof DS_SEP - 1) : NULL;
     if (!sep) return false;
-    span first = trim((span){s.p, (size_t)(sep - s.p)});
     span rest = {sep + sizeof DS_SEP - 1, s.n - (size_t)(sep - s.p) - (sizeof DS_SEP - 1)};
-    span name = first;
+    c->name = trim((span){s.p, (size_t)(sep - s.p)});
     rest = skip_blank(rest);
     if (rest.n && rest.p[0] != '{') {
         const char *end = memchr(rest.p, '\n', rest.n);
         size_t k = end ? (size_t)(end - rest.p) : rest.n;
         if (!whole && !end) return false;
-        name = trim((span){rest.p, k});
+        c->name = trim((span){rest.p, k});
         rest = skip_blank((span){rest.p + k, rest.n - k});
         if (begins(rest, "```json") == YES) rest.p += 7, rest.n -= 7;
         else if (begins(rest, "```") == YES) rest.p += 3, rest.n -= 3;
         rest = trim(rest);
         if (whole && rest.n >= 3 && memcmp(rest.p + rest.n - 3, "```", 3) == 0) rest.n -= 3;
     }
-    return tell_call(p, name, rest, whole);
+    c->args = rest;
+    return true;
+}
+
+static bool tell_deepseek(hd_tool_parser *p, span s, bool whole)
+{
+    call_parts c = {0};
+    return read_deepseek(s, whole, &c) && tell_call(p, c.name, c.args, whole);
 }
 
 /* From DS_CALL on.  *used: bytes of it, whether it was a call or not. */
@@ -304,8 +363,17 @@ static verdict try_deepseek(hd_tool_parser *p, span s, size_t *used)
     size_t from = p->scan.pos > CLOSE ? p->scan.pos - CLOSE : 0;
     const char *end = s.n > from ? memmem(s.p + from, s.n - from, DS_CALL_END, CLOSE) : NULL;
     p->scan.pos = s.n;
-    if (!end) return MORE;
+    span inside = {s.p + OPEN, (end ? (size_t)(end - s.p) : s.n) - OPEN};
+    if (!end) {
+        go_live(p, inside, true);
+        return MORE;
+    }
     *used = (size_t)(end - s.p) + CLOSE;
+    if (p->live.tool) {
+        tell_live(p, end);
+        end_live(p, false);
+        return YES;
+    }
     return tell_deepseek(p, (span){s.p + OPEN, (size_t)(end - s.p) - OPEN}, true) ? YES : NO;
 }
 
@@ -315,8 +383,16 @@ static verdict try_json(hd_tool_parser *p, span s, size_t *used)
     *used = s.n ? 1 : 0;
     if (v != YES) return v;
     size_t n = scan_value(p, s);
-    if (!n) return MORE;
+    if (!n) {
+        go_live(p, s, false);
+        return MORE;
+    }
     *used = n;
+    if (p->live.tool) {
+        tell_live(p, s.p + n);
+        end_live(p, false);
+        return YES;
+    }
     return tell_json(p, (span){s.p, n}) ? YES : NO;
 }
 
@@ -409,6 +485,10 @@ static bool step(hd_tool_parser *p)
     span s = {p->held.data + where, p->held.len - where};
     verdict v = try_candidate(p, s, row, &used);
     if (v == MORE && s.n < MAX_HELD) return false;
+    if (v == MORE && p->live.tool) {
+        end_live(p, false);
+        return false;
+    }
     if (v == YES) {
         drop(p, where + used);
         p->after_call = true;
@@ -421,8 +501,8 @@ static bool step(hd_tool_parser *p)
 
 hd_status hd_tool_parser_add(hd_tool_parser *p, const char *s, size_t n, hd_err *err)
 {
-    hd_status st = hd_buf_add(&p->held, s, n, err);
-    while (st == HD_OK && p->held.len && step(p)) continue;
+    hd_status st = p->broken ? HD_OK : hd_buf_add(&p->held, s, n, err);
+    while (st == HD_OK && !p->broken && p->held.len && step(p)) continue;
     return st;
 }
 
@@ -455,8 +535,10 @@ static bool tell_cut(hd_tool_parser *p)
 hd_status hd_tool_parser_end(hd_tool_parser *p, bool cut, hd_err *err)
 {
     (void)err;
-    if (!p->held.len) return HD_OK;
-    if (!(cut && tell_cut(p))) {
+    if (!p->held.len || p->broken) return HD_OK;
+    if (p->live.tool) {
+        end_live(p, cut);
+    } else if (!(cut && tell_cut(p))) {
         if ((p->inside >= 0 || p->after_call) && !trim((span){p->held.data, p->held.len}).n) return HD_OK;
         tell_text(p, p->held.len);
     }

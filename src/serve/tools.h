@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 #include "base/buf.h"
+#include "serve/json_walk.h"
 
 enum { HD_MAX_TOOLS = 128, HD_MAX_TOOL_NAME = 64 };
 
@@ -51,8 +52,11 @@ json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_argum
 typedef struct {
     const hd_tools *tools;
     void (*text)(void *arg, const char *s, size_t n);
-    /* whole: the arguments are one valid JSON object; else the text was cut off in the middle of them. */
+    /* whole: the arguments are one valid JSON object; else the text was cut off in the middle of them, or went wrong there. */
     void (*call)(void *arg, const char *name, const char *arguments, size_t n, bool whole);
+    /* NULL: calls are told whole.  Else the arguments are told while they come, as far as they are JSON (n is 0 where a call
+     * begins), and `call` with all of them ends it. */
+    void (*part)(void *arg, const char *name, const char *s, size_t n);
     void *arg;
 
     hd_buf held;     // text that may still become a call
@@ -61,6 +65,13 @@ typedef struct {
     bool line_start; // what is held begins a line
     bool after_call; // white space that follows belongs to the call
     int n_calls;
+    bool broken; // arguments that were told in part went wrong: nothing after that is told
+    struct {
+        const hd_tool *tool; // NULL: no call is being told
+        size_t from, n;      // its arguments: where in `held`, and so many were told
+        hd_json_walk walk;
+        bool ended;
+    } live;
     struct {
         size_t pos; // scanned so far, from the value's first byte
         int depth;

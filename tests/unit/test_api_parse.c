@@ -516,7 +516,9 @@ static void test_tools(void)
     ask(&hd_dialect_chat, CHAT(TOOLS ", \"stream\": true"));
     tell_text(0, HD_TEXT_ANSWER, "I add.\n<tool_call>{\"name\": \"add\", \"argu");
     CHECK(!strstr(the_req.out.data, "tool_call"));
-    tell_text(0, HD_TEXT_ANSWER, "ments\": {\"a\": 1}}</tool_call>");
+    tell_text(0, HD_TEXT_ANSWER, "ments\": {\"a\"");
+    CHECK(strstr(the_req.out.data, "\"arguments\":\"{\\\"a\\\"\""), "told while it comes: %s", the_req.out.data);
+    tell_text(0, HD_TEXT_ANSWER, ": 1}}</tool_call>");
     tell_done(0, HD_END_STOP, 9, 0);
     json_t *list = events();
     gather(list, "choices.0.delta.content", "I add.");
@@ -546,6 +548,34 @@ static void test_tools(void)
     tell_done(0, HD_END_STOP, 9, 0);
     list = events();
     CHECK(number(list, "0.message.tool_calls.0.function.arguments.a") == 1);
+    json_decref(list);
+
+    /* Arguments that go wrong after a part of them was told: an answer that is not complete. */
+    ask(&hd_dialect_chat, CHAT(TOOLS ", \"stream\": true"));
+    tell_text(0, HD_TEXT_ANSWER, "{\"name\": \"add\", \"arguments\": {\"a\": ");
+    tell_text(0, HD_TEXT_ANSWER, "one}} and text");
+    tell_done(0, HD_END_STOP, 9, 0);
+    list = events();
+    gather(list, "choices.0.delta.tool_calls.0.function.arguments", "{\"a\": ");
+    gather(list, "choices.0.finish_reason", "length");
+    json_decref(list);
+    ask(&hd_dialect_anthropic, "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}], \"stream\": true, \"tools\": [{\"name\": "
+                               "\"add\", \"input_schema\": {\"type\": \"object\"}}]}");
+    tell_text(0, HD_TEXT_ANSWER, "{\"name\": \"add\", \"arguments\": {\"a\"");
+    tell_text(0, HD_TEXT_ANSWER, ": 1}");
+    tell_text(0, HD_TEXT_ANSWER, "}");
+    tell_done(0, HD_END_STOP, 9, 0);
+    list = events();
+    gather(list, "delta.partial_json", "{\"a\": 1}");
+    gather(list, "delta.stop_reason", "tool_use");
+    json_decref(list);
+    ask(&hd_dialect_responses, "{\"input\": \"hi\", \"stream\": true, \"tools\": [{\"type\": \"function\", \"name\": \"add\"}]}");
+    tell_text(0, HD_TEXT_ANSWER, "{\"name\": \"add\", \"arguments\": {\"a\"");
+    tell_text(0, HD_TEXT_ANSWER, ": 1}}");
+    tell_done(0, HD_END_STOP, 9, 0);
+    list = events();
+    gather(list, "delta", "{\"a\": 1}");
+    gather(list, "item.arguments", "{\"a\": 1}");
     json_decref(list);
 
     ask(&hd_dialect_chat, CHAT(TOOLS));

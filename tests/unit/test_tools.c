@@ -9,7 +9,8 @@ static const hd_tools two = {.tool = declared, .n = 2};
 
 /* What a parser told of: text as it is, calls as "[name arguments]" ("..." before the bracket when cut off). */
 typedef struct {
-    hd_buf all;
+    hd_buf all, parts; // parts: of the call under way
+    int n_parts;
 } told;
 
 static void on_text(void *arg, const char *s, size_t n)
@@ -21,23 +22,56 @@ static void on_text(void *arg, const char *s, size_t n)
 static void on_call(void *arg, const char *name, const char *args, size_t n, bool whole)
 {
     told *t = arg;
+    if (t->n_parts)
+        CHECK(t->parts.len == n && (!n || memcmp(t->parts.data, args, n) == 0), "'%s' in parts, '%.*s' at the end", t->parts.data, (int)n, args);
+    hd_buf_clear(&t->parts);
+    t->n_parts = 0;
     if (hd_buf_addf(&t->all, NULL, "[%s %.*s%s]", name, (int)n, args, whole ? "" : "...") != HD_OK) abort();
 }
 
-/* Parse s in pieces of `step` bytes. */
-static char *parsed(const hd_tools *tools, const char *s, size_t step, bool cut)
+static int most_parts; // of one call, so far
+
+static void on_part(void *arg, const char *name, const char *s, size_t n)
+{
+    told *t = arg;
+    CHECK((t->n_parts == 0) == (n == 0), "a call begins with its name");
+    if (++t->n_parts > most_parts) most_parts = t->n_parts;
+    if (hd_buf_add(&t->parts, s, n, NULL) != HD_OK) abort();
+}
+
+/* Parse s in pieces of `step` bytes; live: arguments in parts. */
+static char *parsed_as(const hd_tools *tools, const char *s, size_t step, bool cut, bool live)
 {
     hd_err err = {0};
-    told t;
+    told t = {.n_parts = 0};
     hd_tool_parser p = {.tools = tools, .text = on_text, .call = on_call, .arg = &t};
+    if (live) p.part = on_part;
     hd_buf_init(&t.all, 1 << 24);
+    hd_buf_init(&t.parts, 1 << 24);
     hd_tool_parser_open(&p);
     for (size_t i = 0, n = strlen(s); i < n; i += step)
         CHECK_OK(hd_tool_parser_add(&p, s + i, n - i < step ? n - i : step, &err));
     CHECK_OK(hd_tool_parser_end(&p, cut, &err));
     hd_tool_parser_close(&p);
+    CHECK(t.n_parts == 0, "a call that was begun is ended");
+    hd_buf_free(&t.parts);
     if (!t.all.data && hd_buf_adds(&t.all, "", NULL) != HD_OK) abort();
     return t.all.data;
+}
+
+static char *parsed(const hd_tools *tools, const char *s, size_t step, bool cut)
+{
+    return parsed_as(tools, s, step, cut, false);
+}
+
+/* With arguments in parts, by one byte, by three, by seven. */
+static void expect_live(const char *s, bool cut, const char *want)
+{
+    for (size_t step = 1; step <= 7; step += step == 1 ? 2 : 4) {
+        char *got = parsed_as(&two, s, step, cut, true);
+        CHECK(strcmp(got, want) == 0, "'%s' live by %zu: '%s', not '%s'", s, step, got, want);
+        free(got);
+    }
 }
 
 /* The same whatever the pieces are. */
@@ -80,6 +114,76 @@ static void test_forms(void)
     expect("{\"name\": \"add\", \"arguments\": null}", false, "[add {}]");
     expect("{\"name\": \"add\", \"arguments\": \"{\\\"a\\\": 2}\"}", false, "[add {\"a\": 2}]");
     expect("{\"arguments\": {\"s\": \"}\\\"{\"}, \"name\": \"add\"}", false, "[add {\"s\": \"}\\\"{\"}]");
+}
+
+/* What is told while it is written is what would have been told of the whole; what goes wrong meanwhile ends as a call cut off. */
+static void test_live(void)
+{
+    static const char *const same[][2] = {
+        {"I look.\n<tool_call>\n" W "\n</tool_call>\n", "I look." CALLED},
+        {W "; " W, CALLED CALLED},
+        {"[" W ", " W "]", CALLED CALLED},
+        {"```json\n" W "\n" W "\n```", CALLED CALLED},
+        {"{\"type\": \"function\", \"function\": {\"name\": \"add\", \"arguments\": {\"a\": [1, {}]}}}", "[add {\"a\": [1, {}]}]"},
+        {"{\"name\": \"add\"}", "[add {}]"},
+        {"{\"name\": \"add\", \"arguments\": \"{\\\"a\\\": 2}\"}", "[add {\"a\": 2}]"},
+        {"{\"arguments\": {\"s\": 1}, \"name\": \"add\"}", "[add {\"s\": 1}]"},
+        {"{\"name\": \"other\", \"arguments\": {1}}", "{\"name\": \"other\", \"arguments\": {1}}"},
+        {"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{\"city\":"
+         " \"Paris\"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>", CALLED},
+        {"<｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜ok", "[add {\"a\": 1}]"},
+    };
+    static const char *const wrong[][2] = {
+        {"{\"name\": \"add\", \"arguments\": {1, \"and\": \"so on\"}}", "[add {...]"},
+        {"so\n{\"name\": \"add\", \"arguments\": {\"a\": \"x\ny\"}} and more", "so[add {\"a\": \"x...]"},
+        {"{\"name\": \"add\", \"arguments\": {\"a\": 1", "[add {\"a\": 1...]"}, // ends without a limit
+        {"{\"name\": \"add\", \"arguments\": {\"a\": [1}}", "[add {\"a\": [1...]"},
+        {"<｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 1<｜tool▁call▁end｜>", "[add {\"a\": 1...]"},
+    };
+    most_parts = 0;
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+        expect_live(same[i][0], false, same[i][1]);
+        expect_live(same[i][0], true, same[i][1]);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) expect_live(wrong[i][0], false, wrong[i][1]);
+    expect_live("ok\n{\"name\": \"add\", \"arguments\": {\"a\": \"x", true, "ok[add {\"a\": \"x...]");
+    expect_live("{\"name\": \"add\", \"arguments\": {}", true, "[add {}]");
+    CHECK(most_parts > 15, "%d parts", most_parts);
+    hd_tools one = two;
+    one.single = true;
+    char *got = parsed_as(&one, W "; " W, 1, false, true);
+    CHECK(strcmp(got, CALLED) == 0, "%s", got);
+    free(got);
+}
+
+/* The walker says what Jansson says of whole texts, and no beginning of a good one is bad. */
+static void test_walk(void)
+{
+    static const char *const texts[] = {
+        "{}", "{ }", "{\"a\":1}", "{\"a\" : -0.5e+10 , \"b\":[true,false,null,\"\\u00e9\\ud83d\\ude00\\n\"]}", "{\"a\":[[],{},[1,2]]}", "{\"a\":0}", "{\"a\":1E5}",
+        "[]", "{,}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\":01}", "{\"a\":1.}", "{\"a\":.5}", "{\"a\":-}", "{\"a\":1e}", "{\"a\":+1}", "{\"a\":nul}", "{\"a\":truely}",
+        "{\"a\":[1 2]}", "{\"a\":[1,]}", "{\"a\":[}", "{\"a\":\"\\x\"}", "{\"a\":\"\\u12g4\"}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\\ud800\\u0041\"}", "{\"a\":\"\\udc00\"}",
+        "{\"a\":\"\n\"}", "{a:1}", "{'a':1}", "{\"a\":1 \"b\":2}", "{1:2}", "{\"a\":\"x\"y}", "{\"a\":NaN}",
+    };
+    int good = 0;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        size_t n = strlen(texts[i]), used;
+        json_t *j = json_loads(texts[i], 0, NULL);
+        hd_json_walk w = {0}, slow = {0};
+        hd_walk_verdict v = hd_json_walk_feed(&w, texts[i], n, &used), s = HD_WALK_GOING;
+        CHECK((v == HD_WALK_ENDED && used == n) == json_is_object(j), "'%s': %d after %zu", texts[i], v, used);
+        for (size_t k = 0, one; k < n && s == HD_WALK_GOING; k++) s = hd_json_walk_feed(&slow, texts[i] + k, 1, &one);
+        CHECK(s == v, "'%s' by bytes", texts[i]);
+        good += v == HD_WALK_ENDED;
+        json_decref(j);
+    }
+    CHECK(good == 7);
+    char deep[2 * HD_WALK_DEPTH + 8] = "{\"a\":";
+    size_t used;
+    hd_json_walk w = {0};
+    memset(deep + 5, '[', HD_WALK_DEPTH - 1);
+    CHECK(hd_json_walk_feed(&w, deep, strlen(deep), &used) == HD_WALK_GOING);
+    CHECK(hd_json_walk_feed(&w, "[", 1, &used) == HD_WALK_BAD && used == 0, "too deep");
 }
 
 static void test_deepseek(void)
@@ -246,6 +350,8 @@ int main(void)
 {
     test_forms();
     test_deepseek();
+    test_live();
+    test_walk();
     test_text();
     test_cut();
     test_single();
