@@ -17,7 +17,7 @@ struct hd_req {
     void *app;
     int status; // 0: no reply yet
     char type[64];
-    hd_buf head, out;
+    hd_buf head, out, copy; // copy: of the body, when it was made beforehand
     bool over;
     int n_writes;
     void (*gone)(void *arg);
@@ -41,8 +41,9 @@ const char *hd_req_body(const hd_req *r, size_t *n)
 }
 void hd_req_take_body(hd_req *r, hd_buf *out)
 {
-    hd_buf_init(out, SIZE_MAX);
-    if (r->n_body && hd_buf_add(out, r->body, r->n_body, NULL) != HD_OK) abort();
+    *out = r->copy;
+    hd_buf_init(&r->copy, SIZE_MAX);
+    if (!out->data && r->n_body && hd_buf_add(out, r->body, r->n_body, NULL) != HD_OK) abort();
 }
 const char *hd_req_id(const hd_req *r) { return "req-1"; }
 uint64_t hd_req_user(const hd_req *r) { return 7; }
@@ -187,12 +188,14 @@ static inline void forget_reply(void)
 {
     hd_buf_free(&the_req.head);
     hd_buf_free(&the_req.out);
+    hd_buf_free(&the_req.copy);
     for (int i = 0; i < n_jobs; i++) CHECK(!jobs[i].live, "job %d goes on after its request", i);
     n_jobs = 0;
     hd_ids_free(&warmed);
     the_req = (hd_req){.app = &the_server};
     hd_buf_init(&the_req.head, 1 << 16);
     hd_buf_init(&the_req.out, 1 << 24);
+    hd_buf_init(&the_req.copy, SIZE_MAX);
 }
 
 /* Hand a request to its handler. */

@@ -27,22 +27,45 @@ static size_t count_values(const char *p, size_t n)
 /* Jansson drops a piece of text, silently, when its buffer cannot grow, reading and writing.  So that nothing arrives
  * altered, refusals are noted, and a call that saw one has failed.  An application that gave Jansson an allocator of its own keeps it; ours
  * hands out malloc's memory, so that blocks of before and after may meet. */
-static _Thread_local bool refused;
+static _Thread_local bool refused, reading;
 
+/* While it reads, one refusal is followed by others only: having dropped a quotation mark, Jansson would copy a string up to some
+ * mark behind the end of its buffers. */
 static void *noting_malloc(size_t n)
 {
-    void *p = malloc(n);
+    void *p = reading && refused ? NULL : malloc(n);
     if (!p) refused = true;
     return p;
 }
 
-void hd_json_note(void)
+static void be_noted(void)
 {
     json_malloc_t take;
     json_free_t give;
     json_get_alloc_funcs(&take, &give);
     if (take == malloc) json_set_alloc_funcs(noting_malloc, give);
+}
+
+void hd_json_note(void)
+{
+    be_noted();
     refused = false;
+}
+
+json_t *hd_json_load(const char *p, size_t n, size_t flags, json_error_t *at)
+{
+    bool before = refused;
+    be_noted();
+    refused = false;
+    reading = true;
+    json_t *j = json_loadb(p, n, flags, at);
+    reading = false;
+    if (refused) {
+        json_decref(j);
+        j = NULL;
+    }
+    refused |= before;
+    return j;
 }
 
 bool hd_json_refused(void) { return refused; }
@@ -56,10 +79,8 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
     if (count_values(text, n) > max_values)
         return hd_fail(err, HD_LIMIT, "%s: %s: more than %zu JSON values", kind, where, max_values);
     hd_json_note();
-    *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &at);
-    if (*out && !refused) return HD_OK;
-    json_decref(*out);
-    *out = NULL;
+    *out = hd_json_load(text, n, JSON_REJECT_DUPLICATES, &at);
+    if (*out) return HD_OK;
     if (refused) return hd_fail(err, HD_NOMEM, "%s: %s: JSON: no memory", kind, where);
     return hd_fail(err, HD_FORMAT, "%s: %s: JSON, line %d: %s", kind, where, at.line,
                    hd_name_show(shown, sizeof shown, at.text, strlen(at.text)));

@@ -13,6 +13,8 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
 /* Was memory refused to Jansson, on this thread, since hd_json_note?  Values that are built in between may lack a part. */
 void hd_json_note(void);
 bool hd_json_refused(void);
+/* Jansson's json_loadb, which does not stand it when memory is refused to it: NULL then, and hd_json_refused says so. */
+json_t *hd_json_load(const char *p, size_t n, size_t flags, json_error_t *at);
 /* Print j and a line's end on standard output, whole or not at all.  j: taken; NULL (it could not be made) is HD_NOMEM. */
 hd_status hd_json_print_take(json_t *j, size_t flags, const char *what, hd_err *err);
 

@@ -4,6 +4,7 @@
  * content_block_stop; around all of them message_start, message_delta (why it ended, and the usage), message_stop. */
 #include <string.h>
 
+#include "model/json.h"
 #include "serve/api.h"
 
 /* ---- Requests ---- */
@@ -291,7 +292,7 @@ static json_t *whole(hd_writer *w)
         json_array_append_new(content, json_pack("{s:s, s:o}", "type", "text", "text",
                                                  hd_text_json(c->text.data, c->text.len)));
     for (int k = 0; k < c->n_call; k++) {
-        json_t *input = json_loads(c->call[k].arguments, 0, NULL);
+        json_t *input = hd_json_load(c->call[k].arguments, strlen(c->call[k].arguments), 0, NULL);
         if (!json_is_object(input)) { // cut off by the limit
             json_decref(input);
             input = json_object();

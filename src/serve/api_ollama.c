@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "model/json.h"
 #include "serve/api.h"
 
 /* ---- Requests ---- */
@@ -168,7 +169,7 @@ static json_t *said(const hd_writer *w, json_t *j, json_t *text, json_t *thinkin
 
 static json_t *call_json(const hd_call_out *c)
 {
-    json_t *args = json_loads(c->arguments, 0, NULL);
+    json_t *args = hd_json_load(c->arguments, strlen(c->arguments), 0, NULL);
     if (!json_is_object(args)) { // cut off by the limit
         json_decref(args);
         args = json_object();

@@ -422,6 +422,7 @@ static json_t *completion_whole(hd_writer *w)
         if (hd_buf_adds(&b, echo_of(w, i), NULL) == HD_OK &&
             (!c->text.len || hd_buf_add(&b, c->text.data, c->text.len, NULL) == HD_OK))
             all = hd_text_json(b.data, b.len);
+        else if (w->st == HD_OK) w->st = hd_fail(&w->err, HD_NOMEM, "reply: no memory");
         hd_buf_free(&b);
         json_array_append_new(choices, json_pack("{s:i, s:o, s:o, s:s}", "index", i, "text", all, "logprobs",
                                                  old_logprobs(c), "finish_reason", finish_reason(c)));

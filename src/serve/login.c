@@ -15,6 +15,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "model/json.h"
 #include "serve/net_impl.h"
 #include "serve/routes.h"
 
@@ -101,7 +102,7 @@ static void login(hd_req *r)
 {
     size_t n;
     const char *body = hd_req_body(r, &n);
-    json_t *j = json_loadb(body, n, 0, NULL);
+    json_t *j = hd_json_load(body, n, 0, NULL);
     const char *key = json_string_value(json_object_get(j, "key"));
     uint64_t user;
     if (!key) {

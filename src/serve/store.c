@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/utf8.h"
+#include "model/json.h"
 #include "serve/store_impl.h"
 
 static const char schema[] =
@@ -245,7 +246,8 @@ void hd_store_close(hd_store *s)
 
 static json_t *json_of(sqlite3_stmt *q, int col)
 {
-    json_t *v = json_loads(hd_store_text(q, col), 0, NULL);
+    const char *text = hd_store_text(q, col);
+    json_t *v = hd_json_load(text, strlen(text), 0, NULL);
     return json_is_object(v) ? v : (json_decref(v), json_object());
 }
 

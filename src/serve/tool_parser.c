@@ -20,6 +20,7 @@
  * off, and so does all that is told. */
 #include <string.h>
 
+#include "model/json.h"
 #include "serve/tools.h"
 
 #define DS_CALLS     "<｜tool▁calls▁begin｜>"
@@ -209,7 +210,7 @@ static size_t scan_value(hd_tool_parser *p, span s)
 
 static bool is_object(span s)
 {
-    json_t *j = json_loadb(s.p, s.n, 0, NULL);
+    json_t *j = hd_json_load(s.p, s.n, 0, NULL);
     bool ok = json_is_object(j);
     json_decref(j);
     return ok;
@@ -223,7 +224,7 @@ static bool tell_call(hd_tool_parser *p, span name, span args, bool whole)
     bool told = false;
     args = args.p ? trim(args) : whole ? (span){"{}", 2} : (span){"", 0};
     if (!t) return false;
-    if (whole && args.n && args.p[0] == '"' && (text = json_loadb(args.p, args.n, JSON_DECODE_ANY, NULL)))
+    if (whole && args.n && args.p[0] == '"' && (text = hd_json_load(args.p, args.n, JSON_DECODE_ANY, NULL)))
         args = (span){json_string_value(text), json_string_length(text)};
     if (whole && (args.n == 0 || (args.n == 4 && memcmp(args.p, "null", 4) == 0))) args = (span){"{}", 2};
     if (!whole || is_object(args)) {
@@ -240,7 +241,7 @@ static bool tell_json(hd_tool_parser *p, span s)
 {
     call_parts c = {0};
     if (s.p[0] != '[') return is_object(s) && read_parts(s, &c, 0) && tell_call(p, c.name, c.args, true);
-    json_t *list = json_loadb(s.p, s.n, 0, NULL), *x;
+    json_t *list = hd_json_load(s.p, s.n, 0, NULL), *x;
     size_t i, n = json_array_size(list);
     bool all = n > 0;
     json_array_foreach(list, i, x)
