@@ -1,8 +1,10 @@
 """What the tests of official clients share: a server with the default model on a free port, and the client's Python package.
 
-A package that this Python lacks is looked for in BUILD/sdk, a virtual environment that HADAL_TEST_FULL=1 makes (with pip, so
-over the network).  Without package or model nothing is tested, and the last line says 0 passed.
+A package that this Python lacks is looked for in BUILD/sdk, a virtual environment that HADAL_TEST_SDK=1 or HADAL_TEST_FULL=1 makes (with
+pip, so over the network).  Without package or model nothing is tested, and the last line says 0 passed; where it was to be made, that is a
+failure.
 """
+import fcntl
 import os
 import re
 import signal
@@ -45,21 +47,43 @@ def finish():
     sys.exit(failed != 0)
 
 
-def need(package):
-    """Import it, if need be by starting again in the virtual environment."""
+def wanted():
+    return os.environ.get("HADAL_TEST_SDK") or os.environ.get("HADAL_TEST_FULL")
+
+
+def make(venv, packages):
+    """Once, whoever comes first: tests run beside each other."""
+    os.makedirs(BUILD, exist_ok=True)
+    with open(venv + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        python = os.path.join(venv, "bin", "python")
+        if not os.path.exists(python):
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        names = ", ".join(packages)
+        if subprocess.run([python, "-c", f"import {names}"], stderr=subprocess.DEVNULL).returncode != 0:
+            subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
+
+
+def need(package, more=()):
+    """Import it, if need be by starting again in the virtual environment.  more: packages of this test's own."""
     try:
         return __import__(package)
     except ImportError:
         pass
-    venv = os.path.join(BUILD, "sdk")
+    venv = os.path.abspath(os.path.join(BUILD, "sdk"))
     python = os.path.join(venv, "bin", "python")
-    if sys.prefix != os.path.abspath(venv):
-        if os.environ.get("HADAL_TEST_FULL"):
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            subprocess.run([python, "-m", "pip", "install", "-q", "openai", "anthropic", "ollama", "jsonschema"], check=True)
+    if sys.prefix != venv:
+        if wanted():
+            try:
+                make(venv, ["openai", "anthropic", "ollama", "jsonschema", *more])
+            except (OSError, subprocess.CalledProcessError) as e:
+                check(False, f"no virtual environment: {e}")
+                finish()
         if os.path.exists(python):
             os.execv(python, [python] + sys.argv)
     print(f"the Python package {package} is not installed: nothing is tested")
+    if wanted():
+        check(False, f"no {package} in {venv}")
     finish()
 
 
@@ -67,6 +91,8 @@ class Server:
     def __init__(self, *options):
         if not MODEL:
             print("no model at hand: nothing is tested")
+            if wanted():
+                check(False, "no model at hand")
             finish()
         self.log = tempfile.TemporaryFile()
         self.home = tempfile.TemporaryDirectory()
