@@ -1,3 +1,4 @@
+/* A run's folder read for what decides its plan, and for what it took. */
 #include "eval/cost_run.h"
 
 #include <ini.h>
@@ -66,10 +67,9 @@ typedef struct {
 static int take(void *arg, const char *section, const char *name, const char *value)
 {
     sizes *s = arg;
-    (void)section;
-    if (!strcmp(name, "seq")) hd_cost_number(&s->seq, value);
-    if (!strcmp(name, "batch")) hd_cost_number(&s->batch, value);
-    if (!strcmp(name, "matrices")) s->muon = !strcmp(value, "muon");
+    if (!strcmp(section, "data") && !strcmp(name, "seq")) hd_cost_number(&s->seq, value);
+    if (!strcmp(section, "train") && !strcmp(name, "batch")) hd_cost_number(&s->batch, value);
+    if (!strcmp(section, "optim") && !strcmp(name, "optimizer")) s->muon = !strcmp(value, "muon");
     return 1;
 }
 

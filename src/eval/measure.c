@@ -113,6 +113,7 @@ static hd_status measure_shape(hd_machine *m, const shape *s, const char *dir, i
     HD_TRY(hd_folder_remove(dir, err));
     HD_TRY(hd_model_init(dir, config, 1, NULL, err));
     HD_TRY(hd_source_open(&src, dir, true, err));
+    HD_TRY(hd_folder_remove(dir, err)); // its pages stay mapped, and a killed process leaves nothing
     HD_TRY(hd_model_open_train(&model, src, HD_TRAIN_BF16, n_threads, s->docs * s->seq, err));
     HD_TRY(time_passes(&seconds, model, s, err));
     hd_cost_ask ask = {.tokens = 1, .seq = s->seq};

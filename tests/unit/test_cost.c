@@ -2,9 +2,10 @@
 #include <math.h>
 #include <unistd.h>
 
-#include "base/file.h"
-#include "eval/cost.h"
+#include "base/folder.h"
+#include "eval/cost_run.h"
 #include "test.h"
+#include "train/checkpoint.h"
 
 static hd_err err;
 static char path[64];
@@ -159,11 +160,70 @@ static void machines(void)
     for (size_t i = 0; i < sizeof no / sizeof no[0]; i++) CHECK(!hd_cost_number(&v, no[i]), "%s", no[i]);
 }
 
+/* A run's folder with a log of three steps; then without what it needs. */
+static void put(const char *dir, const char *name, const char *text)
+{
+    char file[200];
+    hd_newfile f;
+    snprintf(file, sizeof file, "%s/%s", dir, name);
+    CHECK_OK(hd_newfile_begin(&f, file, &err));
+    CHECK_OK(hd_newfile_write(&f, text, strlen(text), &err));
+    CHECK_OK(hd_newfile_commit(&f, &err));
+}
+
+static void runs(void)
+{
+    static const char head[] = "step,tokens,loss,seconds,skipped\n";
+    char dir[64], first[80], file[200], log[300];
+    hd_machine m = {.devices = 1, .peak_flops = 1e9, .utilization = 0.25, .adamw_s = 1e6, .muon_s = 1e5};
+    hd_cost_run r;
+    hd_source *s = NULL;
+    hd_model *model = NULL;
+    snprintf(dir, sizeof dir, "/tmp/hadal-run-%ld", (long)getpid());
+    snprintf(first, sizeof first, "%s/first", dir);
+    CHECK_OK(hd_folder_make(dir, &err));
+    json_t *j = json_pack("{s:[s],s:i,s:i,s:i,s:i,s:i,s:i}", "architectures", "LlamaForCausalLM", "vocab_size", 64, "hidden_size", 32,
+                          "intermediate_size", 64, "num_hidden_layers", 2, "num_attention_heads", 2, "max_position_embeddings", 128);
+    CHECK_OK(hd_model_init(first, j, 1, NULL, &err));
+    json_decref(j);
+    CHECK_OK(hd_source_open(&s, first, true, &err));
+    CHECK_OK(hd_model_open_train(&model, s, HD_TRAIN_F32, 1, 16, &err));
+    put(dir, "recipe.ini", "[run]\nname = x\n[data]\nseq = 64\n[train]\nbatch = 8\n[optim]\noptimizer = muon\n");
+    snprintf(log, sizeof log, "%s1,512,4.1,0.5,0\n2,1024,4.0,1.0,0\n3,1536,3.9,1.5,0\n", head);
+    put(dir, "log.csv", log);
+    CHECK(hd_cost_run_read(&r, dir, &m, &err) == HD_FORMAT && strstr(err.msg, "checkpoint"), "%s", err.msg);
+    hd_run_state state = {.step = 3};
+    CHECK_OK(hd_checkpoint_write(dir, model, hd_model_params(model), NULL, NULL, &state, 1, &err));
+    CHECK_OK(hd_cost_run_read(&r, dir, &m, &err));
+    CHECK(r.ask.tokens == 1536 && r.ask.seq == 64 && r.ask.batch_tokens == 512 && r.ask.muon && near(r.hours * 3600, 1.5, 1e-12));
+    double want = r.plan.flops_per_token * 1536 / 0.25e9 + 3 * (double)r.plan.n_weights / 1e5;
+    CHECK(near(r.plan.hours * 3600, want, 1e-9), "%g, %g", r.plan.hours * 3600, want);
+    snprintf(log, sizeof log, "%s1,512,4.1,0.5,0\n2,1024,4.0,1.0,0\n3,15", head); // a line that was being written
+    put(dir, "log.csv", log);
+    CHECK_OK(hd_cost_run_read(&r, dir, &m, &err));
+    CHECK(r.ask.tokens == 1024);
+    static const char *const bad[] = {"", "step,loss\n1,2\n", "step,tokens,seconds\n", "step,tokens,seconds\n1,x,2\n", "step,tokens,seconds\n1,2\n"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        put(dir, "log.csv", bad[i]);
+        CHECK(hd_cost_run_read(&r, dir, &m, &err) == HD_FORMAT && strstr(err.msg, "log.csv"), "%zu: %s", i, err.msg);
+    }
+    put(dir, "log.csv", log);
+    put(dir, "recipe.ini", "[train]\nbatch = 8\n");
+    CHECK(hd_cost_run_read(&r, dir, &m, &err) == HD_FORMAT && strstr(err.msg, "seq"), "%s", err.msg);
+    snprintf(file, sizeof file, "%s/recipe.ini", dir);
+    unlink(file);
+    CHECK(hd_cost_run_read(&r, dir, &m, &err) == HD_IO);
+    hd_model_close(model);
+    hd_source_close(s);
+    CHECK_OK(hd_folder_remove(dir, &err));
+}
+
 int main(void)
 {
     snprintf(path, sizeof path, "/tmp/hadal-machine-%ld.ini", (long)getpid());
     deepseek_v3();
     by_hand();
     machines();
+    runs();
     return hd_test_end();
 }
