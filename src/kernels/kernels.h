@@ -91,6 +91,11 @@ typedef struct hd_kernels {
     void (*panel_mul[HD_N_PANEL])(const void *panel, int64_t k, const uint8_t *act,
                                   size_t act_stride, int M, float *y, int64_t ldy, void *scratch);
 
+    /* The same for n panels of one matrix, `step` bytes apart, with outputs 32 apart, where doing them together saves work; else NULL:
+     * one by one.  The same bits. */
+    void (*panels_mul[HD_N_PANEL])(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t act_stride, int M,
+                                   float *y, int64_t ldy, void *scratch);
+
     /* RMSNorm of one row:  y[i] = x[i] g[i] / sqrt(mean(x^2) + eps)       (arXiv:1910.07467)
      * x, y: [n] f32, may be the same memory.  g: [n] f32 or NULL (ones).  n >= 1. */
     void (*rmsnorm)(float *y, const float *x, const float *g, int64_t n, float eps);

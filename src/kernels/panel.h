@@ -38,8 +38,9 @@ enum {
     P_F8 = 64 + 128 * 32,
 };
 
-/* Scratch of one product: 512 of k unpacked, their sums, and the outputs of 512 rows (amx). */
-enum { HD_MUL_SCRATCH = 128 << 10 };
+/* Scratch of one product: 512 of k unpacked, their sums, and the outputs of 512 rows (amx); 256 of k widened, of a panel and of
+ * 128 rows (vnni). */
+enum { HD_MUL_SCRATCH = 160 << 10 };
 
 /* The 16 values of iq4_nl and iq4_xs. */
 extern const int8_t hd_iq4_values[16];

@@ -1,6 +1,6 @@
 /* Gradients of products, and panels from masters.
  *
- * dW[n, k] += dY^T X is cut into tiles of 128 x 128 outputs.  A tile is one task: it walks the rows m in blocks of 256, brings
+ * dW[n, k] += dY^T X is cut into tiles of 256 x 256 outputs.  A tile is one task: it walks the rows m in blocks of 256, brings
  * dY^T (rows of activations) and X (panels whose inner dimension is m) into the thread's scratch, and lets the forward's own
  * kernel multiply them.  What a block adds is added to dW in the order of blocks, so the order of every sum depends on M alone. */
 #include <assert.h>
@@ -10,8 +10,8 @@
 #include "ops/back.h"
 
 enum {
-    TILE_N = 128,
-    TILE_K = 128,
+    TILE_N = 256,
+    TILE_K = 256,
     BLOCK_M = 256,
     TILE_PANELS = TILE_K / HD_PANEL_ROWS,
 };
@@ -36,7 +36,7 @@ size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads)
 typedef struct {
     const hd_dev *d;
     const hd_mm_grad *jobs;
-    bool tiles; // the level multiplies bf16 itself (amx); else bf16 values travel as f32, which is exact and faster
+    bool tiles; // the level multiplies bf16 faster than f32 (amx); elsewhere f32 is as fast, and nothing is rounded
     scratch *s;
 } grad_job;
 
@@ -50,8 +50,7 @@ static void pack_x(const grad_job *g, const hd_mm_grad *j, scratch *s, float *pa
     if (!g->tiles || j->kind != HD_PANEL_BF16) {
         for (int m = 0; m < M; m++, panel += HD_PANEL_ROWS) {
             const float *x = x_row(j, m0 + m) + k0;
-            if (j->kind == HD_PANEL_BF16) k->round_bf16(panel, x, n);
-            else memcpy(panel, x, (size_t)n * sizeof *panel);
+            memcpy(panel, x, (size_t)n * sizeof *panel);
             if (n < HD_PANEL_ROWS) memset(panel + n, 0, (size_t)(HD_PANEL_ROWS - n) * sizeof *panel);
         }
         return;
@@ -79,7 +78,6 @@ static void pack_dy(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, 
             j->db[n0 + i] += sum;
         }
         if (g->tiles && j->kind == HD_PANEL_BF16) g->d->k->act_pack(HD_ACT_BF16, s->act[i], s->dyt[i], M);
-        else if (j->kind == HD_PANEL_BF16) k->round_bf16(s->dyt[i], s->dyt[i], M);
     }
 }
 

@@ -16,6 +16,9 @@ enum {
     TAIL_ROWS = 64,       // rows of the last panel's outputs that fit in scratch
     ROWS_BYTES = 1 << 20, // activations that stay in the second-level cache while a chunk's panels pass
     LEAST_ROWS = 96,      // fewer at a time would decode the weights too often
+    MANY_ROWS = 64,       // from here on several panels are multiplied together where the level can
+    MANY_PANELS = 8,
+    LONG_ROWS = 256,
 };
 
 static int64_t n_panels(const hd_linear *w) { return (w->src.n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS; }
@@ -169,6 +172,25 @@ static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1
     if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + r0, n);
 }
 
+/* Panels p0 .. p1-1 that can be multiplied together: packed, with all their 32 outputs.  0: the level has no such kernel. */
+static int64_t whole_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1)
+{
+    int64_t whole = j->w->src.n / HD_PANEL_ROWS;
+    if (d->exact || !j->w->panels || !d->k->panels_mul[j->w->kind->id]) return 0;
+    return (p1 < whole ? p1 : whole) - p0;
+}
+
+static void mul_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int n, int m0, int m1, const scratch *s)
+{
+    const hd_linear *w = j->w;
+    const hd_act *a = j->act;
+    size_t step = w->kind->bytes(w->src.k);
+    float *y = j->y + m0 * j->ldy + p0 * HD_PANEL_ROWS;
+    d->k->panels_mul[w->kind->id](w->panels + (size_t)p0 * step, step, n, a->k, a->data + (size_t)(j->m0 + m0) * a->stride, a->stride,
+                                  m1 - m0, y, j->ldy, s->kernel);
+    if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + p0 * HD_PANEL_ROWS, n * HD_PANEL_ROWS);
+}
+
 typedef struct {
     const hd_dev *d;
     const hd_mm *jobs;
@@ -193,6 +215,11 @@ static void mm_chunk(void *arg, int64_t i, int tid)
     int64_t rc = row_chunks(t, j), p0 = i / rc * t->panels, p1 = p0 + t->panels;
     int m0 = (int)(i % rc) * t->rows, m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
     if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
+    int64_t together = whole_panels(t->d, j, p0, p1);
+    if (together > 1 && m1 - m0 >= MANY_ROWS) {
+        mul_panels(t->d, j, p0, (int)together, m0, m1, &s);
+        p0 += together;
+    }
     for (int64_t p = p0; p < p1; p++) mul_panel(t->d, j, p, m0, m1, &s);
 }
 
@@ -223,6 +250,13 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
     if (t.rows > fit) { // nearly equal parts
         int parts = (t.rows + fit - 1) / fit;
         t.rows = ((t.rows + parts - 1) / parts + 31) / 32 * 32;
+    }
+    bool many = top_m >= MANY_ROWS && panels > 1;
+    for (int i = 0; i < n_jobs && many; i++) many = whole_panels(d, &jobs[i], 0, 2) > 0;
+    if (many) { // squarer chunks: rows are brought in once for several panels
+        t.panels = MANY_PANELS;
+        t.rows = LONG_ROWS;
+        while (t.panels > 2 && panels * ((top_m + t.rows - 1) / t.rows) / t.panels < threads * 4) t.panels /= 2;
     }
     for (int i = 0; i < n_jobs; i++) chunks += panel_chunks(&t, &jobs[i]) * row_chunks(&t, &jobs[i]);
     hd_pool_run(d->pool, chunks, mm_chunk, &t);

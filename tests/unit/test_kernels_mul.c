@@ -434,6 +434,45 @@ static void test_act_unpack(const hd_kernels *kn)
     hd_free_aligned(blob, hd_act_bytes(HD_ACT_F32, 2048) + 64);
 }
 
+/* Several panels at once give the bits of one at a time. */
+static void test_panels_together(const hd_kernels *kn)
+{
+    enum { N = 3, MAX_M = 130, MAX_K = 515 };
+    static const int rows[] = {1, 15, 16, 127, MAX_M}, widths[] = {1, 2, 70, 256, MAX_K};
+    const hd_panel_kind *kind = hd_panel_get(HD_PANEL_BF16);
+    if (!kn->panels_mul[HD_PANEL_BF16]) return;
+    size_t bytes = kind->bytes(MAX_K) * N, blob = hd_act_bytes(HD_ACT_BF16, MAX_K);
+    uint8_t *panels = must_alloc(bytes), *act = must_alloc(blob * MAX_M), *scratch = must_alloc(hd_mul_scratch_bytes(MAX_K));
+    float x[MAX_K], *one = (float *)(void *)must_alloc(MAX_M * N * 32 * 4), *many = (float *)(void *)must_alloc(MAX_M * N * 32 * 4);
+    uint16_t w[32 * MAX_K];
+    hd_rng rng;
+    hd_rng_seed(&rng, 9, 1);
+    for (int i = 0; i < 5; i++) {
+        int k = widths[i];
+        size_t step = kind->bytes(k), stride = hd_act_bytes(HD_ACT_BF16, k);
+        for (int p = 0; p < N; p++) {
+            for (int j = 0; j < 32 * k; j++) w[j] = hd_f32_to_bf16(hd_rng_normal(&rng));
+            hd_rows src = {.type = HD_BF16, .data = (const uint8_t *)w, .row_bytes = (size_t)k * 2, .n = 32, .k = k};
+            kind->pack(panels + (size_t)p * step, &src, 0);
+        }
+        for (int m = 0; m < MAX_M; m++) {
+            for (int j = 0; j < k; j++) x[j] = hd_rng_normal(&rng);
+            kn->act_pack(HD_ACT_BF16, act + (size_t)m * stride, x, k);
+        }
+        for (int r = 0; r < 5; r++) {
+            for (int p = 0; p < N; p++)
+                kn->panel_mul[HD_PANEL_BF16](panels + (size_t)p * step, k, act, stride, rows[r], one + 32 * p, 32 * N, scratch);
+            kn->panels_mul[HD_PANEL_BF16](panels, step, N, k, act, stride, rows[r], many, 32 * N, scratch);
+            CHECK(memcmp(one, many, (size_t)rows[r] * N * 32 * 4) == 0, "%s: %d rows, k %d", kn->level, rows[r], k);
+        }
+    }
+    hd_free_aligned(panels, bytes + 64);
+    hd_free_aligned(act, blob * MAX_M + 64);
+    hd_free_aligned(scratch, hd_mul_scratch_bytes(MAX_K) + 64);
+    hd_free_aligned(one, MAX_M * N * 32 * 4 + 64);
+    hd_free_aligned(many, MAX_M * N * 32 * 4 + 64);
+}
+
 /* HADAL_TEST_SMALL=1, for emulators: the bits of plain C are left to others. */
 int main(void)
 {
@@ -443,6 +482,7 @@ int main(void)
     for (int i = 0; hd_kernels_at(i); i++) {
         test_act(hd_kernels_at(i));
         test_act_unpack(hd_kernels_at(i));
+        test_panels_together(hd_kernels_at(i));
         test_product(hd_kernels_at(i));
         if (i == 0 && small) continue;
         test_same_bits(hd_kernels_at(i), false);

@@ -199,5 +199,6 @@ _Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scrat
 void hd_fill_float_amx(hd_kernels *k)
 {
     k->panel_mul[HD_PANEL_BF16] = mul_bf16;
+    k->panels_mul[HD_PANEL_BF16] = NULL; // that of the level below sums in another order
     k->panel_mul[HD_PANEL_F8] = mul_f8;
 }
