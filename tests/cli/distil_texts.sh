@@ -6,7 +6,8 @@ model=$tmp/models/llama.gguf
 for i in $(seq 40); do
     echo "{\"question\": \"the hello of $i\", \"answer\": \"-\"}"
 done >"$tmp/prompts.jsonl"
-texts() { "$HADAL" distil --make-texts "$model" "$tmp/prompts.jsonl" -n 12 --temp 1.5 --seed 7 "$@"; }
+command=("$HADAL" distil --make-texts "$model" "$tmp/prompts.jsonl" -n 12 --temp 1.5 --seed 7)
+texts() { "${command[@]}" "$@"; }
 
 says "a report" 'out.jsonl: 40 prompts, 0 of them before; [0-9]+ answered, [0-9]+ left out' texts -o "$tmp/out.jsonl"
 check "a line a prompt" [ "$(wc -l <"$tmp/out.jsonl")" = 40 ]
@@ -28,7 +29,7 @@ check "the same texts with others at once" cmp "$tmp/out.jsonl" "$tmp/other.json
 # Killed at some moment, as often as it takes.
 rm "$tmp/other.jsonl"
 for i in 1 2 3 4 5 6; do
-    texts -o "$tmp/other.jsonl" -j 2 -t 1 >"$tmp/out" 2>&1 &
+    "${command[@]}" -o "$tmp/other.jsonl" -j 2 -t 1 >"$tmp/out" 2>&1 & # no function: its shell would be killed instead
     pid=$!
     sleep 0.0$((i * 3))
     kill -9 $pid 2>/dev/null
