@@ -134,7 +134,7 @@ double hd_comm_seconds(const hd_comm *c) { return c->seconds; }
 
 void hd_comm_abort(hd_comm *c, const char *message, int status)
 {
-    if (c->rank > 0) sleep(1);
+    if (c->rank > 0 && sleep(2) > 0) exit(status); // a signal: somebody else has spoken
     fprintf(stderr, "hadal: %s\n", message);
     if (c->net.stop) c->net.stop(status);
     exit(status);
@@ -185,10 +185,10 @@ static hd_status exchange(hd_comm *c, const void *send, range_fn *to, uint8_t *r
         for (int k = 0; k < c->size - 1; k++) {
             int r = other(c, k);
             range s = to(arg, r), v = from(arg, r);
-            size_t at = (size_t)step * MESSAGE;
-            c->part[k] = (hd_net_part){r, (const uint8_t *)send + s.at + at, recv + v.at + at, piece_of(s.n, MESSAGE, step),
-                                       piece_of(v.n, MESSAGE, step)};
-            any |= c->part[k].n_send | c->part[k].n_recv;
+            size_t at = (size_t)step * MESSAGE, n_send = piece_of(s.n, MESSAGE, step), n_recv = piece_of(v.n, MESSAGE, step);
+            c->part[k] = (hd_net_part){r, n_send ? (const uint8_t *)send + s.at + at : NULL, n_recv ? recv + v.at + at : NULL,
+                                       n_send, n_recv};
+            any |= n_send | n_recv;
         }
         if (!any) return HD_OK;
         HD_TRY(start(c, 0, err));

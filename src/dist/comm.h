@@ -29,7 +29,7 @@ hd_status hd_comm_barrier(hd_comm *c, hd_err *err);
 uint64_t hd_comm_bytes(const hd_comm *c);   // sent by this rank so far
 double hd_comm_seconds(const hd_comm *c);   // spent waiting and sending
 /* A rank that fails says so on stderr ("hadal: message") and ends them all.  Does not return.  Rank 0 speaks at once, others
- * after a second, so that what befalls all of them is told once. */
+ * after two seconds, so that what befalls all of them is told once. */
 void hd_comm_abort(hd_comm *c, const char *message, int status);
 
 #endif

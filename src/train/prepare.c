@@ -166,13 +166,18 @@ hd_status hd_prepare(hd_prepared *p, const hd_recipe *r, hd_comm *comm, const vo
     if (r->init[0]) snprintf(p->init, sizeof p->init, "%s", r->init);
     else snprintf(p->init, sizeof p->init, "%s/init", r->out);
     name_sources(p, r);
-    if (hd_comm_rank(comm) == 0) HD_TRY(make_all(p, r, stop, err));
-    else if (!r->tokenizer[0] && !r->init[0]) snprintf(p->tokenizer, sizeof p->tokenizer, "%s/tokenizer", r->out);
+    int64_t stopped = 0; // all ranks leave together
+    if (hd_comm_rank(comm) == 0) {
+        st = make_all(p, r, stop, err);
+        if (st != HD_OK && (st != HD_CANCELLED || hd_comm_size(comm) == 1)) return st;
+        stopped = st == HD_CANCELLED;
+    } else if (!r->tokenizer[0] && !r->init[0]) snprintf(p->tokenizer, sizeof p->tokenizer, "%s/tokenizer", r->out);
     else snprintf(p->tokenizer, sizeof p->tokenizer, "%s", r->tokenizer[0] ? r->tokenizer : r->init);
-    HD_TRY(hd_comm_barrier(comm, err));
+    hd_err sum_err;
+    if (hd_comm_sum_i64(comm, &stopped, 1, &sum_err) != HD_OK) return hd_fail(err, HD_IO, "%s", sum_err.msg);
+    if (stopped) return HD_CANCELLED; // rank 0's err says it
     name_val(p, r);
-fail:
-    return st;
+    return HD_OK;
 }
 
 /* ---- A teacher ------------------------------------------------------------------------------------------------------------ */

@@ -9,6 +9,8 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_R
 # An end of the run that nobody brings about would be a hang, not a failure: hence the limit.
 ranks() { timeout 100 mpirun --oversubscribe -n "$@"; }
 
+says "experts on one rank" '^[0-9]+ passed, 0 failed$' "$build/tests/probe/expert_probe"
+grep '^crc' "$tmp/out" >"$tmp/experts"
 says "alone" '^[0-9]+ passed, 0 failed$' "$probe" check
 check "under mpirun with one rank no module is needed" env OMPI_COMM_WORLD_SIZE=1 HADAL_MPI=/nowhere "$probe" check
 fails "a module that is no module" 1 'comm: started as one of 2 ranks: .*invalid ELF' env OMPI_COMM_WORLD_SIZE=2 HADAL_MPI="$0" "$probe" check
@@ -30,6 +32,11 @@ for n in 2 4; do
     grep '^crc' "$tmp/out" >"$tmp/second"
     check "$n ranks: the same bits again" cmp "$tmp/first" "$tmp/second"
     check "$n ranks: as many checksums" [ "$(wc -w <"$tmp/first")" = $((n + 1)) ]
+done
+
+for n in 2 3 4; do
+    says "experts on $n ranks" '^[0-9]+ passed, 0 failed$' ranks $n "$build/tests/probe/expert_probe"
+    check "experts on $n ranks: the bits of one" cmp "$tmp/experts" <(grep '^crc' "$tmp/out")
 done
 
 ends() { # ends WHAT PATTERN COMMAND...: a status above 0, no hang, the pattern once on stderr

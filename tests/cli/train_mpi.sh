@@ -1,0 +1,110 @@
+# A run over ranks: repeats to the bit, agrees with one rank within rounding, goes on with another number of ranks.
+. "$(dirname "$0")/lib.sh"
+build=${HADAL_BUILD:-$(dirname "$HADAL")}
+export HADAL_MPI=$build/hadal-mpi.so
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 # MPI keeps what it has until the process ends
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+if ! command -v mpirun >/dev/null || [ ! -e "$HADAL_MPI" ]; then
+    echo "skipped: no MPI here (libopenmpi-dev, openmpi-bin)"
+    finish
+    exit
+fi
+
+awk 'BEGIN { # sentences of a small grammar, so that there is something to learn
+    srand(3)
+    split("the a one her his", d); split("cat dog king bird ship tree", n); split("saw liked found left made", v)
+    for (i = 0; i < 6000; i++) {
+        printf "%s %s %s %s %s. ", d[1 + int(rand() * 5)], n[1 + int(rand() * 6)], v[1 + int(rand() * 5)], d[1 + int(rand() * 5)], n[1 + int(rand() * 6)]
+        if (i % 20 == 19) printf "\n\n"
+    }
+}' >"$tmp/text.txt"
+cat >"$tmp/r.ini" <<END
+[model]
+architecture = DeepseekV3ForCausalLM
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 2
+q_lora_rank = 0
+kv_lora_rank = 16
+qk_nope_head_dim = 16
+qk_rope_head_dim = 8
+v_head_dim = 16
+intermediate_size = 64
+first_k_dense_replace = 1
+n_routed_experts = 4
+n_shared_experts = 1
+num_experts_per_tok = 2
+moe_intermediate_size = 32
+n_group = 1
+topk_group = 1
+routed_scaling_factor = 1
+num_nextn_predict_layers = 1
+tie_word_embeddings = true
+[tokenizer]
+vocab = 320
+[data]
+source = $tmp/text.txt
+divider = blank
+seq = 32
+[train]
+steps = 8
+batch = 8
+micro = 1
+precision = f32
+mtp_weight = 0.1
+[optim]
+lr = 0.003
+[run]
+threads = 1
+[log]
+save_every = 4
+END
+
+run() { # run RANKS OUT SETTING...
+    local n=$1 out=$2; shift 2
+    local go=(timeout 200 mpirun --oversubscribe -n "$n")
+    [ "$n" = 1 ] && go=()
+    "${go[@]}" "$HADAL" pretrain "$tmp/r.ini" -s out="$tmp/$out" "$@"
+}
+losses() { cut -d, -f"$(head -n 1 "$tmp/$1/log.csv" | tr , '\n' | grep -nx loss | cut -d: -f1)" "$tmp/$1/log.csv" | tail -n +2; }
+near() { # near A B LIMIT: the losses of two runs, step by step
+    paste <(losses "$1") <(losses "$2") | awk -v limit="$3" '
+        { d = $1 - $2; if (d < 0) d = -d; if (!(d <= limit * $1)) bad = 1; n++ } END { exit bad || n != 8 }'
+}
+same() { # weights and moments, whoever wrote which of them
+    local step=step-00000008
+    cmp "$tmp/$1/$step/model.safetensors" "$tmp/$2/$step/model.safetensors" &&
+        for f in "$tmp/$1/$step"/trainer*.safetensors; do cmp "$f" "$tmp/$2/$step/$(basename "$f")" || return 1; done
+}
+
+check "one rank" run 1 one
+for n in 2 4; do
+    check "$n ranks" run $n ranks$n
+    check "$n ranks again" run $n again$n
+    check "$n ranks: the same bits again" same ranks$n again$n
+    check "$n ranks: the same losses again" cmp <(losses ranks$n) <(losses again$n)
+    check "$n ranks: one rank's losses within rounding" near one ranks$n 2e-5
+    check "$n ranks share the moments" [ -e "$tmp/ranks$n/step-00000008/trainer-0000$((n - 1)).safetensors" ]
+done
+check "it learns" awk 'NR == 1 { a = $1 } { b = $1 } END { exit !(b < a - 0.1) }' <(losses one)
+
+# Half of the way with 2 ranks, the rest with 4, 2 and 1.
+cp -r "$tmp/ranks2" "$tmp/half"
+check "half of the way" rm -r "$tmp/half/step-00000008"
+for n in 4 2 1; do
+    cp -r "$tmp/half" "$tmp/on$n"
+    check "and on with $n ranks" run $n on$n
+done
+cp -r "$tmp/half" "$tmp/on4again"
+check "and on with 4 ranks again" run 4 on4again
+check "4 after 2 ranks: the same bits again" same on4 on4again
+check "2 after 2 ranks: the bits of an unbroken run" same on2 ranks2
+near one on4 2e-5 && near one on1 2e-5 && pass || fail "a run that goes on with other ranks leaves one rank's losses"
+
+# What goes wrong for all is told once; so is what one rank alone meets.
+run 2 bad -s train.batch=0 >"$tmp/out" 2>"$tmp/err"
+status=$?
+check "a bad setting: status" [ $status = 2 ]
+check "a bad setting: told once" [ "$(grep -c '^hadal: ' "$tmp/err")" = 1 ]
+finish
