@@ -52,7 +52,7 @@ asan: ## the same tests under the address and undefined-behaviour sanitizers
 
 tsan: ## what has threads under the thread sanitizer: the pool, sessions on it, the scheduler, the network side
 	@tools/build build-tsan -Db_sanitize=thread $(SANITIZED)
-	@tests/run --build build-tsan test_base_pool test_session test_sched test_net test_work
+	@HADAL_TEST_LIMIT=1200 tests/run --build build-tsan test_base_pool test_session test_sched test_net test_work
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (30) each; needs clang
 	@tools/deps --check --clang 2>/dev/null || tools/deps --clang

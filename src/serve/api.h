@@ -138,6 +138,10 @@ hd_status hd_field_content(hd_chat_request *q, const char **out, const json_t *v
 /* Functions as OpenAI lists them ({"type": "function", "function": {...}}); flat: Responses' and Anthropic's way. */
 hd_status hd_field_tools(hd_chat_request *q, const json_t *v, bool flat, const char *schema_key,
                          hd_api_error *e);
+/* "tool_choice" of OpenAI and Responses, once the tools are read. */
+hd_status hd_field_tool_choice(hd_chat_request *q, const json_t *v, hd_api_error *e);
+/* This is to be called (name: of HD_TOOLS_NAMED, may be NULL): is it there? */
+hd_status hd_field_tool_chosen(hd_chat_request *q, hd_tool_choice choice, const char *name, hd_api_error *e);
 /* A schema, or {"type": "json_object"} and its like. */
 hd_status hd_field_format(hd_chat_request *q, const json_t *v, const char *name, hd_api_error *e);
 /* Room for n messages. */

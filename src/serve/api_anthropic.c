@@ -139,25 +139,21 @@ static hd_status read_thinking(hd_chat_request *q, const json_t *v, hd_api_error
 
 static hd_status read_tool_choice(hd_chat_request *q, const json_t *v, hd_api_error *e)
 {
+    static const struct {
+        const char *name;
+        hd_tool_choice choice;
+    } known[] = {{"auto", HD_TOOLS_AUTO}, {"none", HD_TOOLS_NONE}, {"any", HD_TOOLS_REQUIRED}, {"tool", HD_TOOLS_NAMED}};
     const char *type = json_string_value(json_object_get(v, "type"));
     bool single = false;
     if (!v || json_is_null(v)) return HD_OK;
     if (!type) return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice.type: missing");
     hd_status st = hd_field_bool(&single, v, "disable_parallel_tool_use", e);
     q->tools.single = single;
-    if (st != HD_OK || strcmp(type, "auto") == 0) return st;
-    if (strcmp(type, "none") == 0) q->tools.choice = HD_TOOLS_NONE;
-    else if (strcmp(type, "any") == 0) q->tools.choice = HD_TOOLS_REQUIRED;
-    else if (strcmp(type, "tool") == 0) q->tools.choice = HD_TOOLS_NAMED;
-    else
-        return hd_refuse(e, 422, "invalid_value", "tool_choice",
-                         "tool_choice.type: must be auto, any, tool or none");
-    q->tools.named = json_string_value(json_object_get(v, "name"));
-    bool named = q->tools.named && hd_tools_find(&q->tools, q->tools.named, strlen(q->tools.named));
-    if ((q->tools.choice == HD_TOOLS_NAMED && !named) ||
-        (q->tools.choice == HD_TOOLS_REQUIRED && !q->tools.n))
-        return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: no such tool");
-    return HD_OK;
+    if (st != HD_OK) return st;
+    for (int i = 0; i < 4; i++)
+        if (strcmp(type, known[i].name) == 0)
+            return hd_field_tool_chosen(q, known[i].choice, json_string_value(json_object_get(v, "name")), e);
+    return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice.type: must be auto, any, tool or none");
 }
 
 static hd_status read_request(hd_chat_request *q, const json_t *o, hd_api_error *e)

@@ -125,55 +125,29 @@ hd_status hd_api_json(json_t **out, const char *body, size_t n, hd_api_error *e)
 
 #define AT(member) offsetof(hd_chat_request, member)
 
-/* Ranges are the widest of the services that clients were written for, and never wider than the sampler's own. */
+/* Rows that several dialects have, some under names of their own.  Ranges are the widest of the services that clients were written for,
+ * and never wider than the sampler's own. */
+#define MAX_TOKENS(name) {name, HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"}
+#define STREAM           {"stream", HD_FIELD_BOOL, 0, 1, AT(stream), "answer in server-sent events"}
+#define TEMPERATURE      {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"}
+#define TOP_P            {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p), "keep the likeliest tokens that reach this probability together"}
+#define TOP_K            {"top_k", HD_FIELD_INT, 0, 1 << 30, AT(sample.top_k), "keep so many of the likeliest tokens; 0: all"}
+#define MIN_P            {"min_p", HD_FIELD_FLOAT, 0, 1, AT(sample.min_p), "drop what is less likely than this times the likeliest"}
+#define REPETITION(name) {name, HD_FIELD_FLOAT, 0.01, 10, AT(sample.repetition_penalty), "1: none"}
+#define PRESENCE         {"presence_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.presence_penalty), "once for each token that was generated before"}
+#define FREQUENCY        {"frequency_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.frequency_penalty), "as often as the token was generated before"}
+
 const hd_field hd_fields_openai[] = {
-    {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
-     "keep the likeliest tokens that reach this probability together"},
-    {"top_k", HD_FIELD_INT, 0, 1 << 30, AT(sample.top_k), "keep so many of the likeliest tokens; 0: all"},
-    {"min_p", HD_FIELD_FLOAT, 0, 1, AT(sample.min_p),
-     "drop what is less likely than this times the likeliest"},
-    {"repetition_penalty", HD_FIELD_FLOAT, 0.01, 10, AT(sample.repetition_penalty), "1: none"},
-    {"presence_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.presence_penalty),
-     "once for each token that was generated before"},
-    {"frequency_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.frequency_penalty),
-     "as often as the token was generated before"},
+    TEMPERATURE, TOP_P, TOP_K, MIN_P, REPETITION("repetition_penalty"), PRESENCE, FREQUENCY,
     {"n", HD_FIELD_INT, 1, HD_API_MAX_CHOICES, AT(n), "answers"},
-    {"max_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"},
+    MAX_TOKENS("max_tokens"),
     {"max_completion_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "the same"},
-    {"stream", HD_FIELD_BOOL, 0, 1, AT(stream), "answer in server-sent events"},
-    {0},
+    STREAM, {0},
 };
-const hd_field hd_fields_responses[] = {
-    {"max_output_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"},
-    {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
-     "keep the likeliest tokens that reach this probability together"},
-    {"stream", HD_FIELD_BOOL, 0, 1, AT(stream), "answer in server-sent events"},
-    {0},
-};
-const hd_field hd_fields_anthropic[] = {
-    {"max_tokens", HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"},
-    {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
-     "keep the likeliest tokens that reach this probability together"},
-    {"top_k", HD_FIELD_INT, 0, 1 << 30, AT(sample.top_k), "keep so many of the likeliest tokens; 0: all"},
-    {"stream", HD_FIELD_BOOL, 0, 1, AT(stream), "answer in server-sent events"},
-    {0},
-};
-const hd_field hd_fields_ollama[] = {
-    // of "options"
-    {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"},
-    {"top_p", HD_FIELD_FLOAT, 0, 1, AT(sample.top_p),
-     "keep the likeliest tokens that reach this probability together"},
-    {"top_k", HD_FIELD_INT, 0, 1 << 30, AT(sample.top_k), "keep so many of the likeliest tokens; 0: all"},
-    {"min_p", HD_FIELD_FLOAT, 0, 1, AT(sample.min_p),
-     "drop what is less likely than this times the likeliest"},
-    {"repeat_penalty", HD_FIELD_FLOAT, 0.01, 10, AT(sample.repetition_penalty), "1: none"},
-    {"presence_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.presence_penalty),
-     "once for each token that was generated before"},
-    {"frequency_penalty", HD_FIELD_FLOAT, -2, 2, AT(sample.frequency_penalty),
-     "as often as the token was generated before"},
+const hd_field hd_fields_responses[] = {MAX_TOKENS("max_output_tokens"), TEMPERATURE, TOP_P, STREAM, {0}};
+const hd_field hd_fields_anthropic[] = {MAX_TOKENS("max_tokens"), TEMPERATURE, TOP_P, TOP_K, STREAM, {0}};
+const hd_field hd_fields_ollama[] = { // of "options"
+    TEMPERATURE, TOP_P, TOP_K, MIN_P, REPETITION("repeat_penalty"), PRESENCE, FREQUENCY,
     {"num_predict", HD_FIELD_INT64, -2, 1e15, AT(max_tok), "tokens of the answer; below 1: no limit"},
     {0},
 };
@@ -442,4 +416,33 @@ hd_status hd_field_format(hd_chat_request *q, const json_t *v, const char *name,
         return hd_refuse(e, 422, "invalid_type", name, "%s: a JSON schema is missing in it", name);
     q->format = HD_FORMAT_SCHEMA;
     return HD_OK;
+}
+
+/* ---- Which tool ---- */
+
+hd_status hd_field_tool_chosen(hd_chat_request *q, hd_tool_choice choice, const char *name, hd_api_error *e)
+{
+    q->tools.choice = choice;
+    q->tools.named = choice == HD_TOOLS_NAMED ? name : NULL;
+    if (choice == HD_TOOLS_REQUIRED && q->tools.n == 0)
+        return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: a call is required, and there are no tools");
+    if (choice == HD_TOOLS_NAMED && !hd_tools_find(&q->tools, name ? name : "", name ? strlen(name) : 0))
+        return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: '%.64s' is not among the tools", name ? name : "");
+    return HD_OK;
+}
+
+hd_status hd_field_tool_choice(hd_chat_request *q, const json_t *v, hd_api_error *e)
+{
+    static const struct {
+        const char *name;
+        hd_tool_choice choice;
+    } known[] = {{"auto", HD_TOOLS_AUTO}, {"none", HD_TOOLS_NONE}, {"required", HD_TOOLS_REQUIRED}};
+    const char *s = json_string_value(v);
+    const json_t *f = json_object_get(v, "function"); // Responses: the name stands in v itself
+    if (!v || json_is_null(v)) return HD_OK;
+    for (int i = 0; s && i < 3; i++)
+        if (strcmp(s, known[i].name) == 0) return hd_field_tool_chosen(q, known[i].choice, NULL, e);
+    if (!json_is_object(v))
+        return hd_refuse(e, 422, "invalid_value", "tool_choice", "tool_choice: must be auto, none, required or a function");
+    return hd_field_tool_chosen(q, HD_TOOLS_NAMED, json_string_value(json_object_get(f ? f : v, "name")), e);
 }

@@ -99,32 +99,6 @@ fail:
     return st;
 }
 
-static hd_status read_tool_choice(hd_chat_request *q, const json_t *v, hd_api_error *e)
-{
-    static const char *const names[] = {"auto", "none", "required"}; // in the order of hd_tool_choice
-    const char *s = json_string_value(v);
-    if (!v || json_is_null(v)) return HD_OK;
-    for (int i = 0; s && i < 3; i++)
-        if (strcmp(s, names[i]) == 0) {
-            const hd_tool_choice choice[] = {HD_TOOLS_AUTO, HD_TOOLS_NONE, HD_TOOLS_REQUIRED};
-            q->tools.choice = choice[i];
-            if (choice[i] == HD_TOOLS_REQUIRED && q->tools.n == 0)
-                return hd_refuse(e, 422, "invalid_value", "tool_choice",
-                                 "tool_choice: 'required' without tools");
-            return HD_OK;
-        }
-    const json_t *f = json_object_get(v, "function");
-    q->tools.named = json_string_value(json_object_get(f ? f : v, "name"));
-    q->tools.choice = HD_TOOLS_NAMED;
-    if (!q->tools.named)
-        return hd_refuse(e, 422, "invalid_value", "tool_choice",
-                         "tool_choice: must be auto, none, required or a function");
-    if (!hd_tools_find(&q->tools, q->tools.named, strlen(q->tools.named)))
-        return hd_refuse(e, 422, "invalid_value", "tool_choice",
-                         "tool_choice: '%.64s' is not among the tools", q->tools.named);
-    return HD_OK;
-}
-
 /* What chat and plain completions have in common. */
 static hd_status read_common(hd_chat_request *q, const json_t *o, hd_api_error *e)
 {
@@ -168,7 +142,7 @@ static hd_status read_chat(hd_chat_request *q, const json_t *o, hd_api_error *e)
             HD_TRY(hd_refuse(e, 422, "invalid_value", "top_logprobs", "top_logprobs: needs logprobs: true"));
     }
     HD_TRY(hd_field_tools(q, json_object_get(o, "tools"), false, "parameters", e));
-    HD_TRY(read_tool_choice(q, json_object_get(o, "tool_choice"), e));
+    HD_TRY(hd_field_tool_choice(q, json_object_get(o, "tool_choice"), e));
     HD_TRY(hd_field_bool(&parallel, o, "parallel_tool_calls", e));
     q->tools.single = !parallel;
 fail:

@@ -82,22 +82,6 @@ fail:
     return st;
 }
 
-static hd_status read_tool_choice(hd_chat_request *q, const json_t *v, hd_api_error *e)
-{
-    const char *s = json_string_value(v);
-    if (!v || json_is_null(v) || (s && strcmp(s, "auto") == 0)) return HD_OK;
-    if (s && strcmp(s, "none") == 0) q->tools.choice = HD_TOOLS_NONE;
-    else if (s && strcmp(s, "required") == 0) q->tools.choice = HD_TOOLS_REQUIRED;
-    else q->tools.choice = HD_TOOLS_NAMED;
-    q->tools.named = json_string_value(json_object_get(v, "name"));
-    bool named = q->tools.named && hd_tools_find(&q->tools, q->tools.named, strlen(q->tools.named));
-    if ((q->tools.choice == HD_TOOLS_NAMED && !named) ||
-        (q->tools.choice == HD_TOOLS_REQUIRED && !q->tools.n))
-        return hd_refuse(e, 422, "invalid_value", "tool_choice",
-                         "tool_choice: must be auto, none, required or a declared function");
-    return HD_OK;
-}
-
 static hd_status read_request(hd_chat_request *q, const json_t *o, hd_api_error *e)
 {
     hd_status st;
@@ -114,7 +98,7 @@ static hd_status read_request(hd_chat_request *q, const json_t *o, hd_api_error 
                            e));
     HD_TRY(hd_field_format(q, json_object_get(json_object_get(o, "text"), "format"), "text.format", e));
     HD_TRY(hd_field_tools(q, json_object_get(o, "tools"), true, "parameters", e));
-    HD_TRY(read_tool_choice(q, json_object_get(o, "tool_choice"), e));
+    HD_TRY(hd_field_tool_choice(q, json_object_get(o, "tool_choice"), e));
     HD_TRY(hd_field_bool(&parallel, o, "parallel_tool_calls", e));
     q->tools.single = !parallel;
 fail:

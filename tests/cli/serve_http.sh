@@ -118,6 +118,26 @@ for _ in $(seq 50); do [ "$(grep -c once "$tmp/url")" = 2 ] && break; sleep 0.1;
 same "the next link" "$(code -k "$(tail -n 1 "$tmp/url")")" 303
 same "rights of what is kept" "$(stat -c %a "$tmp/state/hadal/lan-key.pem" "$tmp/state/hadal/login-secret" | tr '\n' ' ')" "600 600 "
 end 0
+# A renewed certificate is taken up by SIGHUP, and one that is none changes nothing.
+mkdir "$tmp/tls" "$tmp/state2"
+cp "$tmp/state/hadal/lan-cert.pem" "$tmp/tls/cert"; cp "$tmp/state/hadal/lan-key.pem" "$tmp/tls/key"
+XDG_STATE_HOME=$tmp/state2 begin --lan
+end 0
+presented() { python3 -c 'import ssl, sys; print(ssl.get_server_certificate(("127.0.0.1", int(sys.argv[1]))), end="")' "$(sed 's/.*:\([0-9]*\).*/\1/' <<<"$url")"; }
+begin --no-chats --cert "$tmp/tls/cert" --key "$tmp/tls/key"
+same "the first certificate" "$(presented)" "$(cat "$tmp/state/hadal/lan-cert.pem")"
+cp "$tmp/state2/hadal/lan-cert.pem" "$tmp/tls/cert"; cp "$tmp/state2/hadal/lan-key.pem" "$tmp/tls/key"
+kill -HUP $pid
+for _ in $(seq 50); do [ "$(presented)" = "$(cat "$tmp/tls/cert")" ] && break; sleep 0.1; done
+same "the second" "$(presented)" "$(cat "$tmp/state2/hadal/lan-cert.pem")"
+echo none >"$tmp/tls/cert"
+kill -HUP $pid
+for _ in $(seq 50); do grep -q "stays as it was" "$tmp/said" && break; sleep 0.1; done
+says "why it is not taken" "certificate: $tmp/tls/cert: .*stays as it was" cat "$tmp/said"
+same "still the second" "$(presented)" "$(cat "$tmp/state2/hadal/lan-cert.pem")"
+same "it answers" "$(get -k "${url}health")" '{"status":"ok"}'
+end 0
+
 begin --lan
 same "the login outlives a restart" "$(code -k -b "$tmp/jar" "${url%/once/*}/v1/models")" 200
 end 0
