@@ -17,7 +17,9 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'oracle'))
 import cdp  # noqa: E402
+import thinker  # noqa: E402
 
 HADAL = os.environ.get('HADAL', 'build/hadal')
 MODEL = os.environ.get('HADAL_TEST_MODEL', '')
@@ -35,8 +37,8 @@ def check(what, good, detail=''):
 
 
 class Server:
-    def __init__(self, folder, *more):
-        self.folder, self.more = folder, more
+    def __init__(self, folder, *more, model=MODEL):
+        self.folder, self.more, self.model = folder, more, model
         with socket.socket() as s:
             s.bind(('127.0.0.1', 0))
             self.port = s.getsockname()[1]
@@ -44,7 +46,7 @@ class Server:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen([HADAL, 'serve', MODEL, '--port', str(self.port), '--chats', f'{self.folder}/chats.db', '--sessions', '2', '--max-tokens', '600', *self.more],
+        self.process = subprocess.Popen([HADAL, 'serve', self.model, '--port', str(self.port), '--chats', f'{self.folder}/chats.db', '--sessions', '2', '--max-tokens', '600', *self.more],
                                         stdout=subprocess.PIPE, stderr=open(f'{self.folder}/log', 'a'), text=True,
                                         env={**os.environ, 'XDG_CACHE_HOME': f'{self.folder}/cache'})
         line = self.process.stdout.readline()
@@ -349,6 +351,34 @@ def live_thinking(s, page):
     check('and tells its time', r[9].startswith('Thought for 1 min 1 s') and r[10].strip() == 'Let me see.' and r[11] == 'false', r[9:])
 
 
+def really_thinking(browser, folder):
+    """A model that thinks: its thought is folded, told apart from the answer and kept; the next turn was computed ahead."""
+    os.makedirs(f'{folder}/thinks')
+    thinker.write(f'{folder}/thinks/thinker.gguf')
+    s = Server(f'{folder}/thinks', model=f'{folder}/thinks/thinker.gguf')
+    page = browser.page()
+    try:
+        page.go(s.url)
+        for reloaded in (False, True):
+            if reloaded:
+                page.reload()
+                page.wait(FINISHED, 20)
+            else:
+                check('an answer with a thought arrives', ask(page, 'Tell me ' + 'of one thing and the next thing ' * 6))
+            check('it says what it says', page.wait(f'document.querySelector("{LAST}")?.innerText.trim() === {json.dumps(thinker.ANSWER.strip())}'), page.text(LAST))
+            check('the thought is folded', page.eval('document.querySelector("details.thinking")?.open === false'))
+            check('it says how long it thought', (page.text('.thinking summary') or '').startswith('Thought for'), page.text('.thinking summary'))
+            check('and what', page.eval('document.querySelector("details.thinking").textContent').find(thinker.THOUGHT) >= 0)
+        time.sleep(1)
+        check('a second question', ask(page, 'And then?'))
+        last = s.call('GET', 'api/ui/chats/' + page.eval('location.hash.slice(1)'))['messages'][-1]
+        check('its beginning was computed ahead', last['info']['cached_tok'] > last['info']['prompt_tok'] - 84, last['info'])
+        check('no problems', not page.problems, page.problems[:5])
+    finally:
+        page.close()
+        s.kill(signal.SIGINT)
+
+
 def list_of_chats(s, page):
     page.go(s.url)
     page.key('k', cdp.CTRL)
@@ -636,6 +666,7 @@ def main():
             check('no request to anybody else', all(u.startswith((s.url, 'data:', 'about:', 'blob:')) for u in page.requests), [u for u in page.requests if not u.startswith(s.url)][:3])
             away(s, page)
             with_key(browser, folder)
+            really_thinking(browser, folder)
             offline(s, page)
         finally:
             if browser:
