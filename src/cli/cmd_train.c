@@ -5,6 +5,18 @@
 #include "cli/opts.h"
 #include "train/trainer.h"
 
+/* A model that a recipe names, by what every command takes for a MODEL: a path, a run's folder, a pulled name. */
+static hd_status resolve(char *name, size_t size, hd_err *err)
+{
+    char *path;
+    if (!*name) return HD_OK;
+    hd_status st = hd_hub_resolve(&path, name, err);
+    if (st == HD_OK && strlen(path) >= size) st = hd_fail(err, HD_LIMIT, "recipe: %.100s...: path too long", path);
+    if (st == HD_OK) memcpy(name, path, strlen(path) + 1);
+    free(path);
+    return st;
+}
+
 static hd_status run_recipe(hd_run_kind kind, int argc, char **argv, hd_err *err)
 {
     hd_status st;

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "cli/hub.h"
+#include "train/checkpoint.h"
 
 enum { MAX_DEPTH = 4, MAX_FILES = 100000 };
 
@@ -164,6 +165,18 @@ fail:
     return st;
 }
 
+/* An existing path; of a training run's folder its newest checkpoint. */
+static hd_status existing(char **path, const char *name, hd_err *err)
+{
+    hd_status st;
+    char file[1100], newest[1024] = "";
+    snprintf(file, sizeof file, "%.1000s/recipe.ini", name);
+    if (hd_is_file(file)) HD_TRY(hd_checkpoint_find(newest, name, err));
+    st = hd_strdup(path, newest[0] ? newest : name, err);
+fail:
+    return st;
+}
+
 hd_status hd_hub_resolve(char **path, const char *name, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -171,7 +184,7 @@ hd_status hd_hub_resolve(char **path, const char *name, hd_err *err)
     hd_hub_name n;
     size_t len = strlen(name);
     *path = NULL;
-    if (stat(name, &sb) == 0) return hd_strdup(path, name, err);
+    if (stat(name, &sb) == 0) return existing(path, name, err);
     HD_TRY(find_plain(path, name, err));
     if (*path) return HD_OK;
     bool is_name = hd_hub_parse(&n, name, NULL) == HD_OK &&
