@@ -146,6 +146,8 @@ static void flush(hd_chat_pen *p)
     hd_buf_clear(&p->said);
 }
 
+void hd_chat_border(hd_chat_pen *p) { flush(p); }
+
 static void put_id(hd_chat_pen *p, int32_t id)
 {
     flush(p);

@@ -34,7 +34,7 @@ typedef struct {
     bool add_generation_prompt;
     int thinking; // 1 on, 0 off, -1: the format's default; formats without a switch ignore it
     /* The last message's thought stands before it as the model would have written it, in formats that drop the thoughts
-     * of past turns too. */
+     * of past turns too; an empty one where prompts always end inside a thought. */
     bool keep_thought;
 } hd_chat_opts;
 

@@ -131,11 +131,20 @@ static hd_span answer(const hd_chat_format *f, const hd_msg *m)
     return s;
 }
 
-/* A thought as the model writes it, behind what it is given. */
+/* No prompt without the beginning of a thought. */
+static bool always_thinks(const hd_chat_format *f)
+{
+    return f->open_on && f->open_on[0] && strcmp(f->open_on, f->open_off) == 0;
+}
+
+/* A thought (perhaps none) as the model writes it, behind what it is given. */
 static void put_thought(hd_chat_pen *p, const hd_chat_format *f, const hd_msg *m)
 {
     const char *line = f->flags & V31 ? "" : "\n";
-    if (f->open_on) put_marked(p, f->open_on);
+    if (f->open_on) {
+        put_marked(p, f->open_on);
+        hd_chat_border(p);
+    }
     hd_chat_says(p, true);
     if (!f->open_on) {
         hd_chat_control(p, "<think>");
@@ -197,7 +206,7 @@ static void write_deepseek(hd_chat_pen *p, const hd_chat_format *f, const hd_con
             if (f->flags & WITH_USER) hd_chat_control(p, DS_ASSISTANT);
             break;
         case HD_ROLE_ASSISTANT:
-            keep = c->o->keep_thought && i == c->n - 1 && f->thinks && m->thinking;
+            keep = c->o->keep_thought && i == c->n - 1 && f->thinks && (m->thinking || always_thinks(f));
             if (v31 && after_user) {
                 hd_chat_control(p, DS_ASSISTANT);
                 if (!keep) put_marked(p, f->open_off);
@@ -293,11 +302,11 @@ static void put_rethought(hd_chat_pen *p, const hd_chat_format *f, const hd_conv
     }
     if (i > query && (i == c->n - 1 || thought.n)) {
         thought = hd_span_strip(thought, '\n', true, true);
-        bool given = f->open_on && *f->open_on; // the prompt ends inside the thought
+        bool given = always_thinks(f);
         hd_chat_says(p, thought.n && !given);   // nobody says that there is no thought
         hd_chat_control(p, "<think>");
         hd_chat_text(p, "\n");
-        hd_chat_says(p, thought.n);
+        hd_chat_says(p, thought.n || given);
         hd_chat_span(p, thought);
         hd_chat_text(p, "\n");
         hd_chat_control(p, "</think>");

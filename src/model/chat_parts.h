@@ -31,6 +31,8 @@ void hd_chat_text(hd_chat_pen *p, const char *s); // the format's own words
 void hd_chat_span(hd_chat_pen *p, hd_span s);     // somebody's words
 /* A control token by its spelling; text where the vocabulary lacks it, as the model's own tokenizer would. */
 void hd_chat_control(hd_chat_pen *p, const char *token);
+/* What follows shares no id with what stands before: a prompt ends here. */
+void hd_chat_border(hd_chat_pen *p);
 /* What follows is the assistant's own (its words, the token that ends its turn), or no more. */
 static inline void hd_chat_says(hd_chat_pen *p, bool says) { p->says = says; }
 void hd_chat_bos(hd_chat_pen *p, const char *otherwise);

@@ -8,7 +8,8 @@
  *
  * The ids are those that hd_chat_render gives the whole conversation.  One thing is added for models that think: the thought
  * of the last answer stands before it as the model would have written it, even where templates drop the thoughts of past
- * turns, since it is what such a model has to learn. */
+ * turns, since it is what such a model has to learn; where prompts always end inside a thought (R1), an answer without one
+ * begins with its end. */
 #ifndef HD_TRAIN_CHAT_DATA_H
 #define HD_TRAIN_CHAT_DATA_H
 

@@ -62,6 +62,11 @@ static void expect(const hd_tokenizer *t, const char *format, const char *json, 
 
 /* ---- Every format ---- */
 
+static bool always_opens(const hd_chat_format *f)
+{
+    return f->open_on && f->open_on[0] && strcmp(f->open_on, f->open_off) == 0;
+}
+
 static void test_all_formats(const hd_tokenizer *t)
 {
     static const char two[] =
@@ -72,10 +77,12 @@ static void test_all_formats(const hd_tokenizer *t)
     for (int i = 0; hd_chat_at(i); i++) {
         const hd_chat_format *f = hd_chat_at(i);
         const char *end = f->stop[0], *gap = strcmp(f->name, "deepseek-v2") == 0 ? " " : "";
+        const char *opens = always_opens(f) ? "\n</think>\n\n" : gap; // the prompt ended inside a thought
+        if (strcmp(f->name, "qwen3-thinking") == 0) opens = "\n\n</think>\n\n"; // one id of two line ends
         char want[256];
-        snprintf(want, sizeof want, "%sFirst%s|%sSecond%s|", gap, end, gap, end);
+        snprintf(want, sizeof want, "%sFirst%s|%sSecond%s|", gap, end, opens, end);
         expect(t, f->name, two, want);
-        snprintf(want, sizeof want, "%s42%s|", gap, end);
+        snprintf(want, sizeof want, "%s42%s|", opens, end);
         expect(t, f->name, "{\"question\": \"6 * 7?\", \"answer\": \"42\", \"id\": 7}", want);
         expect(t, f->name, "{\"prompt\": \"6 * 7?\", \"completion\": \"42\"}", want);
         expect(t, f->name, "{\"prompt\": \"6 * 7?\", \"response\": \"42\"}", want);
@@ -132,7 +139,7 @@ static void test_same_as_chat(const hd_tokenizer *t)
             }
             CHECK(l.st == HD_OK, "%s: %s", f->name, l.err.msg);
             CHECK_OK(hd_chat_render(f, t, msg, n, &(hd_chat_opts){.thinking = -1}, &want, &err));
-            bool kept = f->thinks && thought;
+            bool kept = f->thinks && (thought || (always_opens(f) && last->role == HD_ROLE_ASSISTANT));
             bool same = l.ids.n == want.n && memcmp(l.ids.id, want.id, (size_t)want.n * sizeof *want.id) == 0;
             CHECK(same || kept, "%s, conversation %zu", f->name, k);
             n_same += same;
@@ -197,6 +204,20 @@ static void test_thoughts(const hd_tokenizer *t)
         for (int64_t j = 0; j < prompt.n; j++)
             CHECK(!l.mask.data[j], "%s: id %lld of the prompt", c[i].format, (long long)j);
         CHECK(l.mask.data[prompt.n] == 1, "%s", c[i].format);
+        hd_ids_free(&prompt);
+        drop(&l);
+    }
+    /* So is an answer without a thought, where every prompt begins one. */
+    static const char *const always[] = {"deepseek-r1", "deepseek-r1-distill"};
+    for (int i = 0; i < 2; i++) {
+        hd_err err = {0};
+        const hd_chat_format *f = format_named(always[i]);
+        hd_ids prompt = {0};
+        line l = read_line(f, t, "{\"question\": \"Q\", \"answer\": \"\\n A\"}");
+        CHECK_OK(hd_chat_render(f, t, &(hd_msg){.role = HD_ROLE_USER, .text = "Q", .n = 1}, 1,
+                                &(hd_chat_opts){.add_generation_prompt = true, .thinking = -1}, &prompt, &err));
+        CHECK(l.ids.n > prompt.n && memcmp(l.ids.id, prompt.id, (size_t)prompt.n * sizeof *prompt.id) == 0, "%s", always[i]);
+        CHECK(!l.mask.data[prompt.n - 1] && l.mask.data[prompt.n] == 1, "%s", always[i]);
         hd_ids_free(&prompt);
         drop(&l);
     }
