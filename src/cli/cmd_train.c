@@ -1,6 +1,10 @@
 /* hadal pretrain, sft, distil: three verbs over one loop (train/trainer.c); what differs is in the recipe. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "cli/cmd.h"
 #include "cli/distil_texts.h"
+#include "cli/hub.h"
 #include "cli/load.h"
 #include "cli/opts.h"
 #include "train/trainer.h"
@@ -17,6 +21,17 @@ static hd_status resolve(char *name, size_t size, hd_err *err)
     return st;
 }
 
+static hd_status read_recipe(hd_recipe *r, hd_run_kind kind, const char *path, const hd_opt_list *settings, hd_err *err)
+{
+    hd_status st;
+    HD_TRY(hd_recipe_read(r, kind, path, settings->v, settings->n, err));
+    HD_TRY(resolve(r->init, sizeof r->init, err));
+    HD_TRY(resolve(r->teacher, sizeof r->teacher, err));
+    HD_TRY(resolve(r->tokenizer, sizeof r->tokenizer, err));
+fail:
+    return st;
+}
+
 static hd_status run_recipe(hd_run_kind kind, int argc, char **argv, hd_err *err)
 {
     hd_status st;
@@ -29,7 +44,7 @@ static hd_status run_recipe(hd_run_kind kind, int argc, char **argv, hd_err *err
     HD_TRY(hd_opts_parse(opts, sizeof opts / sizeof opts[0], argc, argv, &n, err));
     if (n != 1) return hd_fail(err, HD_USAGE, "%s: wants one recipe (recipes/*.ini); `hadal %s --help` shows examples", argv[0], argv[0]);
     HD_TRY(hd_comm_open(&comm, err));
-    st = hd_recipe_read(&r, kind, argv[1], settings.v, settings.n, err);
+    st = read_recipe(&r, kind, argv[1], &settings, err);
     hd_watch_signals();
     hd_run_opts o = {.json = json, .stop = &hd_interrupted};
     if (st == HD_OK) st = hd_train_run(&r, comm, &o, err);
