@@ -305,8 +305,8 @@ static uint64_t spelled(const packer *p, const doc *d, int64_t from, int64_t to,
 static hd_status write_part(packer *p, const doc *d, int64_t from, int64_t to, bool val, hd_err *err)
 {
     hd_shard_dir_writer *w = val ? &p->val : &p->out;
-    const uint8_t *mask = p->chat ? (const uint8_t *)d->mask.data + from : NULL;
     if (to <= from) return HD_OK;
+    const uint8_t *mask = p->chat ? (const uint8_t *)d->mask.data + from : NULL;
     return hd_shard_dir_add(w, d->ids.id + from, to - from, mask, spelled(p, d, from + 1, to, mask != NULL),
                             err);
 }
