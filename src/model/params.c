@@ -371,7 +371,8 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     HD_TRY(hd_model_describe(m, s, max_rows, err));
     m->keep_pages = true;
     t->pairs_in_file = m->cfg.rope.pairs && hd_source_get_kind(s) == HD_SOURCE_GGUF;
-    HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, hd_model_max_k(&m->cfg, max_rows), err));
+    int64_t max_k = hd_model_max_k(&m->cfg, true);
+    HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, max_k > HD_LEAST_K ? max_k : HD_LEAST_K, err));
     HD_TRY(hd_weights_walk(s, &m->cfg, list_weight, &o, err));
     t->w_bytes = (size_t)t->params.n_flat * sizeof(float);
     HD_TRY(hd_alloc_aligned(&t->params.w, t->w_bytes, err));

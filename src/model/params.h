@@ -32,6 +32,8 @@ typedef struct hd_params {
 
 typedef enum { HD_TRAIN_BF16, HD_TRAIN_F32, HD_TRAIN_FP8 } hd_train_precision;
 
+enum { HD_LEAST_K = 512 }; // products this wide always fit in a training model's device
+
 /* Open a source (a directory or GGUF in any format: decoded) for training: masters, gradients (zero), panels both ways.
  * max_rows: rows of one micro-batch.  Close with hd_model_close. */
 hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_precision precision, int n_threads, int max_rows,

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "model/lora.h"
 #include "ops/back.h"
+#include "ops/rate.h"
 #include "train/checkpoint.h"
 #include "train/prepare.h"
 #include "train/rundir.h"
@@ -47,6 +48,8 @@ typedef struct {
     int n_layers, n_experts;
     double t0, seconds0; // when this process began, what earlier ones had spent
     double step_seconds;
+    double peak;           // products of this machine, operations a second
+    int64_t n_active;      // weights at work on a token
 } trainer;
 
 static bool lead(const trainer *t) { return hd_comm_rank(t->comm) == 0; }
@@ -97,6 +100,7 @@ static void say_plan(trainer *t)
     const hd_config *c = hd_model_config(t->m);
     const hd_recipe *r = t->r;
     if (hd_train_plan_for(&p, c, r->precision, r->micro * r->seq, hd_pool_threads(hd_model_dev(t->m)->pool), r->recompute, &err) != HD_OK) return;
+    t->n_active = p.n_active;
     if (r->lora_rank > 0) p.masters = p.gradients = (uint64_t)t->params->n_flat * sizeof(float);
     uint64_t optim = hd_optim_bytes(t->params, &r->optim);
     uint64_t all = p.masters + p.gradients + p.panels + p.tape + p.work + p.cache + optim;
@@ -262,6 +266,7 @@ static hd_status one_step(trainer *t, hd_step_log *s, hd_err *err)
     t->state.tokens += n_micro * r->micro * r->seq;
     t->step_seconds = hd_now_s() - start;
     t->state.seconds = t->seconds0 + hd_now_s() - t->t0;
+    double tok_s = (double)(n_micro * r->micro * r->seq) / t->step_seconds;
     *s = (hd_step_log){.step = step,
                        .steps = r->steps,
                        .tokens = t->state.tokens,
@@ -270,7 +275,8 @@ static hd_status one_step(trainer *t, hd_step_log *s, hd_err *err)
                        .balance_loss = t->n_experts > 0 ? sum.balance_loss / (double)n.docs : 0,
                        .lr = lr,
                        .grad_norm = norm,
-                       .tok_s = (double)(n_micro * r->micro * r->seq) / t->step_seconds,
+                       .tok_s = tok_s,
+                       .share_of_peak = t->peak > 0 ? 6 * (double)t->n_active * tok_s / t->peak / hd_comm_size(t->comm) : 0,
                        .seconds = t->state.seconds,
                        .val_bpb = -1,
                        .skipped = skip};
@@ -370,6 +376,7 @@ hd_status hd_train_run(const hd_recipe *r, hd_comm *comm, const hd_run_opts *o, 
     if (lead(&t)) {
         HD_TRY(hd_rundir_open(&t.dir, r, t.state.step, o->json, err));
         say_plan(&t);
+        HD_TRY(hd_product_rate(&t.peak, hd_model_dev(t.m), err));
         if (t.state.step > 0) hd_rundir_say(t.dir, "goes on from step %lld", (long long)t.state.step);
     }
     HD_TRY(loop(&t, err));
