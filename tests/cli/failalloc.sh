@@ -73,6 +73,7 @@ for model in "$tmp"/models/*; do
 done
 input=$tmp/text tries tokenize "$tmp/models/qwen2" --json
 tries data pack "$tmp/models/qwen2" "$tmp/text" -o "$tmp/packed" --replace --dedup --against "$tmp/chat" --val-share 0.1 --threads 1
+"$HADAL" data pack "$tmp/models/qwen2" "$tmp/text" -o "$tmp/packed" --replace >/dev/null # what failed left nothing
 tries data info "$tmp/packed" --json --check
 tries data show "$tmp/packed" --tokenizer "$tmp/models/qwen2" --json
 tries data show "$tmp/text" --divider ''
