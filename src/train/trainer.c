@@ -379,7 +379,11 @@ hd_status hd_train_run(const hd_recipe *r, hd_comm *comm, const hd_run_opts *o, 
         HD_TRY(hd_product_rate(&t.peak, hd_model_dev(t.m), err));
         if (t.state.step > 0) hd_rundir_say(t.dir, "goes on from step %lld", (long long)t.state.step);
     }
+    int64_t step0 = t.state.step;
     HD_TRY(loop(&t, err));
+    if (lead(&t) && hd_comm_size(comm) > 1 && t.state.step > step0)
+        hd_rundir_say(t.dir, "ranks: %d; sent by one: %.3f MB a step, %.0f %% of the time was spent on it and on waiting", hd_comm_size(comm),
+                      (double)hd_comm_bytes(comm) / 1e6 / (double)(t.state.step - step0), 100 * hd_comm_seconds(comm) / (hd_now_s() - t.t0));
 fail:
     hd_rundir_close(t.dir);
     hd_data_close(t.data);
