@@ -32,7 +32,7 @@ typedef struct hd_params {
 
 typedef enum { HD_TRAIN_BF16, HD_TRAIN_F32, HD_TRAIN_FP8 } hd_train_precision;
 
-enum { HD_LEAST_K = 512 }; // products this wide always fit in a training model's device
+enum { HD_LEAST_K = 1024 }; // products this wide (ops/rate.c) always fit in a training model's device
 
 /* Open a source (a directory or GGUF in any format: decoded) for training: masters, gradients (zero), panels both ways.
  * max_rows: rows of one micro-batch.  Close with hd_model_close. */
