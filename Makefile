@@ -10,7 +10,7 @@ SANITIZED = -Db_lundef=false -Doptimization=1 $(if $(WERROR),-Dwerror=true)
 WITH_MODEL = HADAL_TEST_MODEL="$${HADAL_TEST_MODEL:-$$(tools/fetch-default-model)}"; [ -n "$$HADAL_TEST_MODEL" ] || exit 1; \
     export HADAL_TEST_MODEL;
 
-.PHONY: all deps ready chat serve test test-full bench bench-serve bench-train asan tsan fuzz layers fmt install clean help
+.PHONY: all deps ready chat serve test test-full bench bench-serve bench-train learn asan tsan fuzz layers fmt install clean help
 
 all: ## build/hadal, the library and the tests
 	@$(BUILD)
@@ -41,6 +41,9 @@ bench: ready ## speed; PEERS=dir adds the peers, interleaved
 
 bench-serve: ready ## the server with 1 to 64 clients; PEERS=dir adds llama-server
 	@$(WITH_MODEL) bench/serve $(if $(PEERS),--peers "$(PEERS)") $(if $(MODEL),--model "$(MODEL)")
+
+learn: ready ## small runs that must learn, beside PyTorch; HADAL_DATA=dir has texts, HADAL_VENV=dir torch
+	@tests/learn/learn.py $(LEARN)
 
 bench-train: ready ## a training step beside PyTorch's; HADAL_VENV=dir has torch, else one is made
 	@bench/train --save $(TRAIN)

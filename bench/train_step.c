@@ -30,7 +30,8 @@ typedef struct {
     int64_t step;
 } bench;
 
-static hd_status open_bench(bench *b, const char *config, hd_train_precision precision, int threads, hd_err *err)
+static hd_status open_bench(bench *b, const char *config, hd_train_precision precision, int threads,
+                            hd_err *err)
 {
     hd_status st;
     char dir[] = "/tmp/hadal-train-step-XXXXXX", path[64], rm[80];
@@ -71,7 +72,8 @@ static hd_status one_step(bench *b, double *loss, hd_err *err)
     hd_params *p = hd_model_params(b->m);
     hd_dev *d = hd_model_dev(b->m);
     int64_t at = b->step % BATCHES * b->n;
-    hd_micro in = {.n_rows = b->n, .n_docs = b->seqs, .tok = b->tok + at, .target = b->target + at, .len = b->len};
+    hd_micro in = {
+        .n_rows = b->n, .n_docs = b->seqs, .tok = b->tok + at, .target = b->target + at, .len = b->len};
     hd_pass_opts o = {.loss_scale = 1.0f / (float)b->n, .backward = true};
     hd_pass_result r = {0};
     memset(p->g, 0, (size_t)p->n_flat * sizeof *p->g);
@@ -102,8 +104,8 @@ static hd_status go(bench *b, int n, hd_err *err)
     printf("], \"processor\": [");
     for (int i = 0; i < n; i++) printf("%s%.6f", i ? ", " : "", cpu[i]);
     getrusage(RUSAGE_SELF, &u);
-    printf("], \"loss\": %.6f, \"rows\": %d, \"peak_bytes\": %lld, \"weights\": %lld}\n", loss, b->n, (long long)u.ru_maxrss * 1024,
-           (long long)hd_model_params(b->m)->n_weights);
+    printf("], \"loss\": %.6f, \"rows\": %d, \"peak_bytes\": %lld, \"weights\": %lld}\n", loss, b->n,
+           (long long)u.ru_maxrss * 1024, (long long)hd_model_params(b->m)->n_weights);
     fflush(stdout);
     return HD_OK;
 }
@@ -116,14 +118,16 @@ int main(int argc, char **argv)
     int threads = 2;
     char line[64];
     if (argc < 4) {
-        fprintf(stderr, "usage: bench_train_step CONFIG.json SEQUENCES ROWS [--precision bf16|f32] [--threads N]\n");
+        fprintf(stderr,
+                "usage: bench_train_step CONFIG.json SEQUENCES ROWS [--precision bf16|f32] [--threads N]\n");
         return 2;
     }
     b.seqs = atoi(argv[2]);
     b.rows = atoi(argv[3]);
     for (int i = 4; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--threads")) threads = atoi(argv[i + 1]);
-        if (!strcmp(argv[i], "--precision")) precision = strcmp(argv[i + 1], "f32") ? HD_TRAIN_BF16 : HD_TRAIN_F32;
+        if (!strcmp(argv[i], "--precision"))
+            precision = strcmp(argv[i + 1], "f32") ? HD_TRAIN_BF16 : HD_TRAIN_F32;
     }
     hd_status st = open_bench(&b, argv[1], precision, threads, &err);
     while (st == HD_OK && fgets(line, sizeof line, stdin))

@@ -42,7 +42,9 @@ static hd_status run(hd_data *d, char **argv, hd_err *err)
         printf("{\"bytes_per_token\": %.17g}\n", hd_data_bytes_per_token(d, 0));
         return HD_OK;
     }
-    for (uint64_t i = strtoull(argv[5], NULL, 10), end = i + strtoull(argv[6], NULL, 10), n = strtoull(argv[7], NULL, 10); i < end; i += n) {
+    for (uint64_t i = strtoull(argv[5], NULL, 10), end = i + strtoull(argv[6], NULL, 10),
+                  n = strtoull(argv[7], NULL, 10);
+         i < end; i += n) {
         HD_TRY(hd_data_get(d, i, (int)n, &b, err));
         tell(&b);
     }
@@ -59,7 +61,8 @@ int main(int argc, char **argv)
         return 2;
     }
     hd_data_source src = {argv[1], 1};
-    hd_status st = hd_data_open(&d, &src, 1, atoi(argv[2]), strtoull(argv[3], NULL, 10), atoll(argv[4]), &err);
+    hd_status st =
+        hd_data_open(&d, &src, 1, atoi(argv[2]), strtoull(argv[3], NULL, 10), atoll(argv[4]), &err);
     if (st == HD_OK) st = run(d, argv, &err);
     hd_data_close(d);
     if (st != HD_OK) fprintf(stderr, "data_probe: %s\n", err.msg);

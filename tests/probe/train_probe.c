@@ -89,7 +89,8 @@ static hd_status read_json(json_t **out, const char *path, hd_err *err)
 
 /* ---- Steps -------------------------------------------------------------------------------------------------------------- */
 
-static hd_status one_pass(hd_model *m, const batch *b, const opts *o, bool backward, hd_pass_result *r, hd_err *err)
+static hd_status one_pass(hd_model *m, const batch *b, const opts *o, bool backward, hd_pass_result *r,
+                          hd_err *err)
 {
     hd_pass_opts p = o->pass;
     int n = 0;
@@ -105,9 +106,11 @@ static hd_status one_pass(hd_model *m, const batch *b, const opts *o, bool backw
 
 static void tell(const hd_pass_result *r, double norm)
 {
-    printf("{\"loss\": %.9g, \"mtp_loss\": %.9g, \"distil_loss\": %.9g, \"balance_loss\": %.9g, \"n_target\": %lld, "
+    printf("{\"loss\": %.9g, \"mtp_loss\": %.9g, \"distil_loss\": %.9g, \"balance_loss\": %.9g, "
+           "\"n_target\": %lld, "
            "\"n_mtp\": %lld, \"grad_norm\": %.9g}\n",
-           r->loss, r->mtp_loss, r->distil_loss, r->balance_loss, (long long)r->n_target, (long long)r->n_mtp, norm);
+           r->loss, r->mtp_loss, r->distil_loss, r->balance_loss, (long long)r->n_target, (long long)r->n_mtp,
+           norm);
     fflush(stdout);
 }
 
@@ -126,7 +129,8 @@ static hd_status train(hd_model *m, const batch *b, int n, const opts *o, float 
         tell(&r, norm);
         if (step == 0) memcpy(first_g, p->g, (size_t)p->n_flat * sizeof *p->g);
         if (o->steps == 0) break;
-        hd_optim_step(optim, d, p->w, p->g, hd_schedule_lr(&o->schedule, step + 1), hd_clip_scale(norm, o->clip), step + 1);
+        hd_optim_step(optim, d, p->w, p->g, hd_schedule_lr(&o->schedule, step + 1),
+                      hd_clip_scale(norm, o->clip), step + 1);
         hd_params_refresh(m);
     }
 fail:
@@ -172,7 +176,8 @@ static hd_status save(const char *path, const hd_params *p, const float *g, bool
     HD_TRY(hd_safetensors_begin(w, err));
     for (int part = 0; part < (weights ? 2 : 1); part++)
         for (int i = 0; i < p->n; i++)
-            HD_TRY(hd_safetensors_write(w, (part ? p->w : g) + p->p[i].at, (size_t)(p->p[i].n * p->p[i].k) * sizeof *g, err));
+            HD_TRY(hd_safetensors_write(w, (part ? p->w : g) + p->p[i].at,
+                                        (size_t)(p->p[i].n * p->p[i].k) * sizeof *g, err));
     HD_TRY(hd_safetensors_commit(w, NULL, NULL, err));
 fail:
     hd_safetensors_writer_close(w);
@@ -223,15 +228,19 @@ fail:
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: train_probe MODELDIR BATCH.json OUT.safetensors [--steps N] [--optim adamw|muon] [--lr X] [--clip X]\n"
-                    "       [--weight-decay X] [--precision f32|bf16|fp8] [--threads N] [--recompute] [--wsd WARMUP,DECAY] [--val FILE]\n");
+    fprintf(stderr, "usage: train_probe MODELDIR BATCH.json OUT.safetensors [--steps N] [--optim adamw|muon] "
+                    "[--lr X] [--clip X]\n"
+                    "       [--weight-decay X] [--precision f32|bf16|fp8] [--threads N] [--recompute] [--wsd "
+                    "WARMUP,DECAY] [--val FILE]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     static const char *const precisions[] = {"bf16", "f32", "fp8"};
-    opts o = {.optim = hd_optim_defaults, .schedule = {.kind = HD_SCHED_CONSTANT, .lr = 1e-3f}, .threads = 2,
+    opts o = {.optim = hd_optim_defaults,
+              .schedule = {.kind = HD_SCHED_CONSTANT, .lr = 1e-3f},
+              .threads = 2,
               .precision = HD_TRAIN_F32};
     hd_err err = {0};
     o.optim.matrices = HD_OPT_ADAMW;

@@ -39,12 +39,13 @@ static bool read_golden(golden *g, const char *folder)
     if (hd_file_read(&b, path, &err) != HD_OK) return false;
     g->file = b.data;
     const char *at = g->file, *end = g->file + b.len;
-    bool ok = take(&g->rows, 4, &at, end) && take(&g->docs, 4, &at, end) && g->rows > 0 && g->rows <= MAX_ROWS && g->docs > 0 &&
-              g->docs <= MAX_DOCS;
+    bool ok = take(&g->rows, 4, &at, end) && take(&g->docs, 4, &at, end) && g->rows > 0 &&
+              g->rows <= MAX_ROWS && g->docs > 0 && g->docs <= MAX_DOCS;
     ok = ok && take(g->len, 4 * (size_t)g->docs, &at, end) && take(g->tok, 4 * (size_t)g->rows, &at, end) &&
          take(g->target, 4 * (size_t)g->rows, &at, end) && take(&g->mtp_weight, 4, &at, end) &&
-         take(&g->balance_alpha, 4, &at, end) && take(&g->zloss, 4, &at, end) && take(&g->loss, 8, &at, end) &&
-         take(&g->mtp_loss, 8, &at, end) && take(&g->balance_loss, 8, &at, end);
+         take(&g->balance_alpha, 4, &at, end) && take(&g->zloss, 4, &at, end) &&
+         take(&g->loss, 8, &at, end) && take(&g->mtp_loss, 8, &at, end) &&
+         take(&g->balance_loss, 8, &at, end);
     g->g = (const float *)(const void *)at;
     g->n_g = ok ? (size_t)(end - at) / 4 : 0;
     return ok;
@@ -57,15 +58,23 @@ static hd_micro micro_of(const golden *g, int doc0, int doc1)
     int row0 = 0, rows = 0;
     for (int i = 0; i < doc0; i++) row0 += g->len[i];
     for (int i = doc0; i < doc1; i++) rows += g->len[i];
-    return (hd_micro){.n_rows = rows, .n_docs = doc1 - doc0, .tok = g->tok + row0, .target = g->target + row0, .len = g->len + doc0};
+    return (hd_micro){.n_rows = rows,
+                      .n_docs = doc1 - doc0,
+                      .tok = g->tok + row0,
+                      .target = g->target + row0,
+                      .len = g->len + doc0};
 }
 
 /* Documents [doc0, doc1) as a part of the whole step. */
 static void part(hd_model *m, const golden *g, int doc0, int doc1, bool recompute, hd_pass_result *r)
 {
     hd_micro all = micro_of(g, 0, g->docs), b = micro_of(g, doc0, doc1);
-    hd_pass_opts o = {.mtp_weight = g->mtp_weight, .balance_alpha = g->balance_alpha, .balance_scale = 1.0f / (float)g->docs,
-                      .zloss = g->zloss, .recompute = recompute, .backward = true};
+    hd_pass_opts o = {.mtp_weight = g->mtp_weight,
+                      .balance_alpha = g->balance_alpha,
+                      .balance_scale = 1.0f / (float)g->docs,
+                      .zloss = g->zloss,
+                      .recompute = recompute,
+                      .backward = true};
     int64_t n = 0, n_mtp = hd_micro_mtp_targets(&all);
     for (int i = 0; i < g->rows; i++) n += g->target[i] >= 0;
     o.loss_scale = 1.0f / (float)n;
@@ -110,7 +119,9 @@ static void compare(const golden *g, const hd_params *p, bool exact, const char 
         }
         a2 += norm(got, n) * norm(got, n);
         b2 += norm(want, n) * norm(want, n);
-        if (exact) CHECK(sqrt(far) <= 1e-4 * norm(want, n), "%s: %s: off by %.2g of %.2g", what, q->name, sqrt(far), norm(want, n));
+        if (exact)
+            CHECK(sqrt(far) <= 1e-4 * norm(want, n), "%s: %s: off by %.2g of %.2g", what, q->name, sqrt(far),
+                  norm(want, n));
     }
     CHECK(at == g->n_g, "%s: %zu gradients, not %zu", what, at, g->n_g);
     if (!exact) CHECK(dot > 0.98 * sqrt(a2 * b2), "%s: cosine %.4f", what, dot / sqrt(a2 * b2));
@@ -144,7 +155,8 @@ static void run(const hd_source *s, const golden *g, const way *w, float **keep,
     if (exact) near(r.balance_loss, g->balance_loss, 1e-5, what);
     compare(g, p, exact, what);
     for (int i = 0; i < p->n; i++)
-        for (int64_t j = p->p[i].at; p->p[i].frozen && j < p->p[i].at + p->p[i].k; j++) CHECK(p->g[j] == 0, "%s", p->p[i].name);
+        for (int64_t j = p->p[i].at; p->p[i].frozen && j < p->p[i].at + p->p[i].k; j++)
+            CHECK(p->g[j] == 0, "%s", p->p[i].name);
     size_t bytes = (size_t)p->n_flat * sizeof *p->g;
     if (keep && *keep) CHECK(memcmp(*keep, p->g, bytes) == 0, "%s: other bits", what);
     else if (keep) {
@@ -156,7 +168,8 @@ static void run(const hd_source *s, const golden *g, const way *w, float **keep,
 
 static void test_model(const char *name, const char *folder)
 {
-    static const way ways[] = {{HD_TRAIN_F32, 1, false, false}, {HD_TRAIN_F32, 2, false, false}, {HD_TRAIN_F32, 2, true, false}};
+    static const way ways[] = {
+        {HD_TRAIN_F32, 1, false, false}, {HD_TRAIN_F32, 2, false, false}, {HD_TRAIN_F32, 2, true, false}};
     static const way halves = {HD_TRAIN_F32, 2, false, true}, bf16 = {HD_TRAIN_BF16, 2, false, false};
     golden g = {0};
     hd_source *s = NULL;
@@ -166,13 +179,15 @@ static void test_model(const char *name, const char *folder)
     if (s && g.n_g > 0) {
         char what[320];
         for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-            snprintf(what, sizeof what, "%s, %d threads%s", name, ways[i].threads, ways[i].recompute ? ", recomputing" : "");
+            snprintf(what, sizeof what, "%s, %d threads%s", name, ways[i].threads,
+                     ways[i].recompute ? ", recomputing" : "");
             run(s, &g, &ways[i], &keep, what);
         }
         snprintf(what, sizeof what, "%s in two parts", name);
         run(s, &g, &halves, NULL, what);
         snprintf(what, sizeof what, "%s, bf16", name);
-        if (!strcmp(name, "llama") || !strcmp(name, "qwen2")) run(s, &g, &bf16, NULL, what); // no routes to choose otherwise
+        if (!strcmp(name, "llama") || !strcmp(name, "qwen2"))
+            run(s, &g, &bf16, NULL, what); // no routes to choose otherwise
     }
     free(keep);
     free(g.file);
