@@ -57,6 +57,10 @@ each_fails --help
 tries completion bash
 tries cost plan --model "$tmp/models/qwen2" --tokens 1T --machine "$root/recipes/machines/h800.ini" --json
 tries models list
+mkdir "$tmp/run"
+printf '[run]\nname = x\n[train]\nsteps = 3\n' >"$tmp/run/recipe.ini"
+printf 'step,tokens,loss,mtp_loss,balance_loss,lr,grad_norm,tok_s,seconds\n1,8,2.5,0,0,1,1,9,0.5\n' >"$tmp/run/log.csv"
+tries runs "$tmp/run" --json
 for model in "$tmp"/models/*; do
     tries inspect "$model"
     tries inspect "$model" --json
