@@ -1,8 +1,9 @@
 /* Gradients of products, and panels from masters.
  *
- * dW[n, k] += dY^T X is cut into tiles of 256 x 256 outputs.  A tile is one task: it walks the rows m in blocks of 256, brings
- * dY^T (rows of activations) and X (panels whose inner dimension is m) into the thread's scratch, and lets the forward's own
- * kernel multiply them.  What a block adds is added to dW in the order of blocks, so the order of every sum depends on M alone. */
+ * dW[n, k] += dY^T X is cut into tiles of 256 x 256 outputs, of 128 x 128 where that would leave threads idle.  A tile is one
+ * task: it walks the rows m in blocks of 256, brings dY^T (rows of activations) and X (panels whose inner dimension is m) into the
+ * thread's scratch, and lets the forward's own kernel multiply them.  What a block adds is added to dW in the order of blocks, so
+ * the order of every sum depends on M alone, not on the tile. */
 #include <assert.h>
 #include <string.h>
 
@@ -10,23 +11,22 @@
 #include "ops/back.h"
 
 enum {
-    TILE_N = 256,
-    TILE_K = 256,
+    TILE = 256,
     BLOCK_M = 256,
-    TILE_PANELS = TILE_K / HD_PANEL_ROWS,
+    TILE_PANELS = TILE / HD_PANEL_ROWS,
 };
 
 /* One thread's scratch, in floats; blobs and panels are as wide in f32 as they get. */
 typedef struct {
-    _Alignas(64) float dyt[TILE_N][BLOCK_M];
-    _Alignas(64) float act[TILE_N][BLOCK_M];
+    _Alignas(64) float dyt[TILE][BLOCK_M];
+    _Alignas(64) float act[TILE][BLOCK_M];
     _Alignas(64) float panel[TILE_PANELS][BLOCK_M * HD_PANEL_ROWS];
-    _Alignas(64) float out[TILE_N][TILE_K];
-    _Alignas(64) float row[2][TILE_K];
+    _Alignas(64) float out[TILE][TILE];
+    _Alignas(64) float row[2][HD_PANEL_ROWS];
     _Alignas(64) uint8_t kernel[160 << 10];
 } scratch;
 
-static int64_t tiles_of(const hd_mm_grad *j) { return (j->n + TILE_N - 1) / TILE_N * ((j->k + TILE_K - 1) / TILE_K); }
+static int64_t tiles_of(const hd_mm_grad *j, int tile) { return (j->n + tile - 1) / tile * ((j->k + tile - 1) / tile); }
 
 size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads)
 {
@@ -38,23 +38,30 @@ typedef struct {
     const hd_mm_grad *jobs;
     bool tiles; // the level multiplies bf16 faster than f32 (amx); elsewhere f32 is as fast, and nothing is rounded
     scratch *s;
+    int tile;
 } grad_job;
 
 static const float *x_row(const hd_mm_grad *j, int m) { return j->x + (j->x_row ? j->x_row[m] : m) * j->ldx; }
 
-/* X[m0 .. m0+M, k0 .. k0+32) as a panel: f32 [m][32], bf16 [m / 2][32][2]. */
-static void pack_x(const grad_job *g, const hd_mm_grad *j, scratch *s, float *panel, int m0, int M, int64_t k0)
+/* X[m0 .. m0+M, k0 .. k0+wide) as panels of f32 [m][32]; a row of X is read once. */
+static void pack_x(const hd_mm_grad *j, scratch *s, int m0, int M, int64_t k0, int wide)
+{
+    enum { W = HD_PANEL_ROWS };
+    int whole = wide / W, left = wide % W;
+    for (int m = 0; m < M; m++) {
+        const float *x = x_row(j, m0 + m) + k0;
+        for (int p = 0; p < whole; p++) memcpy(s->panel[p] + m * W, x + p * W, W * sizeof *x);
+        if (left == 0) continue;
+        memcpy(s->panel[whole] + m * W, x + whole * W, (size_t)left * sizeof *x);
+        memset(s->panel[whole] + m * W + left, 0, (size_t)(W - left) * sizeof *x);
+    }
+}
+
+/* X[m0 .. m0+M, k0 .. k0+32) as a panel of bf16 [m / 2][32][2]. */
+static void pack_x_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, float *panel, int m0, int M, int64_t k0)
 {
     int64_t left = j->k - k0, n = left < HD_PANEL_ROWS ? left : HD_PANEL_ROWS;
     const hd_back_kernels *k = g->d->k->back;
-    if (!g->tiles || j->kind != HD_PANEL_BF16) {
-        for (int m = 0; m < M; m++, panel += HD_PANEL_ROWS) {
-            const float *x = x_row(j, m0 + m) + k0;
-            memcpy(panel, x, (size_t)n * sizeof *panel);
-            if (n < HD_PANEL_ROWS) memset(panel + n, 0, (size_t)(HD_PANEL_ROWS - n) * sizeof *panel);
-        }
-        return;
-    }
     uint16_t *out = (uint16_t *)(void *)panel;
     memset(s->row, 0, sizeof s->row);
     for (int m = 0; m < M; m += 2, out += 2 * HD_PANEL_ROWS) {
@@ -86,31 +93,40 @@ static void grad_tile(void *arg, int64_t tile, int tid)
     const grad_job *g = arg;
     const hd_mm_grad *j = g->jobs;
     scratch *s = &g->s[tid];
-    for (; tile >= tiles_of(j); j++) tile -= tiles_of(j);
-    int64_t across = (j->k + TILE_K - 1) / TILE_K, n0 = tile / across * TILE_N, k0 = tile % across * TILE_K;
-    int n = j->n - n0 < TILE_N ? (int)(j->n - n0) : TILE_N, wide = j->k - k0 < TILE_K ? (int)(j->k - k0) : TILE_K;
+    for (; tile >= tiles_of(j, g->tile); j++) tile -= tiles_of(j, g->tile);
+    int64_t across = (j->k + g->tile - 1) / g->tile, n0 = tile / across * g->tile, k0 = tile % across * g->tile;
+    int n = j->n - n0 < g->tile ? (int)(j->n - n0) : g->tile, wide = j->k - k0 < g->tile ? (int)(j->k - k0) : g->tile;
     bool bf16 = g->tiles && j->kind == HD_PANEL_BF16;
     hd_panel_id id = bf16 ? HD_PANEL_BF16 : HD_PANEL_F32;
     for (int m0 = 0; m0 < j->M; m0 += BLOCK_M) {
         int M = j->M - m0 < BLOCK_M ? j->M - m0 : BLOCK_M;
         pack_dy(g, j, s, m0, M, n0, n, j->db && k0 == 0);
+        if (!bf16) pack_x(j, s, m0, M, k0, wide);
         for (int p = 0; p * HD_PANEL_ROWS < wide; p++) {
-            pack_x(g, j, s, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
+            if (bf16) pack_x_pairs(g, j, s, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
             g->d->k->panel_mul[id](s->panel[p], M, (const uint8_t *)(bf16 ? s->act : s->dyt), sizeof s->act[0], n,
-                                   s->out[0] + p * HD_PANEL_ROWS, TILE_K, s->kernel);
+                                   s->out[0] + p * HD_PANEL_ROWS, TILE, s->kernel);
         }
         for (int i = 0; i < n; i++) g->d->k->add(j->dw + (n0 + i) * j->ldw + k0, s->out[i], wide);
     }
+}
+
+/* Three large tiles for each thread: the last one waited for is then a small part of the whole. */
+static int tile_for(const hd_mm_grad *jobs, int n_jobs, int threads)
+{
+    int64_t tiles = 0;
+    for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i], TILE);
+    return threads == 1 || tiles >= 3 * (int64_t)threads ? TILE : TILE / 2;
 }
 
 void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *work)
 {
     size_t mark = work->used;
     int64_t tiles = 0;
-    grad_job g = {d, jobs, strcmp(d->k->level, "amx") == 0, NULL};
+    grad_job g = {d, jobs, strcmp(d->k->level, "amx") == 0, NULL, tile_for(jobs, n_jobs, hd_pool_threads(d->pool))};
     g.s = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * sizeof *g.s);
     assert(g.s && hd_mul_scratch_bytes(BLOCK_M) <= sizeof g.s->kernel);
-    for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i]);
+    for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i], g.tile);
     hd_pool_run(d->pool, tiles, grad_tile, &g);
     work->used = mark;
 }

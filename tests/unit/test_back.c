@@ -353,6 +353,8 @@ int main(void)
             check_grad(&d, 300, 33, 70, id, false);
             check_grad(&d, 37, 130, 131, id, true);
             check_grad(&d, 513, 16, 5, id, true);
+            check_grad(&d, 259, 257, 290, id, false);
+            check_grad(&d, 9, 260, 900, id, false); // enough large tiles for two threads
             check_refresh(&d, 1, 1, id);
             check_refresh(&d, 33, 70, id);
             check_refresh(&d, 129, 257, id);
