@@ -149,7 +149,7 @@ hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err)
     m->bf16_flops = m->peak_flops;
     m->utilization = 0.3; // until measured
     m->mem_bytes = (double)hd_mem_available();
-    if (uname(&u) == 0) snprintf(m->name, sizeof m->name, "%.20s, %d threads, %.20s", u.machine, hd_pool_threads(dev.pool), dev.k->level);
+    if (uname(&u) == 0) snprintf(m->name, sizeof m->name, "%d-thread %.20s %.20s", hd_pool_threads(dev.pool), u.machine, dev.k->level);
     hd_progress_begin(&bar, "measuring", N_SHAPES, "models");
     for (int i = 0; i < N_SHAPES && st == HD_OK; i++) {
         st = measure_shape(m, &shapes[i], dir, hd_pool_threads(dev.pool), err);
