@@ -102,6 +102,30 @@ check "4 after 2 ranks: the same bits again" same on4 on4again
 check "2 after 2 ranks: the bits of an unbroken run" same on2 ranks2
 near one on4 2e-5 && near one on1 2e-5 && pass || fail "a run that goes on with other ranks leaves one rank's losses"
 
+# One rank is killed, another run is asked to stop: both go on to the bits of one that nothing befell.
+long="-s steps=60 -s save_every=5"
+check "unbroken" run 2 whole $long
+# A rank of $1's run, once a checkpoint stands; the run's status is then in $status.
+befall() { # befall OUT SIGNAL
+    local i pid=
+    run 2 "$1" $long >"$tmp/out" 2>"$tmp/err" &
+    for ((i = 0; i < 1000; i++)); do [ -n "$(ls -d "$tmp/$1"/step-*[0-9] 2>/dev/null)" ] && break; sleep 0.02; done
+    pid=$(pgrep -f "pretrain $tmp/r.ini -s out=$tmp/$1 " | while read -r p; do [ "$(cat "/proc/$p/comm")" = hadal ] && echo "$p"; done | tail -n 1)
+    kill -"$2" "$pid"
+    wait $!
+    status=$?
+}
+befall killed KILL
+check "a killed rank ends the run" [ $status != 0 ]
+check "before its end" [ ! -e "$tmp/killed/step-00000060" ]
+check "it goes on" run 2 killed $long
+check "to the same weights" cmp "$tmp/killed/step-00000060/model.safetensors" "$tmp/whole/step-00000060/model.safetensors"
+befall stopped TERM
+check "a rank that is asked stops all" [ $status = 1 -a ! -e "$tmp/stopped/step-00000060" ]
+check "which is told once" [ "$(grep -c '^hadal: train: stopped at step' "$tmp/err")" = 1 ]
+check "it goes on, too" run 2 stopped $long
+check "to the same weights, too" cmp "$tmp/stopped/step-00000060/model.safetensors" "$tmp/whole/step-00000060/model.safetensors"
+
 # What goes wrong for all is told once; so is what one rank alone meets.
 run 2 bad -s train.batch=0 >"$tmp/out" 2>"$tmp/err"
 status=$?
