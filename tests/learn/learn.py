@@ -3,7 +3,7 @@
 
 hadal trains four models (shakespeare and tales, dense and moe of equal active size) for a few hundred steps; PyTorch trains
 transformers' models in f32 from the same first weights on the same batches, as tests/probe/data_probe tells them.  Both are
-validated on the same ids: bits per byte must fall by half from those of the random model, and agree within 1 %.
+validated on the same ids: bits per byte must fall by a third from those of the random model, and agree within 1 %.
 
   --data DIR    ($HADAL_DATA) holds tinyshakespeare/input.txt and fairytales-en/{train,val}.txt.  Without it the text is made up:
                 sentences of a small grammar
