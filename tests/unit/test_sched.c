@@ -335,7 +335,7 @@ static void test_shared(void)
 
 static void test_park(tiny_kind kind, const char *dir, bool draft)
 {
-    enum { P = 6 };
+    enum { P = 6, SAY = SLOW ? 150 : 300 };
     static reply one[P], many[P];
     hd_engine *roomy = tiny_engine(kind, 1, 512, 1), *tight = tiny_engine(kind, 1, 512, 2);
     hd_sched_stats st;
@@ -343,11 +343,11 @@ static void test_park(tiny_kind kind, const char *dir, bool draft)
     hd_job_opts o[P];
     for (int i = 0; i < P; i++) {
         o[i] = seeded(i);
-        o[i].max_tok = 300;
+        o[i].max_tok = SAY;
         o[i].sample.bias = &no_end;
         o[i].sample.n_bias = 1;
         submit(s, &one[i], text + 7 * i, 100 + i, o[i]);
-        CHECK(wait_all(s, &one[i], 1) && one[i].done && one[i].end.gen_tok == 300);
+        CHECK(wait_all(s, &one[i], 1) && one[i].done && one[i].end.gen_tok == SAY);
         free_jobs(&one[i], 1);
     }
     hd_sched_close(s);
@@ -440,7 +440,7 @@ static void test_drain(const char *dir)
 /* Many jobs of many users in a cache that holds two of them, and every third client goes away at some moment. */
 static void test_storm(const char *dir)
 {
-    enum { S = 150 };
+    enum { S = SLOW ? 40 : 150 };
     static reply r[S];
     hd_rng rng;
     hd_engine *e = tiny_engine(TINY_LLAMA, 1, 512, 2);
