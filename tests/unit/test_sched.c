@@ -335,7 +335,7 @@ static void test_shared(void)
 
 static void test_park(tiny_kind kind, const char *dir, bool draft)
 {
-    enum { P = 6, SAY = SLOW ? 200 : 300 };
+    enum { P = 6, SAY = 300 };
     static reply one[P], many[P];
     hd_engine *roomy = tiny_engine(kind, 1, 512, 1), *tight = tiny_engine(kind, 1, 512, 2);
     hd_sched_stats st;
