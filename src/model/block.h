@@ -103,6 +103,7 @@ typedef struct {
 typedef struct {
     hd_act act[HD_N_ACT];
     bool has[HD_N_ACT];
+    bool fp8; // of the device
 } hd_blobs;
 
 /* w: the weights (NULL entries and empty ones are skipped) that will read rows of k numbers. */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "model/block.h"
+#include "ops/fp8.h"
 
 /* ---- Rows and blobs ---- */
 
@@ -34,6 +35,7 @@ void hd_rows_decode(const hd_rows *r, int64_t row, float *y)
 void hd_blobs_init(hd_blobs *b, hd_pass *p, int64_t k, int M, const hd_linear *const *w, int n_w)
 {
     memset(b, 0, sizeof *b);
+    b->fp8 = p->d->fp8;
     for (int i = 0; i < n_w; i++) {
         if (!w[i] || !w[i]->kind) continue;
         hd_act_kind kind = hd_linear_act(p->d, w[i]);
@@ -54,7 +56,9 @@ void hd_blobs_row(const hd_blobs *b, const hd_kernels *k, int64_t row, const flo
 {
     for (int kind = 0; kind < HD_N_ACT; kind++) {
         const hd_act *a = &b->act[kind];
-        if (b->has[kind]) k->act_pack(a->kind, a->data + (size_t)row * a->stride, x, a->k);
+        if (!b->has[kind]) continue;
+        if (b->fp8 && a->kind == HD_ACT_BF16) hd_fp8_act_pack(k, a->data + (size_t)row * a->stride, x, a->k);
+        else k->act_pack(a->kind, a->data + (size_t)row * a->stride, x, a->k);
     }
 }
 

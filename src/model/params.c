@@ -154,7 +154,8 @@ static hd_status decode_weight(void *arg, const hd_weight *w, hd_err *err)
 
 static const hd_panel_kind *kind_of(const struct hd_train *t, hd_slot_kind slot)
 {
-    bool f32 = t->precision == HD_TRAIN_F32 || slot == HD_SLOT_ROUTER;
+    bool head = slot == HD_SLOT_HEAD || slot == HD_SLOT_EMBED; // tied
+    bool f32 = t->precision == HD_TRAIN_F32 || slot == HD_SLOT_ROUTER || (t->precision == HD_TRAIN_FP8 && head);
     return hd_panel_get(f32 ? HD_PANEL_F32 : HD_PANEL_BF16);
 }
 
@@ -373,6 +374,7 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     t->pairs_in_file = m->cfg.rope.pairs && hd_source_get_kind(s) == HD_SOURCE_GGUF;
     int64_t max_k = hd_model_max_k(&m->cfg, true);
     HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, max_k > HD_LEAST_K ? max_k : HD_LEAST_K, err));
+    m->dev.fp8 = precision == HD_TRAIN_FP8;
     HD_TRY(hd_weights_walk(s, &m->cfg, list_weight, &o, err));
     t->w_bytes = (size_t)t->params.n_flat * sizeof(float);
     HD_TRY(hd_alloc_aligned(&t->params.w, t->w_bytes, err));

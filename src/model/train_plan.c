@@ -16,7 +16,9 @@ static void count_slot(hd_train_plan *p, const hd_config *c, const hd_slot *s, h
     int64_t n = hd_dim_size(c, s->rows), k = hd_dim_size(c, s->cols), copies = s->kind == HD_SLOT_EXPERT ? c->n_experts : 1;
     int64_t active = s->kind == HD_SLOT_EXPERT ? c->n_experts_per_tok : 1;
     bool vector = s->cols == HD_DIM_NONE, tied = s->kind == HD_SLOT_EMBED && c->tie_embeddings;
-    const hd_panel_kind *kind = hd_panel_get(precision == HD_TRAIN_F32 || s->kind == HD_SLOT_ROUTER ? HD_PANEL_F32 : HD_PANEL_BF16);
+    bool head = precision == HD_TRAIN_FP8 && (s->kind == HD_SLOT_HEAD || tied);
+    bool f32 = precision == HD_TRAIN_F32 || s->kind == HD_SLOT_ROUTER || head;
+    const hd_panel_kind *kind = hd_panel_get(f32 ? HD_PANEL_F32 : HD_PANEL_BF16);
     p->n_weights += n * k * copies;
     if (s->kind != HD_SLOT_EMBED || tied) p->n_active += n * k * active;
     p->masters += (uint64_t)(((n * k + 15) / 16 * 16) * copies) * 4;

@@ -26,7 +26,7 @@ typedef struct {
     float *dw;         // [n, k], ldw floats apart, added to
     int64_t ldw;
     float *db;         // [n] or NULL, added to
-    hd_panel_id kind;  // HD_PANEL_BF16, HD_PANEL_F32: precision of the product
+    hd_panel_id kind;  // HD_PANEL_BF16: bf16 where that is faster (amx), else f32; HD_PANEL_F32: f32
 } hd_mm_grad;
 
 size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads);

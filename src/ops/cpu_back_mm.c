@@ -5,10 +5,12 @@
  * thread's scratch, and lets the forward's own kernel multiply them.  What a block adds is added to dW in the order of blocks, so
  * the order of every sum depends on M alone, not on the tile. */
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "kernels/back.h"
 #include "ops/back.h"
+#include "ops/fp8.h"
 
 enum {
     TILE = 256,
@@ -85,6 +87,7 @@ static void pack_dy(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, 
             j->db[n0 + i] += sum;
         }
         if (g->tiles && j->kind == HD_PANEL_BF16) g->d->k->act_pack(HD_ACT_BF16, s->act[i], s->dyt[i], M);
+        if (g->d->fp8 && j->kind == HD_PANEL_BF16) hd_fp8_round_groups(s->dyt[i], M, 1);
     }
 }
 
@@ -103,6 +106,8 @@ static void grad_tile(void *arg, int64_t tile, int tid)
         pack_dy(g, j, s, m0, M, n0, n, j->db && k0 == 0);
         if (!bf16) pack_x(j, s, m0, M, k0, wide);
         for (int p = 0; p * HD_PANEL_ROWS < wide; p++) {
+            for (int c = 0; c < HD_PANEL_ROWS && g->d->fp8 && j->kind == HD_PANEL_BF16; c++)
+                hd_fp8_round_groups(s->panel[p] + c, M, HD_PANEL_ROWS);
             if (bf16) pack_x_pairs(g, j, s, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
             g->d->k->panel_mul[id](s->panel[p], M, (const uint8_t *)(bf16 ? s->act : s->dyt), sizeof s->act[0], n,
                                    s->out[0] + p * HD_PANEL_ROWS, TILE, s->kernel);
@@ -123,7 +128,7 @@ void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *wor
 {
     size_t mark = work->used;
     int64_t tiles = 0;
-    grad_job g = {d, jobs, strcmp(d->k->level, "amx") == 0, NULL, tile_for(jobs, n_jobs, hd_pool_threads(d->pool))};
+    grad_job g = {d, jobs, strcmp(d->k->level, "amx") == 0 && !d->fp8, NULL, tile_for(jobs, n_jobs, hd_pool_threads(d->pool))};
     g.s = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * sizeof *g.s);
     assert(g.s && hd_mul_scratch_bytes(BLOCK_M) <= sizeof g.s->kernel);
     for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i], g.tile);
@@ -153,6 +158,22 @@ static void put_rows(const hd_back_kernels *k, const hd_linear *w, uint8_t *pane
     for (int64_t i = 0; i < n; i += 2) k->pairs(out + i * HD_PANEL_ROWS, rows + i * HD_PANEL_ROWS, rows + (i + 1) * HD_PANEL_ROWS, HD_PANEL_ROWS);
 }
 
+/* The masters' numbers in rows (inner positions i0 .. i0+m-1, outer ones r0 .. r0+31) to E4M3, by the scale of their block of
+ * 128 x 128 of the masters; the block is the same one whichever way round it is packed. */
+static void round_blocks(const hd_linear *w, float *rows, int64_t i0, int64_t m, int64_t r0, bool back)
+{
+    const float *src = (const float *)(const void *)w->src.data;
+    for (int64_t i = 0; i < m; i += HD_FP8_GROUP) {
+        int64_t a = i0 + i, b = r0 / HD_FP8_GROUP * HD_FP8_GROUP; // the block's inner and outer positions
+        int64_t y0 = back ? a : b, x0 = back ? b : a, n = m - i < HD_FP8_GROUP ? m - i : HD_FP8_GROUP;
+        float max = 0;
+        for (int64_t y = y0; y < y0 + HD_FP8_GROUP && y < w->src.n; y++)
+            for (int64_t x = x0; x < x0 + HD_FP8_GROUP && x < w->src.k; x++) max = fmaxf(max, fabsf(src[y * w->src.k + x]));
+        float scale = hd_fp8_scale(max);
+        for (int64_t e = i * HD_PANEL_ROWS; e < (i + n) * HD_PANEL_ROWS; e++) rows[e] = hd_fp8_round(rows[e], scale);
+    }
+}
+
 /* One panel of w, or of its transpose: 32 rows, or 32 columns, of the masters. */
 static void pack_panel(const hd_dev *d, const hd_linear *w, int64_t p, bool back)
 {
@@ -170,6 +191,7 @@ static void pack_panel(const hd_dev *d, const hd_linear *w, int64_t p, bool back
         if (back)
             for (int64_t i = 0; i < m; i++) memcpy(rows + i * HD_PANEL_ROWS, src + (i0 + i) * ld + r0, (size_t)n * sizeof *rows);
         else k->transpose(rows, HD_PANEL_ROWS, src + r0 * ld + i0, ld, n, (int)m);
+        if (d->fp8 && to->kind->id == HD_PANEL_BF16) round_blocks(w, rows, i0, m, r0, back);
         if (even > m) memset(rows + m * HD_PANEL_ROWS, 0, HD_PANEL_ROWS * sizeof *rows);
         put_rows(k, to, panel, rows, i0, to->kind->id == HD_PANEL_F32 ? m : even);
     }

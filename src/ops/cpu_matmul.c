@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "ops/fp8.h"
 #include "ops/matmul.h"
 #include "ops/ops.h"
 
@@ -116,7 +117,9 @@ static void act_row(void *arg, int64_t m, int tid)
 {
     const act_job *j = arg;
     (void)tid;
-    j->d->k->act_pack(j->a->kind, j->a->data + (size_t)m * j->a->stride, j->x + m * j->ldx, j->a->k);
+    uint8_t *blob = j->a->data + (size_t)m * j->a->stride;
+    if (j->d->fp8 && j->a->kind == HD_ACT_BF16) hd_fp8_act_pack(j->d->k, blob, j->x + m * j->ldx, j->a->k);
+    else j->d->k->act_pack(j->a->kind, blob, j->x + m * j->ldx, j->a->k);
 }
 
 void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx)

@@ -15,6 +15,7 @@ typedef struct {
     const hd_kernels *k;
     hd_pool *pool;
     bool exact;       // f32 activations, weights decoded to f32, f32 sums
+    bool fp8;         // training: what enters a product of bf16 panels is rounded to E4M3 first (ops/fp8.h)
     uint8_t *scratch; // threads x scratch_bytes
     size_t scratch_bytes;
     /* Told of all products before they run, or NULL: how activations are measured. */
