@@ -8,6 +8,7 @@
 
 #include "base/folder.h"
 #include "base/log.h"
+#include "model/tokenizer.h"
 #include "train/bpe_train.h"
 #include "train/checkpoint.h"
 #include "train/pack.h"
@@ -139,13 +140,36 @@ fail:
 
 /* ---- First weights -------------------------------------------------------------------------------------------------------- */
 
+/* The recipe's configuration; where it does not say how many ids there are, the tokenizer does.  *c: the caller's. */
+static hd_status config_for(json_t **c, const hd_prepared *p, const hd_recipe *r, hd_err *err)
+{
+    hd_status st = HD_OK;
+    hd_source *s = NULL;
+    hd_tokenizer *t = NULL;
+    *c = json_deep_copy(r->config);
+    if (!*c) return hd_fail(err, HD_NOMEM, "recipe: %s: no memory", r->name);
+    if (json_object_get(*c, "vocab_size")) return HD_OK;
+    HD_TRY(hd_source_open(&s, p->tokenizer, false, err));
+    HD_TRY(hd_tokenizer_open(&t, s, err));
+    if (json_object_set_new(*c, "vocab_size", json_integer(hd_tokenizer_n_vocab(t))) != 0)
+        st = hd_fail(err, HD_NOMEM, "recipe: %s: no memory", r->name);
+fail:
+    hd_tokenizer_close(t);
+    hd_source_close(s);
+    return st;
+}
+
 static hd_status make_weights(const hd_prepared *p, const hd_recipe *r, hd_err *err)
 {
     char file[1200];
+    json_t *config = NULL;
     if (r->init[0]) return HD_OK;
     snprintf(file, sizeof file, "%s/config.json", p->init);
     if (hd_is_file(file)) return HD_OK;
-    return hd_model_init(p->init, r->config, r->seed, p->tokenizer, err);
+    hd_status st = config_for(&config, p, r, err);
+    if (st == HD_OK) st = hd_model_init(p->init, config, r->seed, p->tokenizer, err);
+    json_decref(config);
+    return st;
 }
 
 static hd_status make_all(hd_prepared *p, const hd_recipe *r, const volatile sig_atomic_t *stop, hd_err *err)
