@@ -103,7 +103,7 @@ check "2 after 2 ranks: the bits of an unbroken run" same on2 ranks2
 near one on4 2e-5 && near one on1 2e-5 && pass || fail "a run that goes on with other ranks leaves one rank's losses"
 
 # One rank is killed, another run is asked to stop: both go on to the bits of one that nothing befell.
-long="-s steps=60 -s save_every=5"
+long="-s steps=24 -s save_every=2"
 check "unbroken" run 2 whole $long
 # A rank of $1's run, once a checkpoint stands; the run's status is then in $status.
 befall() { # befall OUT SIGNAL
@@ -117,14 +117,14 @@ befall() { # befall OUT SIGNAL
 }
 befall killed KILL
 check "a killed rank ends the run" [ $status != 0 ]
-check "before its end" [ ! -e "$tmp/killed/step-00000060" ]
+check "before its end" [ ! -e "$tmp/killed/step-00000024" ]
 check "it goes on" run 2 killed $long
-check "to the same weights" cmp "$tmp/killed/step-00000060/model.safetensors" "$tmp/whole/step-00000060/model.safetensors"
+check "to the same weights" cmp "$tmp/killed/step-00000024/model.safetensors" "$tmp/whole/step-00000024/model.safetensors"
 befall stopped TERM
-check "a rank that is asked stops all" [ $status = 1 -a ! -e "$tmp/stopped/step-00000060" ]
+check "a rank that is asked stops all" [ $status = 1 -a ! -e "$tmp/stopped/step-00000024" ]
 check "which is told once" [ "$(grep -c '^hadal: train: stopped at step' "$tmp/err")" = 1 ]
 check "it goes on, too" run 2 stopped $long
-check "to the same weights, too" cmp "$tmp/stopped/step-00000060/model.safetensors" "$tmp/whole/step-00000060/model.safetensors"
+check "to the same weights, too" cmp "$tmp/stopped/step-00000024/model.safetensors" "$tmp/whole/step-00000024/model.safetensors"
 
 # What goes wrong for all is told once; so is what one rank alone meets.
 run 2 bad -s train.batch=0 >"$tmp/out" 2>"$tmp/err"
