@@ -110,7 +110,9 @@ befall() { # befall OUT SIGNAL
     local i pid=
     run 2 "$1" $long >"$tmp/out" 2>"$tmp/err" &
     for ((i = 0; i < 1000; i++)); do [ -n "$(ls -d "$tmp/$1"/step-*[0-9] 2>/dev/null)" ] && break; sleep 0.02; done
-    pid=$(pgrep -f "pretrain $tmp/r.ini -s out=$tmp/$1 " | while read -r p; do [ "$(cat "/proc/$p/comm")" = hadal ] && echo "$p"; done | tail -n 1)
+    for i in /proc/[0-9]*; do # a rank of this very run (pgrep is not everywhere)
+        [ "$(cat "$i/comm" 2>/dev/null)" = hadal ] && tr '\0' ' ' <"$i/cmdline" 2>/dev/null | grep -q "out=$tmp/$1 " && pid=${i#/proc/}
+    done
     kill -"$2" "$pid"
     wait $!
     status=$?
