@@ -84,8 +84,24 @@ static bool next(hd_json_walk *w, char c)
     return true;
 }
 
+/* A byte of a character beyond ASCII (Unicode 15, table 3-7): the first says how many follow and what the second may be. */
+static bool wide(hd_json_walk *w, uint8_t c)
+{
+    if (w->more > 0) {
+        bool good = c >= w->least && c <= w->most;
+        w->more--;
+        w->least = 0x80, w->most = 0xbf;
+        return good;
+    }
+    w->more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
+    w->least = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    w->most = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    return c >= 0xc2 && c <= 0xf4;
+}
+
 static bool string(hd_json_walk *w, char c)
 {
+    if (w->more > 0 || (uint8_t)c >= 0x80) return wide(w, (uint8_t)c);
     if (c == '"') w->at = w->key ? AT_COLON : AT_NEXT;
     else if (c == '\\') w->at = AT_ESCAPE;
     return (unsigned char)c >= 0x20;

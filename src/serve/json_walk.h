@@ -1,5 +1,5 @@
 /* Is this the beginning of a JSON object?  Asked byte by byte, so that what is passed on while it is written never has to be
- * taken back.  RFC 8259 to the letter, but that surrogates come in pairs; the text is known to be UTF-8. */
+ * taken back.  RFC 8259 to the letter, in UTF-8, and surrogates come in pairs. */
 #ifndef HD_SERVE_JSON_WALK_H
 #define HD_SERVE_JSON_WALK_H
 
@@ -20,6 +20,8 @@ typedef struct {
     bool key;             // the string is one
     int digits;           // of \uXXXX
     unsigned code, high;  // high: the first half of a pair
+    int more;             // bytes that a character beyond ASCII still needs,
+    uint8_t least, most;  // ... and what the next may be
 } hd_json_walk;
 
 /* Take bytes up to the object's end or the first that cannot be; *used says how many were good. */
