@@ -107,11 +107,12 @@ long="-s steps=24 -s save_every=2"
 check "unbroken" run 2 whole $long
 # A rank of $1's run, once a checkpoint stands; the run's status is then in $status.
 befall() { # befall OUT SIGNAL
-    local i pid=
+    local i pid= name words
     run 2 "$1" $long >"$tmp/out" 2>"$tmp/err" &
     for ((i = 0; i < 1000; i++)); do [ -n "$(ls -d "$tmp/$1"/step-*[0-9] 2>/dev/null)" ] && break; sleep 0.02; done
-    for i in /proc/[0-9]*; do # a rank of this very run (pgrep is not everywhere)
-        [ "$(cat "$i/comm" 2>/dev/null)" = hadal ] && tr '\0' ' ' <"$i/cmdline" 2>/dev/null | grep -q "out=$tmp/$1 " && pid=${i#/proc/}
+    for i in /proc/[0-9]*; do # a rank of this very run; no program is started meanwhile: the run is short
+        { read -r name <"$i/comm" && mapfile -d '' -t words <"$i/cmdline"; } 2>/dev/null || continue
+        [[ $name = hadal && " ${words[*]} " = *" out=$tmp/$1 "* ]] && pid=${i#/proc/}
     done
     kill -"$2" "$pid"
     wait $!
