@@ -5,6 +5,7 @@
 
 #include "cli/cmd.h"
 #include "cli/hub.h"
+#include "cli/load.h"
 #include "cli/opts.h"
 #include "model/export.h"
 #include "model/export_dir.h"
@@ -16,23 +17,6 @@ typedef struct {
     int64_t threads;
     bool json;
 } options;
-
-static volatile sig_atomic_t stop;
-
-static void on_signal(int sig)
-{
-    (void)sig;
-    stop = 1;
-}
-
-/* Ctrl-C and a polite kill end the work at the next rows, and what is unfinished is removed. */
-static void watch_signals(void)
-{
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND}; // a second Ctrl-C kills at once
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-}
 
 static bool is_file_name(const char *out)
 {
@@ -56,7 +40,7 @@ static hd_status print(const options *o, const char *form, int64_t tensors, int6
 static hd_status to_file(const options *o, const hd_source *s, hd_err *err)
 {
     hd_quantize_report r;
-    hd_quantize_opts q = {.mix = hd_quant_mix_named(o->type), .n_threads = (int)o->threads, .stop = &stop};
+    hd_quantize_opts q = {.mix = hd_quant_mix_named(o->type), .n_threads = (int)o->threads, .stop = &hd_interrupted};
     if (!q.mix) return hd_fail(err, HD_USAGE, "--type %.40s: not known: hadal quantize --help lists the formats of GGUF", o->type);
     if (!hd_source_config(s)) return hd_fail(err, HD_UNSUPPORTED, "export: %s: holds no model, only a tokenizer", o->in);
     hd_status st = hd_export_fits_llama_cpp(hd_source_config(s), o->in, err);
@@ -71,7 +55,7 @@ static hd_status to_folder(const options *o, const hd_source *s, hd_err *err)
         hd_type type;
     } types[] = {{"f32", HD_F32}, {"bf16", HD_BF16}, {"f16", HD_F16}};
     hd_export_dir_report r;
-    hd_export_dir_opts d = {.stop = &stop};
+    hd_export_dir_opts d = {.stop = &hd_interrupted};
     int i = 0;
     while (i < 3 && strcmp(types[i].name, o->type) != 0) i++;
     if (i == 3)
@@ -98,7 +82,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     if (n != 1 || !o.out) return hd_fail(err, HD_USAGE, "export: a model and -o are needed: hadal export MODEL -o FILE.gguf|DIR");
     o.in = argv[1];
     HD_TRY(hd_hub_open_source(&s, o.in, true, err));
-    watch_signals();
+    hd_watch_signals();
     HD_TRY(is_file_name(o.out) ? to_file(&o, s, err) : to_folder(&o, s, err));
 fail:
     hd_source_close(s);

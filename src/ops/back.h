@@ -89,6 +89,5 @@ void hd_distil_back(hd_dev *d, float *logits, int64_t ld, const int32_t *teacher
 void hd_flat_add(hd_dev *d, float *y, const float *x, int64_t n);
 void hd_flat_scale(hd_dev *d, float *y, float a, int64_t n);
 double hd_flat_sumsq(hd_dev *d, const float *x, int64_t n);
-bool hd_flat_finite(hd_dev *d, const float *x, int64_t n);
 
 #endif

@@ -208,11 +208,3 @@ double hd_flat_sumsq(hd_dev *d, const float *x, int64_t n)
     }
     return sum;
 }
-
-bool hd_flat_finite(hd_dev *d, const float *x, int64_t n)
-{
-    float odd = 0;
-    (void)d;
-    for (int64_t i = 0; i < n; i++) odd += x[i] - x[i]; // 0, unless x is infinite or NaN
-    return odd == 0;
-}
