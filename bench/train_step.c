@@ -1,6 +1,6 @@
 /* hadal's side of bench/train: a training step on random ids, as the trainer makes it (pass, norm, clip, update, panels).
  *
- *   bench_train_step CONFIG.json SEQUENCES ROWS [--precision bf16|f32] [--threads N]
+ *   bench_train_step CONFIG.json SEQUENCES ROWS [--precision bf16|f32] [--micro N] [--threads N]
  *
  * Lines on stdin: `go N` runs N steps and answers one line of JSON, as bench/train_torch.py does. */
 #include <math.h>
@@ -17,6 +17,7 @@
 #include "model/train_pass.h"
 #include "ops/back.h"
 #include "train/checkpoint.h"
+#include "train/recipe.h"
 
 enum { BATCHES = 8 };
 
@@ -25,6 +26,7 @@ typedef struct {
     hd_model *m;
     hd_optim *optim;
     int seqs, rows, n;
+    int micro; // sequences of a pass: a step's gradients come from seqs / micro passes
     int32_t *tok, *target;
     int *len;
     int64_t step;
@@ -49,7 +51,7 @@ static hd_status open_bench(bench *b, const char *config, hd_train_precision pre
     st = hd_model_init(path, j, 1, NULL, err);
     if (st == HD_OK) st = hd_source_open(&b->s, path, true, err);
     b->n = b->seqs * b->rows;
-    if (st == HD_OK) st = hd_model_open_train(&b->m, b->s, precision, threads, b->n, err);
+    if (st == HD_OK) st = hd_model_open_train(&b->m, b->s, precision, threads, b->micro * b->rows, err);
     if (system(rm) != 0) fprintf(stderr, "%s: not removed\n", dir); // what is mapped stays
     if (st != HD_OK) goto fail;
     c.matrices = HD_OPT_ADAMW;
@@ -72,13 +74,14 @@ static hd_status one_step(bench *b, double *loss, hd_err *err)
     hd_params *p = hd_model_params(b->m);
     hd_dev *d = hd_model_dev(b->m);
     int64_t at = b->step % BATCHES * b->n;
-    hd_micro in = {
-        .n_rows = b->n, .n_docs = b->seqs, .tok = b->tok + at, .target = b->target + at, .len = b->len};
     hd_pass_opts o = {.loss_scale = 1.0f / (float)b->n, .backward = true};
     hd_pass_result r = {0};
     memset(p->g, 0, (size_t)p->n_flat * sizeof *p->g);
-    hd_status st = hd_train_pass(b->m, &in, &o, &r, err);
-    if (st != HD_OK) return st;
+    for (int rows = b->micro * b->rows, i = 0; i < b->n; i += rows) {
+        hd_micro in = {.n_rows = rows, .n_docs = b->micro, .tok = b->tok + at + i, .target = b->target + at + i, .len = b->len};
+        hd_status st = hd_train_pass(b->m, &in, &o, &r, err);
+        if (st != HD_OK) return st;
+    }
     double norm = sqrt(hd_flat_sumsq(d, p->g, p->n_flat));
     hd_optim_step(b->optim, d, p->w, p->g, 1e-3f, hd_clip_scale(norm, 1), ++b->step);
     hd_params_refresh(b->m);
@@ -119,15 +122,21 @@ int main(int argc, char **argv)
     char line[64];
     if (argc < 4) {
         fprintf(stderr,
-                "usage: bench_train_step CONFIG.json SEQUENCES ROWS [--precision bf16|f32] [--threads N]\n");
+                "usage: bench_train_step CONFIG.json SEQUENCES ROWS [--precision bf16|f32] [--micro N] [--threads N]\n");
         return 2;
     }
     b.seqs = atoi(argv[2]);
     b.rows = atoi(argv[3]);
     for (int i = 4; i + 1 < argc; i += 2) {
+        if (!strcmp(argv[i], "--micro")) b.micro = atoi(argv[i + 1]);
         if (!strcmp(argv[i], "--threads")) threads = atoi(argv[i + 1]);
         if (!strcmp(argv[i], "--precision"))
             precision = strcmp(argv[i + 1], "f32") ? HD_TRAIN_BF16 : HD_TRAIN_F32;
+    }
+    if (b.micro == 0) b.micro = hd_recipe_micro(b.seqs, b.rows);
+    if (b.seqs < 1 || b.rows < 1 || b.micro < 1 || b.seqs % b.micro) {
+        fprintf(stderr, "train_step: %d sequences do not divide into passes of %d\n", b.seqs, b.micro);
+        return 2;
     }
     hd_status st = open_bench(&b, argv[1], precision, threads, &err);
     while (st == HD_OK && fgets(line, sizeof line, stdin))

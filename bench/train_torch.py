@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""train_torch.py SHAPE [--compile] [--weights autocast|copy|f32] [--experts loop|grouped] [--threads N]
+"""train_torch.py SHAPE [--compile] [--weights autocast|copy|f32] [--experts loop|grouped] [--micro N] [--threads N]
 
 A training step as lean as PyTorch allows, to be measured beside hadal: fused q/k/v and gate/up products, rms_norm and
 scaled_dot_product_attention of the library, fused AdamW over f32 masters, bf16 products with f32 sums.
@@ -9,6 +9,7 @@ scaled_dot_product_attention of the library, fused AdamW over f32 masters, bf16 
   --weights f32        all in f32: faster where a processor multiplies bf16 at half the rate of f32 (Xeons whose AMX is hidden)
   --experts grouped    rows sorted by expert, torch.nn.functional.grouped_mm, which transformers uses
   --experts loop       rows sorted by expert, one product after another
+  --micro N            sequences of a pass; a step's gradients are summed over passes.  All at once unless told
 
 Reads lines from stdin: `go N` runs N steps and answers one line of JSON (seconds of each step, loss, peak resident bytes); the
 end of stdin ends the program.  Between the lines nothing runs, so that several programs can be measured in turn.
@@ -180,9 +181,12 @@ class Trainer:
     def step(self):
         batch = self.tok[self.n % 8]
         self.n += 1
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.o.weights == "autocast"):
-            loss = self.run(batch[:, :-1], batch[:, 1:])
-        loss.backward()
+        loss = 0.0
+        for part in batch.split(self.o.micro or len(batch)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.o.weights == "autocast"):
+                share = self.run(part[:, :-1], part[:, 1:]) * (len(part) / len(batch))
+            share.backward()
+            loss += share.item()
         weights = list(self.model.parameters())
         if self.o.weights == "copy":
             for m, w in zip(self.masters, weights):
@@ -195,7 +199,7 @@ class Trainer:
                 torch._foreach_copy_(weights, self.masters)
             for w in weights:
                 w.grad = None
-        return loss.item()
+        return loss
 
     def go(self, n):
         seconds, processor, loss = [], [], 0.0
@@ -215,6 +219,7 @@ def main():
     a.add_argument("--compile", action="store_true")
     a.add_argument("--weights", choices=["autocast", "copy", "f32"], default="autocast")
     a.add_argument("--experts", choices=["loop", "grouped"], default="loop")
+    a.add_argument("--micro", type=int, default=0)
     a.add_argument("--threads", type=int, default=2)
     t = Trainer(a.parse_args())
     for line in sys.stdin:

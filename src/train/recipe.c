@@ -80,7 +80,7 @@ static const row rows[] = {
     {"cost", "usd_per_kwh", DOUBLE, FIELD(usd_per_kwh), 0, 1e6, NULL},
     {"cost", "usd_per_hour", DOUBLE, FIELD(usd_per_hour), 0, 1e6, NULL},
 };
-enum { N_ROWS = sizeof rows / sizeof *rows, MAX_SETTINGS = 256 };
+enum { N_ROWS = sizeof rows / sizeof *rows, MAX_SETTINGS = 256, MICRO_ROWS = 1024 };
 
 static bool is_model(const char *section) { return strcmp(section, "model") == 0; }
 
@@ -366,10 +366,9 @@ static hd_status split(setting *s, const char *text, hd_err *err)
 
 /* ---- The whole ---- */
 
-/* Largest number of sequences that divides the batch and has at most 4096 rows. */
-static int micro_for(int batch, int seq)
+int hd_recipe_micro(int batch, int seq)
 {
-    int n = 4096 / seq < 1 ? 1 : 4096 / seq;
+    int n = MICRO_ROWS / seq < 1 ? 1 : MICRO_ROWS / seq;
     if (n > batch) n = batch;
     while (batch % n) n--;
     return n;
@@ -422,7 +421,7 @@ static hd_status finish(reading *g, const char *path, hd_err *err)
     if (r->kind == HD_RUN_DISTIL && !r->teacher[0]) return hd_fail(err, HD_USAGE, "%s: [distil]: no teacher", path);
     if (r->lora_rank > 0 && !r->init[0])
         return hd_fail(err, HD_USAGE, "%s: lora.lora_rank: adapts published weights: [model] must name them, init = DIR or GGUF", path);
-    if (r->micro == 0) r->micro = micro_for(r->batch, r->seq);
+    if (r->micro == 0) r->micro = hd_recipe_micro(r->batch, r->seq);
     if (r->batch % r->micro)
         return hd_fail(err, HD_USAGE, "%s: train.micro: a batch of %d does not divide into parts of %d", path, r->batch, r->micro);
     if ((int64_t)r->micro * r->seq > INT32_MAX / 4)
