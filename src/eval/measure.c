@@ -16,17 +16,21 @@
 #include "model/train_pass.h"
 #include "ops/rate.h"
 #include "train/checkpoint.h"
+#include "train/recipe.h"
 
 typedef struct {
     bool moe;
-    int vocab, width, layers, docs, seq;
+    int vocab, width, layers, seq;
 } shape;
 
 static const shape shapes[] = {
-    {false, 512, 128, 5, 32, 256}, {false, 4096, 320, 7, 16, 256}, {false, 16384, 768, 12, 4, 512},
-    {true, 512, 128, 5, 32, 256},  {true, 4096, 320, 7, 16, 256},
+    {false, 512, 128, 5, 256}, {false, 4096, 320, 7, 256}, {false, 16384, 768, 12, 512},
+    {true, 512, 128, 5, 256},  {true, 4096, 320, 7, 256},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 4, UPDATED_WIDTH = 320 };
+
+/* As many as a run would take at once. */
+static int docs_of(const shape *s) { return hd_recipe_micro(1024, s->seq); }
 
 static json_t *config_of(const shape *s)
 {
@@ -48,7 +52,7 @@ static json_t *config_of(const shape *s)
 static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_err *err)
 {
     hd_status st;
-    int rows = s->docs * s->seq;
+    int n_docs = docs_of(s), rows = n_docs * s->seq;
     int32_t *tok = NULL, *target = NULL;
     int *len = NULL;
     hd_rng r;
@@ -56,12 +60,12 @@ static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_er
     hd_pass_opts o = {.loss_scale = 1.0f / (float)rows, .temperature = 1, .backward = true};
     HD_TRY(hd_alloc_n(&tok, (size_t)rows, sizeof *tok, err));
     HD_TRY(hd_alloc_n(&target, (size_t)rows, sizeof *target, err));
-    HD_TRY(hd_alloc_n(&len, (size_t)s->docs, sizeof *len, err));
+    HD_TRY(hd_alloc_n(&len, (size_t)n_docs, sizeof *len, err));
     hd_rng_seed(&r, 1, 2);
     for (int i = 0; i < rows; i++) tok[i] = (int32_t)(hd_rng_u32(&r) % (uint32_t)s->vocab);
     for (int i = 0; i < rows; i++) target[i] = i % s->seq == s->seq - 1 ? -1 : tok[i + 1];
-    for (int i = 0; i < s->docs; i++) len[i] = s->seq;
-    hd_micro b = {.n_rows = rows, .n_docs = s->docs, .tok = tok, .target = target, .len = len};
+    for (int i = 0; i < n_docs; i++) len[i] = s->seq;
+    hd_micro b = {.n_rows = rows, .n_docs = n_docs, .tok = tok, .target = target, .len = len};
     *seconds = 1e9;
     for (int i = 0; i < TRIES; i++) {
         double t0 = hd_now_s();
@@ -114,7 +118,7 @@ static hd_status measure_shape(hd_machine *m, const shape *s, const char *dir, i
     HD_TRY(hd_model_init(dir, config, 1, NULL, err));
     HD_TRY(hd_source_open(&src, dir, true, err));
     HD_TRY(hd_folder_remove(dir, err)); // its pages stay mapped, and a killed process leaves nothing
-    HD_TRY(hd_model_open_train(&model, src, HD_TRAIN_BF16, n_threads, s->docs * s->seq, err));
+    HD_TRY(hd_model_open_train(&model, src, HD_TRAIN_BF16, n_threads, docs_of(s) * s->seq, err));
     HD_TRY(time_passes(&seconds, model, s, err));
     hd_cost_ask ask = {.tokens = 1, .seq = s->seq};
     HD_TRY(hd_cost_plan(&cost, hd_source_config(src), &ask, m, err));
