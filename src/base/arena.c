@@ -1,14 +1,24 @@
 /* An arena: a bump pointer over one aligned block. */
 #include "base/arena.h"
 
-hd_status hd_arena_open(hd_arena *a, const char *name, size_t cap_bytes, hd_err *err)
+static hd_status open_by(hd_status (*alloc)(void *, size_t, hd_err *), hd_arena *a, const char *name, size_t cap_bytes, hd_err *err)
 {
     *a = (hd_arena){.name = name};
     hd_err why = {0};
-    hd_status st = hd_alloc_aligned(&a->base, cap_bytes, &why);
+    hd_status st = alloc(&a->base, cap_bytes, &why);
     if (st != HD_OK) return hd_fail(err, st, "%s: %s", name, why.msg);
     a->cap = cap_bytes;
     return HD_OK;
+}
+
+hd_status hd_arena_open(hd_arena *a, const char *name, size_t cap_bytes, hd_err *err)
+{
+    return open_by(hd_alloc_aligned, a, name, cap_bytes, err);
+}
+
+hd_status hd_arena_reserve(hd_arena *a, const char *name, size_t cap_bytes, hd_err *err)
+{
+    return open_by(hd_reserve_aligned, a, name, cap_bytes, err);
 }
 
 void hd_arena_close(hd_arena *a)

@@ -45,11 +45,11 @@ static bool large_bytes(size_t *r, size_t n_bytes)
 }
 
 /* mmap aligns to 4 KiB only: map one huge page more than needed and unmap both ends. */
-static void *map_large(size_t bytes)
+static void *map_large(size_t bytes, int flags)
 {
     size_t all;
     if (!hd_add(&all, bytes, LARGE)) return NULL;
-    uint8_t *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (p == MAP_FAILED) return NULL;
     size_t head = -(uintptr_t)p & (LARGE - 1);
     if (head) munmap(p, head);
@@ -59,12 +59,12 @@ static void *map_large(size_t bytes)
     return p + head;
 }
 
-hd_status hd_alloc_aligned(void *out, size_t n_bytes, hd_err *err)
+static hd_status aligned(void *out, size_t n_bytes, int flags, hd_err *err)
 {
     void *p = NULL;
     size_t bytes;
     if (large_bytes(&bytes, n_bytes)) {
-        p = map_large(bytes);
+        p = map_large(bytes, flags);
     } else if (n_bytes < LARGE) {
         if (posix_memalign(&p, 64, n_bytes ? n_bytes : 1) != 0) p = NULL;
         if (p) memset(p, 0, n_bytes);
@@ -73,6 +73,9 @@ hd_status hd_alloc_aligned(void *out, size_t n_bytes, hd_err *err)
     if (!p) return hd_fail(err, HD_NOMEM, "memory: %zu bytes refused by the system", n_bytes);
     return HD_OK;
 }
+
+hd_status hd_alloc_aligned(void *out, size_t n_bytes, hd_err *err) { return aligned(out, n_bytes, 0, err); }
+hd_status hd_reserve_aligned(void *out, size_t n_bytes, hd_err *err) { return aligned(out, n_bytes, MAP_NORESERVE, err); }
 
 void hd_free_aligned(void *p, size_t n_bytes)
 {

@@ -32,6 +32,8 @@ hd_status hd_realloc(void *inout, size_t n_bytes, hd_err *err);
 
 /* 64-byte aligned, zeroed; 2 MiB aligned, and from HD_HUGE_FROM on in huge pages, when large.  Pair with hd_free_aligned(p, n). */
 hd_status hd_alloc_aligned(void *out, size_t n_bytes, hd_err *err);
+/* The same for a most that is hardly ever used: when large, addresses alone are set aside, and memory comes as it is touched. */
+hd_status hd_reserve_aligned(void *out, size_t n_bytes, hd_err *err);
 void hd_free_aligned(void *p, size_t n_bytes);
 hd_status hd_strdup(char **out, const char *s, hd_err *err);
 

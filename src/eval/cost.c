@@ -81,7 +81,7 @@ static double utilization_of(const hd_cost *o, const hd_config *c, const hd_mach
 static hd_status plan_memory(hd_cost *o, const hd_config *c, int64_t seq, hd_err *err)
 {
     hd_train_plan p;
-    hd_status st = hd_train_plan_for(&p, c, HD_TRAIN_BF16, (int)seq, 1, true, err);
+    hd_status st = hd_train_plan_for(&p, c, HD_TRAIN_BF16, (int)seq, 1, true, 1, err);
     if (st != HD_OK) return st;
     o->weights_bytes = (double)p.masters + (double)p.gradients + (double)p.panels;
     o->optimizer_bytes = 8 * (double)(o->n_weights + o->n_mtp);

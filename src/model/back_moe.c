@@ -9,7 +9,10 @@
  *   w_i = scale s_i / (sum of the chosen s + 1e-20)  or  scale s_i;   s = sigmoid(z) or softmax(z)
  *
  * The balance loss of a sequence of T tokens (arXiv:2412.19437, eq. 17-20; arXiv:2405.04434, eq. 23-25) reads the scores
- * of all experts, normalised to sum 1:  L = alpha sum_i f_i P_i,  f_i = E / (K T) (tokens sent to i),  P_i = mean of s'_i. */
+ * of all experts, normalised to sum 1:  L = alpha sum_i f_i P_i,  f_i = E / (K T) (tokens sent to i),  P_i = mean of s'_i.
+ *
+ * With experts on ranks dy and w travel where the rows went, dh and dw come back; an expert's gradients are summed over the
+ * rows of all ranks at once, and are whole. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -21,11 +24,12 @@ typedef struct {
     const hd_layer *l;
     int K, E;
     int64_t F, D;
-    float *dslot;     // [M K, D] dy of a slot's token
-    float *da, *a;    // [M K, F]
-    float *dw;        // [M K] by slot
+    int n;            // rows of this rank's experts: slots, or with ranks what came
+    float *dslot;     // [n, D] dy of a row's token
+    float *w, *dw;    // [n] its weight; dw comes home by slot
+    float *da, *a;    // [n, F]
     float *dlogits;   // [M, E]
-    float *dh, *dxe;  // [M, D]; [M K, D] what experts send back
+    float *dh, *dxe;  // [M, D]; [n, D] what experts send back, which comes home by slot
     float *balance;   // [n_docs, E] dL/ds' of one token of each document
     int *doc_of;      // [M]
     float *scratch;   // [threads, 2 E]
@@ -35,25 +39,24 @@ static void gather_row(void *arg, int64_t row, int tid)
 {
     const moe *s = arg;
     (void)tid;
-    for (int i = 0; i < s->K; i++)
-        memcpy(s->dslot + s->b->t->slot[row * s->K + i] * s->D, s->b->dx + row * s->D, (size_t)s->D * sizeof(float));
+    for (int i = 0; i < s->K; i++) {
+        int slot = s->b->t->slot[row * s->K + i];
+        memcpy(s->dslot + slot * s->D, s->b->dx + row * s->D, (size_t)s->D * sizeof(float));
+        s->w[slot] = s->b->t->weight[row * s->K + i];
+    }
 }
 
-/* The weights of a token's slots meet their gradients: dw = da . a, then da and a are scaled. */
+/* A row's weight meets its gradient: dw = da . a, then da and a are scaled. */
 static void weigh_row(void *arg, int64_t row, int tid)
 {
     const moe *s = arg;
-    const hd_layer_tape *t = s->b->t;
+    float *da = s->da + row * s->F, *a = s->a + row * s->F, w = s->w[row], sum = 0;
+    const float *gate = s->b->t->egate + row * s->F, *up = s->b->t->eup + row * s->F;
     (void)tid;
-    for (int i = 0; i < s->K; i++) {
-        int64_t slot = t->slot[row * s->K + i];
-        float *da = s->da + slot * s->F, *a = s->a + slot * s->F, w = t->weight[row * s->K + i], sum = 0;
-        const float *gate = t->egate + slot * s->F, *up = t->eup + slot * s->F;
-        s->b->p->d->k->silu_mul(a, gate, up, s->F);
-        for (int64_t f = 0; f < s->F; f++) sum += da[f] * a[f];
-        for (int64_t f = 0; f < s->F; f++) da[f] *= w, a[f] *= w;
-        s->dw[row * s->K + i] = sum;
-    }
+    s->b->p->d->k->silu_mul(a, gate, up, s->F);
+    for (int64_t f = 0; f < s->F; f++) sum += da[f] * a[f];
+    for (int64_t f = 0; f < s->F; f++) da[f] *= w, a[f] *= w;
+    s->dw[row] = sum;
 }
 
 static void scores(const hd_config *c, const float *z, float *s)
@@ -73,17 +76,17 @@ static void router_row(void *arg, int64_t row, int tid)
     const moe *m = arg;
     const hd_config *c = &m->b->p->m->cfg;
     const hd_layer_tape *t = m->b->t;
-    const int *id = t->id + row * m->K;
+    const int *id = t->id + row * m->K, *slot = t->slot + row * m->K;
     float *s = m->scratch + (int64_t)tid * 2 * m->E, *ds = s + m->E, *dz = m->dlogits + row * m->E, sum = 0, mean = 0;
     scores(c, t->logits + row * m->E, s);
     memset(ds, 0, (size_t)m->E * sizeof *ds);
     for (int i = 0; i < m->K; i++) sum += s[id[i]];
     if (c->norm_topk_prob) { // w_i = scale s_i / sum
-        for (int i = 0; i < m->K; i++) mean += m->dw[row * m->K + i] * s[id[i]];
+        for (int i = 0; i < m->K; i++) mean += m->dw[slot[i]] * s[id[i]];
         mean /= sum + 1e-20f;
-        for (int i = 0; i < m->K; i++) ds[id[i]] += c->routed_scaling / (sum + 1e-20f) * (m->dw[row * m->K + i] - mean);
+        for (int i = 0; i < m->K; i++) ds[id[i]] += c->routed_scaling / (sum + 1e-20f) * (m->dw[slot[i]] - mean);
     } else {
-        for (int i = 0; i < m->K; i++) ds[id[i]] += c->routed_scaling * m->dw[row * m->K + i];
+        for (int i = 0; i < m->K; i++) ds[id[i]] += c->routed_scaling * m->dw[slot[i]];
     }
     if (m->balance) { // through s' = s / sum of all s
         const float *g = m->balance + (int64_t)m->doc_of[row] * m->E;
@@ -165,23 +168,22 @@ static void shared_back(moe *s, const float *h)
     b->work->used = mark;
 }
 
-/* y[slots of e] = (one of e's matrices)^T x[slots of e], all experts as jobs of one parallel region. */
+/* y[rows of e] = (one of e's matrices)^T x[rows of e], all experts as jobs of one parallel region. */
 static void experts_mul(moe *s, size_t offset, const float *x, int64_t k, float *y, int64_t n)
 {
     hd_back *b = s->b;
     size_t mark = b->work->used;
-    const int *first = b->t->first;
+    const int *run = b->t->run;
     hd_mm *job = hd_arena_take(b->work, (size_t)s->E * sizeof *job);
-    hd_act act;
-    const hd_linear *any = (const hd_linear *)(const void *)((const char *)&s->l->expert[0] + offset);
+    hd_act act = {0};
     int jobs = 0;
-    hd_act_init(&act, hd_linear_act(b->p->d, any->back), k, b->p->M * s->K, b->work);
-    hd_act_pack(b->p->d, &act, x, k);
     for (int e = 0; e < s->E; e++) {
         const hd_linear *w = (const hd_linear *)(const void *)((const char *)&s->l->expert[e] + offset);
-        if (first[e + 1] > first[e])
-            job[jobs++] = (hd_mm){w->back, &act, first[e], first[e + 1] - first[e], y + first[e] * n, n};
+        if (run[e + 1] == run[e]) continue;
+        if (jobs == 0) hd_act_init(&act, hd_linear_act(b->p->d, w->back), k, s->n, b->work); // all experts' kind
+        job[jobs++] = (hd_mm){w->back, &act, run[e], run[e + 1] - run[e], y + run[e] * n, n};
     }
+    if (jobs > 0) hd_act_pack(b->p->d, &act, x, k);
     hd_mm_run(b->p->d, job, jobs);
     b->work->used = mark;
 }
@@ -194,32 +196,68 @@ static int *token_of_slots(moe *s)
     return row;
 }
 
+/* Arrays of n rows. */
+static void take_rows(moe *s, int n)
+{
+    s->n = n;
+    s->dslot = hd_back_take(s->b, n * s->D);
+    s->dxe = hd_back_take(s->b, n * s->D);
+    s->w = hd_back_take(s->b, n);
+    s->dw = hd_back_take(s->b, n);
+}
+
+/* With ranks: to where the rows went in the forward pass. */
+static void go_out(moe *s, moe *home)
+{
+    hd_ranks *x = s->b->p->m->ranks;
+    *home = *s;
+    take_rows(s, hd_ranks_route(x, s->b->t->first, s->b->t->run));
+    hd_ranks_dispatch(x, home->dslot, s->dslot, s->D);
+    hd_ranks_dispatch(x, home->w, s->w, 1);
+}
+
+static void come_home(moe *s, const moe *home)
+{
+    hd_ranks *x = s->b->p->m->ranks;
+    hd_ranks_combine(x, s->dxe, home->dxe, s->D);
+    hd_ranks_combine(x, s->dw, home->dw, 1);
+    *s = *home;
+}
+
 static void experts_back(moe *s, const float *h)
 {
     hd_back *b = s->b;
     const hd_layer_tape *t = b->t;
-    int n = b->p->M * s->K, *row = token_of_slots(s), jobs = 0;
+    hd_dev *d = b->p->d;
+    int *row = t->rows ? NULL : token_of_slots(s), jobs = 0;
+    moe home;
     hd_mm_grad *job = hd_arena_take(b->work, 3 * (size_t)s->E * sizeof *job);
     assert(job);
-    hd_rows_run(b->p->d, b->p->M, gather_row, s);
+    take_rows(s, b->p->M * s->K);
+    hd_rows_run(d, b->p->M, gather_row, s);
+    if (b->p->m->ranks) go_out(s, &home);
+    s->da = hd_back_take(b, s->n * s->F);
+    s->a = hd_back_take(b, s->n * s->F);
     experts_mul(s, offsetof(hd_ffn, down), s->dslot, s->D, s->da, s->F);
-    hd_rows_run(b->p->d, b->p->M, weigh_row, s);
-    hd_silu_mul_back(b->p->d, t->egate, t->eup, NULL, s->da, t->egate, t->eup, n, s->F);
+    hd_rows_run(d, s->n, weigh_row, s);
+    hd_silu_mul_back(d, t->egate, t->eup, NULL, s->da, t->egate, t->eup, s->n, s->F);
     for (int e = 0; e < s->E; e++) {
         const hd_ffn *f = &s->l->expert[e];
-        int m0 = t->first[e], m = t->first[e + 1] - m0;
+        int m0 = t->run[e], m = t->run[e + 1] - m0;
+        const float *x = t->rows ? t->rows + m0 * s->D : h;
         if (m == 0) continue;
         job[jobs++] = hd_back_job(b, &f->down, s->a + m0 * s->F, s->F, s->dslot + m0 * s->D, s->D, m);
-        job[jobs] = hd_back_job(b, &f->gate, h, s->D, t->egate + m0 * s->F, s->F, m);
-        job[jobs++].x_row = row + m0;
-        job[jobs] = hd_back_job(b, &f->up, h, s->D, t->eup + m0 * s->F, s->F, m);
-        job[jobs++].x_row = row + m0;
+        job[jobs] = hd_back_job(b, &f->gate, x, s->D, t->egate + m0 * s->F, s->F, m);
+        job[jobs++].x_row = row ? row + m0 : NULL;
+        job[jobs] = hd_back_job(b, &f->up, x, s->D, t->eup + m0 * s->F, s->F, m);
+        job[jobs++].x_row = row ? row + m0 : NULL;
     }
     hd_back_grads(b, job, jobs);
     experts_mul(s, offsetof(hd_ffn, gate), t->egate, s->F, s->dxe, s->D);
     experts_mul(s, offsetof(hd_ffn, up), t->eup, s->F, s->dslot, s->D); // dy is not needed any more
-    hd_flat_add(b->p->d, s->dxe, s->dslot, n * s->D);
-    hd_rows_run(b->p->d, b->p->M, scatter_row, s);
+    hd_flat_add(d, s->dxe, s->dslot, s->n * s->D);
+    if (b->p->m->ranks) come_home(s, &home);
+    hd_rows_run(d, b->p->M, scatter_row, s);
 }
 
 void hd_back_moe(hd_back *b, const hd_layer *l)
@@ -229,13 +267,7 @@ void hd_back_moe(hd_back *b, const hd_layer *l)
     size_t mark = b->work->used;
     int M = p->M;
     moe s = {.b = b, .l = l, .K = c->n_experts_per_tok, .E = c->n_experts, .F = c->moe_ffn, .D = p->D};
-    int64_t n = (int64_t)M * s.K;
     float *h = hd_back_norm(b, b->t->x_ffn, s.D, l->ffn_norm, M, s.D, c->norm_eps);
-    s.dslot = hd_back_take(b, n * s.D);
-    s.dxe = hd_back_take(b, n * s.D);
-    s.da = hd_back_take(b, n * s.F);
-    s.a = hd_back_take(b, n * s.F);
-    s.dw = hd_back_take(b, n);
     s.dlogits = hd_back_take(b, (int64_t)M * s.E);
     s.dh = hd_back_take(b, M * s.D);
     s.scratch = hd_back_take(b, (int64_t)hd_pool_threads(p->d->pool) * 2 * s.E);

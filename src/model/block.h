@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "model/arch.h"
 #include "model/model.h"
+#include "model/ranks.h"
 #include "model/rope.h"
 
 /* SwiGLU network: down(silu(gate(x)) * up(x)). */
@@ -68,6 +69,7 @@ struct hd_model {
     int embed_reads;  // rows looked up since the embedding's pages were released
     int64_t work_tok; // positions of one sequence that `work` has room for; grows when a longer one comes
     struct hd_train *train; // opened for training (model/tape.h), or NULL
+    hd_ranks *ranks;        // training with experts on ranks, or NULL: all are here
 };
 
 /* What a source says of a model, before anything is allocated.  max_rows <= 0: a good number. */
@@ -77,6 +79,7 @@ void hd_train_close(struct hd_train *t);
 
 /* Work memory of one pass of `rows` rows, none beyond position max_tok. */
 size_t hd_pass_bytes(const hd_config *c, int rows, int64_t max_tok, int n_threads);
+hd_status hd_pass_work_open(hd_arena *work, const hd_model *m, int64_t max_tok, hd_err *err); // of m->max_rows rows, those of ranks too
 
 /* The state of one pass. */
 typedef struct {

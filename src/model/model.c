@@ -56,6 +56,13 @@ size_t hd_pass_bytes(const hd_config *c, int rows, int64_t max_tok, int n_thread
     return base + largest(largest(block + attn, ffn), largest(head, mtp)) + vocab + 64 * line;
 }
 
+hd_status hd_pass_work_open(hd_arena *work, const hd_model *m, int64_t max_tok, hd_err *err)
+{
+    size_t bytes = hd_pass_bytes(&m->cfg, m->max_rows, max_tok, hd_pool_threads(m->dev.pool));
+    if (!m->ranks) return hd_arena_open(work, "work", bytes, err);
+    return hd_arena_reserve(work, "work", bytes + hd_ranks_bytes_for(&m->cfg, m->max_rows, hd_ranks_most_rows(m->ranks, m->max_rows)).pass, err);
+}
+
 static hd_status plan_for(hd_plan *p, const hd_source *s, const hd_config *c, hd_cache_type type, int rows,
                           int n_threads, bool exact, hd_err *err)
 {
@@ -154,6 +161,7 @@ void hd_model_close(hd_model *m)
 {
     if (!m) return;
     hd_train_close(m->train);
+    hd_ranks_close(m->ranks);
     hd_rope_close(&m->rope);
     free(m->layer);
     free(m->heads);

@@ -200,8 +200,7 @@ static hd_status make_room(hd_model *m, const hd_batch *b, hd_err *err)
     }
     if (longest <= tok) return HD_OK;
     while (tok < longest) tok *= 2;
-    size_t bytes = hd_pass_bytes(&m->cfg, m->max_rows, tok, hd_pool_threads(m->dev.pool));
-    HD_TRY(hd_arena_open(&bigger, "work", bytes, err));
+    HD_TRY(hd_pass_work_open(&bigger, m, tok, err));
     hd_arena_close(&m->work);
     m->work = bigger;
     m->work_tok = tok;
@@ -328,7 +327,7 @@ hd_status hd_forward(hd_model *m, const hd_batch *b, float *logits, float *hidde
     }
     if (p.M > 0) pass_head(&p, m->w.out_norm, logits, hidden);
     hd_pass_end(&p);
-    return HD_OK;
+    return hd_ranks_status(m->ranks, err);
 }
 
 /* ---- Multi-token prediction ---- */
@@ -374,5 +373,5 @@ hd_status hd_forward_mtp(hd_model *m, const hd_batch *b, const float *hidden_in,
     if (p.M > 0) hd_pass_ffn(&p, il);
     if (p.M > 0) pass_head(&p, l->head_norm ? l->head_norm : m->w.out_norm, logits, hidden_out);
     hd_pass_end(&p);
-    return HD_OK;
+    return hd_ranks_status(m->ranks, err);
 }

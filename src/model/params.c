@@ -23,6 +23,7 @@ typedef struct {
 } opener;
 
 static bool is_vector(const hd_slot *s) { return s->cols == HD_DIM_NONE; }
+static bool is_away(const hd_param *p) { return p->single && p->at < 0; }
 
 static hd_status new_param(hd_param **out, opener *o, hd_err *err)
 {
@@ -41,9 +42,24 @@ static void place_param(hd_params *ps, hd_param *p, int64_t n, int64_t k)
 {
     p->n = n;
     p->k = k;
+    ps->n_weights += n * k;
+    if (p->single) return; // behind all others, when these are known
     p->at = ps->n_flat;
     ps->n_flat += round_up(n * k, PARAM_ALIGN);
-    ps->n_weights += n * k;
+}
+
+/* This rank's own experts behind what all have, so that the latter is one range everywhere. */
+static void place_singles(hd_params *ps, const hd_ranks *x)
+{
+    ps->n_shared = ps->n_flat;
+    for (int i = 0; i < ps->n; i++) {
+        hd_param *p = &ps->p[i];
+        if (!p->single) continue;
+        bool mine = p->expert >= x->first && p->expert < x->first + x->n;
+        p->rank = hd_ranks_owner(x, p->expert);
+        p->at = mine ? ps->n_flat : -1;
+        if (mine) ps->n_flat += round_up(p->n * p->k, PARAM_ALIGN);
+    }
 }
 
 /* A or B: its matrix's name with `end` for "weight". */
@@ -99,6 +115,7 @@ static hd_status list_weight(void *arg, const hd_weight *w, hd_err *err)
     hd_slot_name(p->name, w->slot->hf, w->layer, w->expert < 0 ? 0 : w->expert);
     p->vector = is_vector(w->slot);
     p->frozen = o->t->lora || (w->slot->field == offsetof(hd_layer, router_bias) && w->slot->kind == HD_SLOT_BIAS && w->slot->per_layer);
+    p->single = o->m->ranks && w->expert >= 0;
     place_param(ps, p, w->rows.n, w->rows.k);
     return HD_OK;
 fail:
@@ -130,6 +147,10 @@ static hd_status decode_weight(void *arg, const hd_weight *w, hd_err *err)
     o->at++;
     if (i_param < 0) return HD_OK; // decoded whenever its panels are packed
     const hd_param *p = &ps->p[i_param];
+    if (is_away(p)) {
+        if (w->last) hd_source_release(o->m->src, w->t);
+        return HD_OK;
+    }
     float *to = ps->w + p->at;
     if (is_vector(w->slot) && w->slot->flags & HD_SLOT_ROTARY) { // a bias of rotated heads: numbers are rows
         float *tmp;
@@ -238,6 +259,7 @@ static void count_param(const opener *o, const hd_param *p, int *n_linear, size_
 {
     const hd_config *c = &o->m->cfg;
     const hd_panel_kind *kind = kind_of(o->t, p->slot->kind);
+    if (is_away(p)) return;
     switch (p->slot->kind) {
     case HD_SLOT_KV_B:
         *n_linear += 2 * c->n_heads;
@@ -329,7 +351,7 @@ static hd_status set_params(opener *o, hd_err *err)
     for (int i = 0; i < n_weights(t); i++) {
         const hd_param p = weight_at(t, i);
         int first = o->n_linear;
-        set_param(o, &p);
+        if (!is_away(&p)) set_param(o, &p);
         if (t->lora) set_adapter(o, i, first);
     }
     assert(o->n_linear == n_linear && o->n_back == n_linear);
@@ -354,9 +376,28 @@ static hd_cache_type cache_of(const hd_config *c, hd_train_precision p)
     return p == HD_TRAIN_F32 ? HD_CACHE_F32 : hd_cache_default(c);
 }
 
-/* lora: taken, NULL: the weights themselves. */
-static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precision precision, hd_lora *lora, int n_threads, int max_rows,
-                           hd_err *err)
+/* Work memory and tape; what rows of other ranks may take is set aside, not taken. */
+static hd_status open_arenas(hd_model *m, hd_err *err)
+{
+    hd_status st;
+    struct hd_train *t = m->train;
+    const hd_config *c = &m->cfg;
+    hd_ranks_bytes more = {0};
+    hd_status (*open)(hd_arena *, const char *, size_t, hd_err *) = m->ranks ? hd_arena_reserve : hd_arena_open;
+    size_t tape = (size_t)m->max_rows * (size_t)c->d_model * 4 * (size_t)(m->n_layer + 4);
+    if (m->ranks) more = hd_ranks_bytes_for(c, m->max_rows, hd_ranks_most_rows(m->ranks, m->max_rows));
+    for (int i = 0; i < m->n_layer; i++)
+        tape += hd_tape_layer_bytes(c, i, m->max_rows) + (hd_config_layer_is_moe(c, i) ? more.tape : 0);
+    HD_TRY(hd_pass_work_open(&m->work, m, m->work_tok, err));
+    HD_TRY(open(&t->tape, "tape", tape, err));
+    HD_TRY(open(&t->work, "backward", hd_back_bytes(c, m->max_rows, hd_pool_threads(m->dev.pool)) + more.back, err));
+fail:
+    return st;
+}
+
+/* lora: taken, NULL: the weights themselves.  comm: of experts on ranks, or NULL. */
+static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precision precision, hd_lora *lora, hd_comm *comm, int n_threads,
+                           int max_rows, hd_err *err)
 {
     hd_status st;
     hd_model *m = NULL;
@@ -375,7 +416,9 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     int64_t max_k = hd_model_max_k(&m->cfg, true);
     HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, max_k > HD_LEAST_K ? max_k : HD_LEAST_K, err));
     m->dev.fp8 = precision == HD_TRAIN_FP8;
+    if (comm && m->cfg.n_experts > 0) HD_TRY(hd_ranks_open(&m->ranks, comm, &m->cfg, m->max_rows, err));
     HD_TRY(hd_weights_walk(s, &m->cfg, list_weight, &o, err));
+    place_singles(&t->params, m->ranks);
     t->w_bytes = (size_t)t->params.n_flat * sizeof(float);
     HD_TRY(hd_alloc_aligned(&t->params.w, t->w_bytes, err));
     HD_TRY(hd_alloc_aligned(&t->params.g, t->w_bytes, err));
@@ -386,13 +429,7 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     else hd_params_refresh(m);
     HD_TRY(hd_rope_open(&m->rope, &m->cfg, NULL, err));
     m->attn_scale = hd_attn_scale(&m->cfg);
-
-    int threads = hd_pool_threads(m->dev.pool);
-    size_t tape = (size_t)max_rows * (size_t)m->cfg.d_model * 4 * (size_t)(m->n_layer + 4);
-    for (int i = 0; i < m->n_layer; i++) tape += hd_tape_layer_bytes(&m->cfg, i, max_rows);
-    HD_TRY(hd_arena_open(&m->work, "work", hd_pass_bytes(&m->cfg, max_rows, m->work_tok, threads), err));
-    HD_TRY(hd_arena_open(&t->tape, "tape", tape, err));
-    HD_TRY(hd_arena_open(&t->work, "backward", hd_back_bytes(&m->cfg, max_rows, threads), err));
+    HD_TRY(open_arenas(m, err));
     HD_TRY(hd_cache_open(&t->cache, &m->cfg, cache_of(&m->cfg, precision), (int64_t)max_rows * HD_PAGE_TOK, err));
     *out = m;
     return HD_OK;
@@ -404,8 +441,16 @@ fail:
 
 hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_precision precision, int n_threads, int max_rows, hd_err *err)
 {
-    return open_take(out, s, precision, NULL, n_threads, max_rows, err);
+    return open_take(out, s, precision, NULL, NULL, n_threads, max_rows, err);
 }
+
+hd_status hd_model_open_ranks(hd_model **out, const hd_source *s, hd_train_precision precision, hd_comm *comm, int n_threads, int max_rows,
+                              hd_err *err)
+{
+    return open_take(out, s, precision, NULL, comm, n_threads, max_rows, err);
+}
+
+uint64_t hd_model_rank_bytes(const hd_model *m) { return m->ranks ? m->ranks->bytes : 0; }
 
 hd_status hd_model_open_lora(hd_model **out, const hd_source *s, hd_train_precision precision, int rank, float alpha, uint64_t seed,
                              int n_threads, int max_rows, hd_err *err)
@@ -419,7 +464,7 @@ hd_status hd_model_open_lora(hd_model **out, const hd_source *s, hd_train_precis
     l->rank = rank;
     l->scale = alpha / (float)rank;
     l->seed = seed;
-    return open_take(out, s, precision, l, n_threads, max_rows, err);
+    return open_take(out, s, precision, l, NULL, n_threads, max_rows, err);
 }
 
 void hd_train_close(struct hd_train *t)

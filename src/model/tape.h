@@ -27,7 +27,9 @@ typedef struct hd_layer_tape {
     float *gate, *up;       // [M, F] before SwiGLU; MoE: of the shared experts
     float *logits, *weight; // router: [M, E]; [M, K]
     int *id, *slot, *first; // [M, K], [M, K], [E + 1]
-    float *egate, *eup;     // [M K, F] by slot
+    int *run;               // [E + 1] first row of each expert: `first`, or with ranks that of rows that came
+    float *rows;            // [run[E], D] with ranks: what experts read; else NULL, and rows are slots
+    float *egate, *eup;     // [run[E], F]
 } hd_layer_tape;
 
 typedef struct {

@@ -5,7 +5,10 @@
  *   loss         rows with a target, in slices: logits of a slice become their own gradient and are gone before the next
  *   backward     layer by layer from the last; the residual stream's gradient is one array that every block adds to
  *
- * With `recompute` the tape holds each layer's input alone, and a layer runs forward again just before its way back. */
+ * With `recompute` the tape holds each layer's input alone, and a layer runs forward again just before its way back.
+ *
+ * With experts on ranks every rank makes the same passes: one that has no micro-batch left, or no row for the MTP layer, goes the same
+ * way without rows, so that its experts meet those of the others. */
 #include "model/train_pass.h"
 
 #include <assert.h>
@@ -38,7 +41,7 @@ static hd_status check_micro(const hd_model *m, const hd_micro *b, hd_err *err)
         if (b->len[i] < 1) return hd_fail(err, HD_USAGE, "train: document %d: no rows", i);
         rows += b->len[i];
     }
-    if (rows != b->n_rows || b->n_rows < 1 || b->n_rows > m->max_rows)
+    if (rows != b->n_rows || b->n_rows < (m->ranks ? 0 : 1) || b->n_rows > m->max_rows)
         return hd_fail(err, HD_USAGE, "train: %d rows, %lld of documents: must be equal and 1..%d", b->n_rows, (long long)rows,
                        m->max_rows);
     for (int i = 0; i < b->n_rows; i++)
@@ -239,8 +242,8 @@ static void embed_back(hd_back *b, const float *dx, const int32_t *tok, int64_t 
 static void layer_forward(run *u, hd_pass *p, int il)
 {
     p->tape = p->kept ? &u->tape[il] : NULL;
-    hd_pass_attention(p, il);
-    hd_pass_ffn(p, il);
+    if (p->M > 0) hd_pass_attention(p, il);
+    if (p->M > 0 || u->m->layer[il].moe) hd_pass_ffn(p, il);
     p->tape = NULL;
 }
 
@@ -258,7 +261,8 @@ static void layer_back(run *u, hd_back *b, int il)
     b->t = &u->tape[il];
     b->il = il;
     if (l->moe) hd_back_moe(b, l);
-    else hd_back_ffn(b, l);
+    else if (b->p->M > 0) hd_back_ffn(b, l);
+    if (b->p->M == 0) return;
     if (u->m->cfg.kv_lora_rank > 0) hd_back_mla(b, l);
     else hd_back_gqa(b, l);
 }
@@ -422,7 +426,7 @@ static void mtp_pass(run *u)
     mtp_rows(u, &x);
     int M = x.p.M;
     int64_t D = x.p.D;
-    if (M == 0) return;
+    if (M == 0 && !m->ranks) return;
     x.embed = keep(u, (size_t)(M * D) * sizeof *x.embed);
     x.joined = keep(u, (size_t)(M * 2 * D) * sizeof *x.joined);
     x.p.x = keep(u, (size_t)(M * D) * sizeof *x.p.x);
@@ -465,6 +469,14 @@ fail:
     return st;
 }
 
+/* hd_pass_begin for no rows at all. */
+static void begin_empty(hd_pass *p, hd_model *m, const hd_batch *b)
+{
+    hd_arena_reset(&m->work);
+    *p = (hd_pass){.m = m, .d = &m->dev, .work = &m->work, .b = b, .D = m->cfg.d_model};
+    p->x = p->y = hd_pass_take(p, 0);
+}
+
 static hd_status check_loss(const run *u, hd_err *err)
 {
     double all = u->r->loss + u->r->mtp_loss + u->r->distil_loss;
@@ -486,7 +498,8 @@ hd_status hd_train_pass(hd_model *m, const hd_micro *b, const hd_pass_opts *o, h
     HD_TRY(hd_alloc_n(&u.input, (size_t)m->n_layer + 1, sizeof *u.input, err));
     HD_TRY(open_sequences(&u, seq, err));
     hd_batch batch = {.n_rows = b->n_rows, .tok = b->tok, .n_seqs = b->n_docs, .n_of = b->len, .seq = seq};
-    HD_TRY(hd_pass_begin(&u.p, m, &batch, err));
+    if (b->n_rows > 0) HD_TRY(hd_pass_begin(&u.p, m, &batch, err));
+    else begin_empty(&u.p, m, &batch);
     hd_arena_reset(&t->tape);
     hd_arena_reset(&t->work);
     u.p.kept = o->backward ? &t->tape : NULL;
@@ -506,8 +519,10 @@ hd_status hd_train_pass(hd_model *m, const hd_micro *b, const hd_pass_opts *o, h
     r->distil_loss += head.distil;
     r->n_target += n;
     if (o->mtp_weight > 0 && m->cfg.n_mtp > 0) mtp_pass(&u);
+    HD_TRY(hd_ranks_status(m->ranks, err));
     HD_TRY(check_loss(&u, err));
     if (o->backward) backward(&u, &back);
+    HD_TRY(hd_ranks_status(m->ranks, err));
 fail:
     for (int i = 0; seq && i < b->n_docs; i++) hd_seq_close(seq[i]);
     free(seq);

@@ -13,7 +13,7 @@
 
 /* Documents of a micro-batch: rows of document i are consecutive, at positions 0 .. len[i]-1; attention stays inside. */
 typedef struct {
-    int n_rows, n_docs;
+    int n_rows, n_docs;    // > 0; with experts on ranks also 0: this rank has no rows, but walks along
     const int32_t *tok;    // [n_rows]
     const int32_t *target; // [n_rows] the id that row predicts; -1: no loss (a prompt, the last of a document, padding)
     const int *len;        // [n_docs] > 0, sum n_rows
@@ -48,7 +48,7 @@ typedef struct {
     float *row_loss;     // [n_rows] or NULL: cross-entropy by row
 } hd_pass_result;
 
-/* HD_FORMAT when a loss is not finite. */
+/* HD_FORMAT when a loss is not finite.  With experts on ranks all ranks call it together, with the same options. */
 hd_status hd_train_pass(hd_model *m, const hd_micro *b, const hd_pass_opts *o, hd_pass_result *r, hd_err *err);
 
 /* Rows of targets that MTP has in this micro-batch: row t where both t and t+1 have targets in one document. */

@@ -111,27 +111,61 @@ static hd_param weight_at(const hd_model *m, const hd_params *p, int i, bool mer
     return w;
 }
 
-static hd_status write_weights(const char *dir, const hd_model *m, const hd_params *p, hd_err *err)
+/* An expert of another rank to rank 0, into `room`. */
+static hd_status bring(hd_comm *comm, const hd_params *p, const hd_param *q, float *room, hd_err *err)
+{
+    hd_status st;
+    int rank = hd_comm_rank(comm);
+    int64_t *n = NULL; // rows sent to each rank, received from each
+    size_t ranks = (size_t)hd_comm_size(comm);
+    HD_TRY(hd_alloc_n(&n, 2 * ranks, sizeof *n, err));
+    if (rank == q->rank) n[0] = q->n;
+    if (rank == 0) n[ranks + (size_t)q->rank] = q->n;
+    HD_TRY(hd_comm_all_to_all(comm, rank == q->rank ? p->w + q->at : NULL, n, room, n + ranks, q->k, err));
+fail:
+    free(n);
+    return st;
+}
+
+/* w NULL: nothing is written here, on another rank than the first or behind an error.  Where ranks hold experts of their own, all go
+ * through all weights, whatever befalls the disk: the others would wait. */
+static hd_status write_numbers(hd_safetensors_writer *w, hd_comm *comm, const hd_model *m, const hd_params *p, hd_err *err)
+{
+    hd_status st = HD_OK, written = HD_OK;
+    float *room = NULL;
+    size_t most = 0;
+    int merged = hd_lora_n_weights(m), n = merged ? merged : p->n;
+    for (int i = 0; i < p->n; i++)
+        if (p->p[i].single && (size_t)(p->p[i].n * p->p[i].k) > most) most = (size_t)(p->p[i].n * p->p[i].k);
+    if (!w && most == 0) return HD_OK;
+    HD_TRY(hd_alloc_n(&room, most, sizeof *room, err));
+    for (int i = 0; i < n; i++) {
+        const hd_param q = weight_at(m, p, i, merged);
+        bool far = q.single && q.rank > 0;
+        if (far) HD_TRY(bring(comm, p, &q, room, err));
+        if (!w || written != HD_OK) continue;
+        const float *x = far ? room : merged ? hd_lora_weight_read(m, i) : p->w + q.at;
+        written = hd_safetensors_write(w, x, (size_t)(q.n * q.k) * sizeof(float), err);
+    }
+    st = written;
+fail:
+    free(room);
+    return st;
+}
+
+static hd_status begin_weights(hd_safetensors_writer **w, const char *dir, const hd_model *m, const hd_params *p, hd_err *err)
 {
     hd_status st;
     char path[HD_CKPT_PATH];
-    hd_safetensors_writer *w = NULL;
     HD_TRY(hd_ckpt_path(path, dir, "model.safetensors", err));
-    HD_TRY(hd_safetensors_writer_open(&w, path, err));
+    HD_TRY(hd_safetensors_writer_open(w, path, err));
     int merged = hd_lora_n_weights(m), n = merged ? merged : p->n;
     for (int i = 0; i < n; i++) {
         const hd_param q = weight_at(m, p, i, merged);
-        HD_TRY(announce(w, q.name, &q, q.n * q.k, HD_F32, err));
+        HD_TRY(announce(*w, q.name, &q, q.n * q.k, HD_F32, err));
     }
-    HD_TRY(hd_safetensors_begin(w, err));
-    for (int i = 0; i < n; i++) {
-        const hd_param q = weight_at(m, p, i, merged);
-        const float *x = merged ? hd_lora_weight_read(m, i) : p->w + q.at;
-        HD_TRY(hd_safetensors_write(w, x, (size_t)(q.n * q.k) * sizeof(float), err));
-    }
-    HD_TRY(hd_safetensors_commit(w, NULL, NULL, err));
+    HD_TRY(hd_safetensors_begin(*w, err));
 fail:
-    hd_safetensors_writer_close(w);
     return st;
 }
 
@@ -177,19 +211,33 @@ fail:
     return st;
 }
 
-/* What a rank brings. */
-hd_status hd_ckpt_part(const char *tmp, int rank, const hd_model *m, const hd_params *p, const hd_optim *o, const char *tokenizer,
-                       hd_err *err)
+/* Rank 0's: all but the other ranks' moments.  *w is then open for the weights. */
+static hd_status write_rest(hd_safetensors_writer **w, const char *tmp, const hd_model *m, const hd_params *p, const char *tokenizer,
+                            hd_err *err)
 {
-    hd_status st = HD_OK;
+    hd_status st;
     hd_config c = *hd_model_config(m);
     if (!strcmp(c.arch, "LlamaForCausalLM")) c.rope.pairs = false; // masters are in Hugging Face's order, whatever the source's
-    if (o) HD_TRY(write_moments(tmp, rank, p, o, err));
-    if (rank > 0) return HD_OK;
     HD_TRY(hd_config_write(tmp, &c, "float32", NULL, err));
     if (tokenizer && *tokenizer) HD_TRY(hd_tokenizer_copy(tmp, tokenizer, err));
-    HD_TRY(write_weights(tmp, m, p, err));
+    HD_TRY(begin_weights(w, tmp, m, p, err));
 fail:
+    return st;
+}
+
+/* What a rank brings. */
+hd_status hd_ckpt_part(const char *tmp, int rank, hd_comm *comm, const hd_model *m, const hd_params *p, const hd_optim *o,
+                       const char *tokenizer, hd_err *err)
+{
+    hd_status st, ready = HD_OK;
+    hd_safetensors_writer *w = NULL;
+    if (o) ready = write_moments(tmp, rank, p, o, err);
+    if (rank == 0 && ready == HD_OK) ready = write_rest(&w, tmp, m, p, tokenizer, err);
+    HD_TRY(write_numbers(ready == HD_OK ? w : NULL, comm, m, p, ready == HD_OK ? err : NULL));
+    HD_TRY(ready);
+    if (rank == 0) HD_TRY(hd_safetensors_commit(w, NULL, NULL, err));
+fail:
+    hd_safetensors_writer_close(w);
     return st;
 }
 
@@ -209,7 +257,7 @@ hd_status hd_checkpoint_write(const char *dir, const hd_model *m, const hd_param
     hd_status st;
     hd_newfolder f = {0};
     HD_TRY(hd_ckpt_begin(&f, dir, s, err));
-    HD_TRY(hd_ckpt_part(f.tmp, 0, m, p, o, tokenizer, err));
+    HD_TRY(hd_ckpt_part(f.tmp, 0, NULL, m, p, o, tokenizer, err));
     HD_TRY(hd_ckpt_finish(&f, dir, s, keep, err));
 fail:
     hd_newfolder_abort(&f);
@@ -242,7 +290,7 @@ hd_status hd_checkpoint_write_ranks(hd_comm *comm, const char *dir, const hd_mod
     HD_TRY(all_well(comm, st, err));
     HD_TRY(hd_comm_sum_i64(comm, &pid, 1, err));
     if (rank > 0) snprintf(tmp + strlen(tmp), sizeof tmp - strlen(tmp), ".part-%lld", (long long)pid);
-    HD_TRY(all_well(comm, hd_ckpt_part(rank ? tmp : f.tmp, rank, m, p, o, tokenizer, err), err));
+    HD_TRY(all_well(comm, hd_ckpt_part(rank ? tmp : f.tmp, rank, comm, m, p, o, tokenizer, err), err));
     if (rank == 0) st = hd_ckpt_finish(&f, dir, s, keep, err);
     HD_TRY(all_well(comm, st, err));
 fail:

@@ -21,7 +21,8 @@ typedef struct {
 hd_status hd_checkpoint_write(const char *dir, const hd_model *m, const hd_params *p, const hd_optim *o,
                               const char *tokenizer, const hd_run_state *s, int keep, hd_err *err);
 /* The same when ranks own parts of the optimizer's state: every rank calls it, each writes its own moments into one folder
- * (so all see one file system), rank 0 all else.  It stands everywhere or nowhere. */
+ * (so all see one file system), rank 0 all else; experts that other ranks hold come to it one by one.  It stands everywhere or
+ * nowhere. */
 hd_status hd_checkpoint_write_ranks(hd_comm *comm, const char *dir, const hd_model *m, const hd_params *p, const hd_optim *o,
                                     const char *tokenizer, const hd_run_state *s, int keep, hd_err *err);
 /* The newest whole checkpoint's folder into path[1024], "" when there is none; damaged ones are told of and passed over. */

@@ -22,8 +22,9 @@ hd_status hd_ckpt_rotate(const char *dir, int64_t newest, int keep, hd_err *err)
 
 /* The three steps of writing, for one process and for ranks: f->tmp is filled in between. */
 hd_status hd_ckpt_begin(hd_newfolder *f, const char *dir, const hd_run_state *s, hd_err *err);
-hd_status hd_ckpt_part(const char *tmp, int rank, const hd_model *m, const hd_params *p, const hd_optim *o, const char *tokenizer,
-                       hd_err *err);
+/* comm: of ranks, which all call it at once; NULL where none holds experts of its own. */
+hd_status hd_ckpt_part(const char *tmp, int rank, hd_comm *comm, const hd_model *m, const hd_params *p, const hd_optim *o,
+                       const char *tokenizer, hd_err *err);
 hd_status hd_ckpt_finish(hd_newfolder *f, const char *dir, const hd_run_state *s, int keep, hd_err *err);
 
 #endif

@@ -79,13 +79,13 @@ static size_t moment_bytes(const hd_optim_config *c, const hd_param *p)
     return ((size_t)(p->n * p->k) * (c->moments_bf16 ? 2 : 4) + 63) / 64 * 64;
 }
 
-uint64_t hd_optim_bytes(const hd_params *p, const hd_optim_config *c)
+uint64_t hd_optim_bytes(const hd_params *p, const hd_optim_config *c, const int *owner, int rank)
 {
     uint64_t bytes = 0;
     hd_muon_plan plan = {0};
     for (int i = 0; i < p->n; i++) {
         const hd_param *q = &p->p[i];
-        if (q->frozen) continue;
+        if (q->frozen || (owner && owner[i] != rank)) continue;
         bool muon = hd_optim_is_muon(c, q);
         bytes += moment_bytes(c, q) * (muon ? 1 : 2);
         if (muon) hd_muon_plan_add(&plan, q->n, q->k);

@@ -49,8 +49,8 @@ typedef struct {
     void *data;
 } hd_optim_state;
 void hd_optim_state_at(const hd_optim *o, int i, hd_optim_state *s);
-/* Bytes of state and work memory when one rank owns everything. */
-uint64_t hd_optim_bytes(const hd_params *p, const hd_optim_config *c);
+/* Bytes of state and work memory; owner, rank: as above. */
+uint64_t hd_optim_bytes(const hd_params *p, const hd_optim_config *c, const int *owner, int rank);
 bool hd_optim_is_muon(const hd_optim_config *c, const hd_param *p);
 
 /* What gradients of this norm are multiplied with so that it is at most `clip`; clip 0: 1, always. */

@@ -42,6 +42,7 @@ static const row rows[] = {
     {"train", "micro", INT, FIELD(micro), 0, 1 << 24, NULL},
     {"train", "precision", WORD, FIELD(precision), 0, 0, "bf16 f32 fp8"},
     {"train", "recompute", BOOL, FIELD(recompute), 0, 0, NULL},
+    {"train", "expert_parallel", BOOL, FIELD(expert_parallel), 0, 0, NULL},
     {"train", "mtp_weight", FLOAT, FIELD(mtp_weight), 0, 100, NULL},
     {"train", "balance_alpha", FLOAT, FIELD(balance_alpha), 0, 100, NULL},
     {"train", "bias_speed", FLOAT, FIELD(bias_speed), 0, 1, NULL},
@@ -421,6 +422,8 @@ static hd_status finish(reading *g, const char *path, hd_err *err)
     if (r->kind == HD_RUN_DISTIL && !r->teacher[0]) return hd_fail(err, HD_USAGE, "%s: [distil]: no teacher", path);
     if (r->lora_rank > 0 && !r->init[0])
         return hd_fail(err, HD_USAGE, "%s: lora.lora_rank: adapts published weights: [model] must name them, init = DIR or GGUF", path);
+    if (r->lora_rank > 0 && r->expert_parallel)
+        return hd_fail(err, HD_USAGE, "%s: train.expert_parallel: adapters are trained beside all experts: not with lora.lora_rank", path);
     if (r->micro == 0) r->micro = hd_recipe_micro(r->batch, r->seq);
     if (r->batch % r->micro)
         return hd_fail(err, HD_USAGE, "%s: train.micro: a batch of %d does not divide into parts of %d", path, r->batch, r->micro);

@@ -51,7 +51,7 @@ typedef struct {
     int64_t steps;
     int batch, micro;        // sequences of a step over all ranks; of a micro-batch
     hd_train_precision precision;
-    bool recompute;
+    bool recompute, expert_parallel;
     float mtp_weight, balance_alpha, bias_speed, zloss, clip, distil_weight, temperature;
     int distil_top;
     double spike_sigmas;     // 0: never skip

@@ -5,6 +5,9 @@
  *            update what this rank owns, gather; balance the routers; pack the panels anew
  *   between  validation, samples of text, checkpoints
  *
+ * With experts on ranks (train.expert_parallel) every pass is one that all ranks make together: as many micro-batches on each, the last
+ * ones empty where they do not come out even; validation, which all make anyway; and samples, which rank 0 alone writes down.
+ *
  * Everything that a later step depends on is in a checkpoint: weights, moments, the step (which gives the learning rate
  * and, with the seed, the data), the memory of past losses.  So a resumed run repeats the bits of an unbroken one. */
 #include "train/trainer.h"
@@ -46,6 +49,7 @@ typedef struct {
     memory mem;
     int64_t *load; // [layers, experts] of this step
     int n_layers, n_experts;
+    bool apart; // experts on ranks
     double t0, seconds0; // when this process began, what earlier ones had spent
     double step_seconds;
     double peak;           // products of this machine, operations a second
@@ -66,9 +70,12 @@ static hd_status open_model(trainer *t, hd_err *err)
     bool resumed = path[0] != 0;
     bool lora = r->lora_rank > 0; // the base comes from where it began, the adapters from the checkpoint
     HD_TRY(hd_source_open(&t->src, resumed && !lora ? path : t->prep.init, true, err));
+    if (r->expert_parallel && hd_source_config(t->src) && hd_source_config(t->src)->n_experts < 1)
+        return hd_fail(err, HD_USAGE, "train: train.expert_parallel: %.200s has no experts: leave it out", hd_source_path(t->src));
+    t->apart = r->expert_parallel && hd_comm_size(t->comm) > 1;
     if (lora)
         HD_TRY(hd_model_open_lora(&t->m, t->src, r->precision, r->lora_rank, r->lora_alpha, r->seed, r->n_threads, r->micro * r->seq, err));
-    else HD_TRY(hd_model_open_train(&t->m, t->src, r->precision, r->n_threads, r->micro * r->seq, err));
+    else HD_TRY(hd_model_open_ranks(&t->m, t->src, r->precision, t->apart ? t->comm : NULL, r->n_threads, r->micro * r->seq, err));
     t->params = hd_model_params(t->m);
     HD_TRY(hd_zero_open(&t->zero, t->params, hd_comm_size(t->comm), err));
     HD_TRY(hd_optim_open(&t->optim, t->params, &r->optim, t->zero.owner, hd_comm_rank(t->comm), err));
@@ -99,17 +106,30 @@ static void say_plan(trainer *t)
     hd_err err = {0};
     const hd_config *c = hd_model_config(t->m);
     const hd_recipe *r = t->r;
-    if (hd_train_plan_for(&p, c, r->precision, r->micro * r->seq, hd_pool_threads(hd_model_dev(t->m)->pool), r->recompute, &err) != HD_OK) return;
+    if (hd_train_plan_for(&p, c, r->precision, r->micro * r->seq, hd_pool_threads(hd_model_dev(t->m)->pool), r->recompute,
+                          t->apart ? hd_comm_size(t->comm) : 1, &err) != HD_OK)
+        return;
     t->n_active = p.n_active;
     if (r->lora_rank > 0) p.masters = p.gradients = (uint64_t)t->params->n_flat * sizeof(float);
-    uint64_t optim = hd_optim_bytes(t->params, &r->optim);
+    uint64_t optim = hd_optim_bytes(t->params, &r->optim, t->zero.owner, hd_comm_rank(t->comm));
     uint64_t all = p.masters + p.gradients + p.panels + p.tape + p.work + p.cache + optim;
     hd_rundir_say(t->dir, "%s: %.2f M weights, %.2f M at work on a token; %lld steps of %d sequences of %d, %lld tokens in the data",
                   c->arch, (double)p.n_weights / 1e6, (double)p.n_active / 1e6, (long long)r->steps, r->batch, r->seq,
                   (long long)hd_data_tokens(t->data));
-    hd_rundir_say(t->dir, "memory: %.0f MB = masters %.0f, gradients %.0f, moments %.0f, panels %.0f, tape %.0f, work %.0f, cache %.0f",
-                  (double)all / 1e6, (double)p.masters / 1e6, (double)p.gradients / 1e6, (double)optim / 1e6, (double)p.panels / 1e6,
+    hd_rundir_say(t->dir, "memory%s: %.0f MB = masters %.0f, gradients %.0f, moments %.0f, panels %.0f, tape %.0f, work %.0f, cache %.0f",
+                  hd_comm_size(t->comm) > 1 ? " of rank 0" : "", (double)all / 1e6, (double)p.masters / 1e6, (double)p.gradients / 1e6, (double)optim / 1e6, (double)p.panels / 1e6,
                   (double)p.tape / 1e6, (double)p.work / 1e6, (double)p.cache / 1e6);
+}
+
+/* What rank 0 sent in a step, on average; for checkpoints and validation, too. */
+static void say_sent(trainer *t, int64_t step0)
+{
+    double steps = (double)(t->state.step - step0);
+    char experts[64] = "";
+    if (t->apart) snprintf(experts, sizeof experts, " (%.3f MB to experts)", (double)hd_model_rank_bytes(t->m) / 1e6 / steps);
+    hd_rundir_say(t->dir, "ranks: %d; sent by one: %.3f MB a step%s, %.0f %% of the time was spent on it and on waiting",
+                  hd_comm_size(t->comm), (double)hd_comm_bytes(t->comm) / 1e6 / steps, experts,
+                  100 * hd_comm_seconds(t->comm) / (hd_now_s() - t->t0));
 }
 
 /* ---- A step ------------------------------------------------------------------------------------------------------------- */
@@ -156,13 +176,18 @@ static hd_status gradients(trainer *t, int64_t n_micro, const counts *n, hd_pass
                       .temperature = r->temperature,
                       .recompute = r->recompute,
                       .backward = true};
-    hd_micro b;
+    int ranks = hd_comm_size(t->comm);
     memset(t->params->g, 0, (size_t)t->params->n_flat * sizeof(float));
     memset(t->load, 0, (size_t)t->n_layers * (size_t)t->n_experts * sizeof *t->load);
     sum->load = t->n_experts > 0 ? t->load : NULL;
-    for (int64_t i = hd_comm_rank(t->comm); i < n_micro; i += hd_comm_size(t->comm)) {
-        HD_TRY(micro_at(t, i, &b, err));
-        HD_TRY(hd_prepared_teach(&t->prep, &b, err));
+    for (int64_t round = 0; round < n_micro; round += ranks) {
+        hd_micro b = {0};
+        int64_t i = round + hd_comm_rank(t->comm);
+        if (i >= n_micro && !t->apart) break;
+        if (i < n_micro) {
+            HD_TRY(micro_at(t, i, &b, err));
+            HD_TRY(hd_prepared_teach(&t->prep, &b, err));
+        }
         HD_TRY(hd_train_pass(t->m, &b, &o, sum, err));
     }
     double losses[4] = {sum->loss, sum->mtp_loss, sum->balance_loss, sum->distil_loss};
@@ -315,6 +340,17 @@ static hd_status save(trainer *t, hd_err *err)
 
 static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
 
+/* With experts on ranks all say the same text. */
+static hd_status sample(trainer *t, int64_t step, hd_err *err)
+{
+    hd_buf text;
+    hd_buf_init(&text, 1 << 20);
+    hd_status st = hd_sample_text(t->m, t->src, t->r->sample_prompt, 128, 0.8f, (uint64_t)step, &text, err);
+    if (st == HD_OK && lead(t)) st = hd_rundir_sample(t->dir, step, text.data ? text.data : "", err);
+    hd_buf_free(&text);
+    return st;
+}
+
 static hd_status between(trainer *t, hd_step_log *s, hd_err *err)
 {
     hd_status st;
@@ -323,15 +359,8 @@ static hd_status between(trainer *t, hd_step_log *s, hd_err *err)
     if (lead(t)) {
         HD_TRY(hd_rundir_step(t->dir, s, err));
         if (t->n_experts > 0) HD_TRY(hd_rundir_load(t->dir, s->step, t->load, t->n_layers, t->n_experts, err));
-        if (due(s->step, r->sample_every, r->steps)) {
-            hd_buf text;
-            hd_buf_init(&text, 1 << 20);
-            st = hd_sample_text(t->m, t->src, r->sample_prompt, 128, 0.8f, (uint64_t)s->step, &text, err);
-            if (st == HD_OK) st = hd_rundir_sample(t->dir, s->step, text.data ? text.data : "", err);
-            hd_buf_free(&text);
-            HD_TRY(st);
-        }
     }
+    if (due(s->step, r->sample_every, r->steps) && (lead(t) || t->apart)) HD_TRY(sample(t, s->step, err));
     if (due(s->step, r->save_every, r->steps)) HD_TRY(save(t, err));
     return HD_OK;
 fail:
@@ -381,9 +410,7 @@ hd_status hd_train_run(const hd_recipe *r, hd_comm *comm, const hd_run_opts *o, 
     }
     int64_t step0 = t.state.step;
     HD_TRY(loop(&t, err));
-    if (lead(&t) && hd_comm_size(comm) > 1 && t.state.step > step0)
-        hd_rundir_say(t.dir, "ranks: %d; sent by one: %.3f MB a step, %.0f %% of the time was spent on it and on waiting", hd_comm_size(comm),
-                      (double)hd_comm_bytes(comm) / 1e6 / (double)(t.state.step - step0), 100 * hd_comm_seconds(comm) / (hd_now_s() - t.t0));
+    if (lead(&t) && hd_comm_size(comm) > 1 && t.state.step > step0) say_sent(&t, step0);
 fail:
     hd_rundir_close(t.dir);
     hd_data_close(t.data);

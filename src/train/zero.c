@@ -1,4 +1,4 @@
-/* Whole parameters to ranks: the flat array is cut where a rank's even share ends, at the nearest border. */
+/* Whole parameters to ranks: the shared part of the flat array is cut where a rank's even share ends, at the nearest border. */
 #include "train/zero.h"
 
 #include <string.h>
@@ -11,11 +11,12 @@ hd_status hd_zero_open(hd_zero *z, const hd_params *p, int n_ranks, hd_err *err)
     HD_TRY(hd_alloc_n(&z->owner, (size_t)p->n, sizeof *z->owner, err));
     HD_TRY(hd_alloc_n(&z->first, (size_t)n_ranks + 1, sizeof *z->first, err));
     for (int i = 0; i < p->n; i++) {
-        int64_t end = i + 1 < p->n ? p->p[i + 1].at : p->n_flat, middle = (p->p[i].at + end) / 2;
-        while (rank + 1 < n_ranks && middle >= p->n_flat / n_ranks * (rank + 1)) z->first[++rank] = p->p[i].at;
-        z->owner[i] = rank;
+        const hd_param *q = &p->p[i];
+        int64_t middle = q->at + q->n * q->k / 2;
+        while (!q->single && rank + 1 < n_ranks && middle >= p->n_shared / n_ranks * (rank + 1)) z->first[++rank] = q->at;
+        z->owner[i] = q->single ? q->rank : rank;
     }
-    while (rank < n_ranks) z->first[++rank] = p->n_flat;
+    while (rank < n_ranks) z->first[++rank] = p->n_shared;
     return HD_OK;
 fail:
     hd_zero_close(z);

@@ -170,7 +170,7 @@ static void by_ranks(void)
         }
     }
     CHECK_OK(hd_ckpt_begin(&f, where, &s, &err));
-    for (int r = 1; r >= 0; r--) CHECK_OK(hd_ckpt_part(f.tmp, r, rank[r].m, rank[r].p, rank[r].o, NULL, &err));
+    for (int r = 1; r >= 0; r--) CHECK_OK(hd_ckpt_part(f.tmp, r, NULL, rank[r].m, rank[r].p, rank[r].o, NULL, &err));
     CHECK_OK(hd_ckpt_finish(&f, where, &s, 1, &err));
     CHECK_OK(hd_checkpoint_find(path, where, &err));
     run back; // with one rank

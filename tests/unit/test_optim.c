@@ -376,9 +376,9 @@ static void test_refusals(void)
     c = hd_optim_defaults, c.muon_momentum = NAN;
     CHECK(hd_optim_open(&o, &s.p, &c, NULL, 0, &err) == HD_USAGE);
     c = hd_optim_defaults;
-    CHECK(hd_optim_bytes(&s.p, &c) >= 64 && hd_optim_is_muon(&c, &s.list[0]));
+    CHECK(hd_optim_bytes(&s.p, &c, NULL, 0) >= 64 && hd_optim_is_muon(&c, &s.list[0]));
     c.matrices = HD_OPT_ADAMW;
-    CHECK(hd_optim_bytes(&s.p, &c) == 128 && !hd_optim_is_muon(&c, &s.list[0]));
+    CHECK(hd_optim_bytes(&s.p, &c, NULL, 0) == 128 && !hd_optim_is_muon(&c, &s.list[0]));
     CHECK(hd_clip_scale(2, 1) == 0.5f && hd_clip_scale(0.5, 1) == 1 && hd_clip_scale(2, 0) == 1 && hd_clip_scale(0, 1) == 1);
 }
 
