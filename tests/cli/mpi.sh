@@ -40,6 +40,19 @@ for n in 2 3 4; do
     check "experts on $n ranks: the bits of one" cmp "$tmp/experts" "$tmp/again"
 done
 
+# Training passes with experts on ranks: the rows' losses and the experts' gradients have the bits of one rank that holds all.
+for model in v3_mtp v2_lite; do
+    folder=$(dirname "$0")/../golden/train/$model
+    says "passes of $model on one rank" '^[0-9]+ passed, 0 failed$' "$build/tests/probe/ranks_probe" "$folder"
+    grep '^crc' "$tmp/out" >"$tmp/passes"
+    check "passes of $model: all cases" [ "$(wc -l <"$tmp/passes")" = 12 ]
+    for n in 2 3 4; do
+        says "passes of $model on $n ranks" '^[0-9]+ passed, 0 failed$' ranks $n "$build/tests/probe/ranks_probe" "$folder"
+        grep '^crc' "$tmp/out" >"$tmp/again"
+        check "passes of $model on $n ranks: the bits of one" cmp "$tmp/passes" "$tmp/again"
+    done
+done
+
 ends() { # ends WHAT PATTERN COMMAND...: a status above 0, no hang, the pattern once on stderr
     local what=$1 pattern=$2 got; shift 2
     "$@" >"$tmp/out" 2>"$tmp/err"; got=$?

@@ -1,5 +1,6 @@
 /* One training pass against PyTorch's autograd: every model of tests/golden/train (make_train.py says what each is for), in f32,
- * with one thread and two, with the activations kept and recomputed, whole and as two micro-batches.
+ * with one thread and two, with the activations kept and recomputed, whole and as two micro-batches, with experts on ranks (of which
+ * there is one: tests/probe/ranks_probe.c has more).
  *
  * Losses to 1e-5, each gradient to 1e-4 of its norm (f32 sums of some hundred terms; PyTorch's differ as much); the same bits
  * however many threads.  bf16 and FP8 round every product's factors: their gradients must point the same way. */
@@ -136,20 +137,34 @@ typedef struct {
     hd_train_precision precision;
     int threads;
     bool recompute, halves;
+    hd_comm *ranks; // NULL: experts are the model's own
 } way;
+
+/* All gradients in the order of the parameters: the flat array has another with experts on ranks. */
+static float *in_order(const hd_params *p)
+{
+    float *all = malloc((size_t)p->n_weights * sizeof *all), *at = all;
+    for (int i = 0; i < p->n; at += p->p[i].n * p->p[i].k, i++) memcpy(at, p->g + p->p[i].at, (size_t)(p->p[i].n * p->p[i].k) * sizeof *at);
+    return all;
+}
 
 /* keep: the gradients of the first way, to which others must be equal bit by bit; NULL: any close ones. */
 static void run(const hd_source *s, const golden *g, const way *w, float **keep, const char *what)
 {
     hd_model *m = NULL;
     hd_pass_result r = {0};
-    CHECK_OK(hd_model_open_train(&m, s, w->precision, w->threads, MAX_ROWS, &err));
+    CHECK_OK(hd_model_open_ranks(&m, s, w->precision, w->ranks, w->threads, MAX_ROWS, &err));
     if (!m) return;
     const hd_params *p = hd_model_params(m);
     int cut = w->halves ? g->docs / 2 : g->docs;
     bool exact = w->precision == HD_TRAIN_F32;
     part(m, g, 0, cut, w->recompute, &r);
     if (cut < g->docs) part(m, g, cut, g->docs, w->recompute, &r);
+    if (w->ranks && p->n_shared < p->n_flat) { // one of the ranks without rows: it changes nothing
+        hd_micro none = {0};
+        hd_pass_opts o = {.mtp_weight = g->mtp_weight, .balance_alpha = g->balance_alpha, .recompute = w->recompute, .backward = true};
+        CHECK_OK(hd_train_pass(m, &none, &o, &r, &err));
+    }
     near(r.loss, g->loss, exact ? 1e-5 : 0.05, what);
     near(r.mtp_loss, g->mtp_loss, exact ? 1e-5 : 0.05, what);
     if (exact) near(r.balance_loss, g->balance_loss, 1e-5, what);
@@ -157,20 +172,21 @@ static void run(const hd_source *s, const golden *g, const way *w, float **keep,
     for (int i = 0; i < p->n; i++)
         for (int64_t j = p->p[i].at; p->p[i].frozen && j < p->p[i].at + p->p[i].k; j++)
             CHECK(p->g[j] == 0, "%s", p->p[i].name);
-    size_t bytes = (size_t)p->n_flat * sizeof *p->g;
-    if (keep && *keep) CHECK(memcmp(*keep, p->g, bytes) == 0, "%s: other bits", what);
-    else if (keep) {
-        *keep = malloc(bytes);
-        memcpy(*keep, p->g, bytes);
-    }
+    float *all = in_order(p);
+    if (keep && *keep) CHECK(memcmp(*keep, all, (size_t)p->n_weights * sizeof *all) == 0, "%s: other bits", what);
+    if (keep && !*keep) *keep = all;
+    else free(all);
     hd_model_close(m);
 }
 
-static void test_model(const char *name, const char *folder)
+static void test_model(const char *name, const char *folder, hd_comm *alone)
 {
-    static const way ways[] = {
-        {HD_TRAIN_F32, 1, false, false}, {HD_TRAIN_F32, 2, false, false}, {HD_TRAIN_F32, 2, true, false}};
-    static const way halves = {HD_TRAIN_F32, 2, false, true}, bf16 = {HD_TRAIN_BF16, 2, false, false};
+    const way ways[] = {{HD_TRAIN_F32, 1, false, false, NULL},
+                        {HD_TRAIN_F32, 2, false, false, NULL},
+                        {HD_TRAIN_F32, 2, true, false, NULL},
+                        {HD_TRAIN_F32, 2, false, false, alone},
+                        {HD_TRAIN_F32, 1, true, false, alone}};
+    static const way halves = {HD_TRAIN_F32, 2, false, true, NULL}, bf16 = {HD_TRAIN_BF16, 2, false, false, NULL};
     golden g = {0};
     hd_source *s = NULL;
     float *keep = NULL;
@@ -179,8 +195,8 @@ static void test_model(const char *name, const char *folder)
     if (s && g.n_g > 0) {
         char what[320];
         for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-            snprintf(what, sizeof what, "%s, %d threads%s", name, ways[i].threads,
-                     ways[i].recompute ? ", recomputing" : "");
+            snprintf(what, sizeof what, "%s, %d threads%s%s", name, ways[i].threads, ways[i].recompute ? ", recomputing" : "",
+                     ways[i].ranks ? ", experts on ranks" : "");
             run(s, &g, &ways[i], &keep, what);
         }
         snprintf(what, sizeof what, "%s in two parts", name);
@@ -199,15 +215,18 @@ int main(void)
     const char *root = HD_SOURCE_DIR "/tests/golden/train";
     DIR *d = opendir(root);
     int models = 0;
+    hd_comm *alone = NULL;
+    CHECK_OK(hd_comm_open(&alone, &err));
     CHECK(d != NULL);
     for (struct dirent *e; d && (e = readdir(d));) {
         char folder[600];
         if (e->d_name[0] == '.') continue;
         snprintf(folder, sizeof folder, "%s/%s", root, e->d_name);
-        test_model(e->d_name, folder);
+        test_model(e->d_name, folder, alone);
         models++;
     }
     if (d) closedir(d);
+    hd_comm_close(alone);
     CHECK(models == 8, "%d", models);
     return hd_test_end();
 }
