@@ -10,8 +10,9 @@ typedef struct {
     const char *name; // for messages: "work", "cache"
 } hd_arena;
 
+/* _reserve: by hd_reserve_aligned. */
 hd_status hd_arena_open(hd_arena *a, const char *name, size_t cap_bytes, hd_err *err);
-hd_status hd_arena_reserve(hd_arena *a, const char *name, size_t cap_bytes, hd_err *err); // by hd_reserve_aligned
+hd_status hd_arena_reserve(hd_arena *a, const char *name, size_t cap_bytes, hd_err *err);
 void hd_arena_close(hd_arena *a);
 /* 64-byte aligned, not zeroed; NULL when the plan was too small (a bug in the plan: callers assert). */
 void *hd_arena_take(hd_arena *a, size_t n_bytes);

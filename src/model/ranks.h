@@ -15,8 +15,8 @@ typedef struct {
     hd_expert_plan *plan; // of the layer in hand
     int E, first, n;      // experts in all; first .. first + n are here
     int ranks, K;
-    uint64_t bytes;       // sent so far
-    hd_status st;         // of the first message that failed
+    uint64_t bytes; // sent so far
+    hd_status st;   // of the first message that failed
     hd_err why;
 } hd_ranks;
 
@@ -28,11 +28,13 @@ int hd_ranks_owner(const hd_ranks *x, int expert);
 /* first: [E + 1] first slot of each expert among this rank's.  run: [E + 1] becomes the first row of each among those that come here, empty
  * for experts of other ranks.  Returns their number.  On a way back once more: dispatch and combine are of the layer routed last. */
 int hd_ranks_route(hd_ranks *x, const int *first, int *run);
-void hd_ranks_dispatch(hd_ranks *x, const float *slots, float *rows, int64_t D); // [slots, D] of this rank to [rows, D] of its experts
-void hd_ranks_combine(hd_ranks *x, const float *rows, float *slots, int64_t D);  // the other way round
-hd_status hd_ranks_status(const hd_ranks *x, hd_err *err);                       // accepts NULL
+/* slots: [slots, D] of this rank's tokens.  rows: [rows, D] of this rank's experts. */
+void hd_ranks_dispatch(hd_ranks *x, const float *slots, float *rows, int64_t D);
+void hd_ranks_combine(hd_ranks *x, const float *rows, float *slots, int64_t D);
+hd_status hd_ranks_status(const hd_ranks *x, hd_err *err); // accepts NULL
 
-int64_t hd_ranks_most_rows(const hd_ranks *x, int64_t M); // that can come when each rank has M: all tokens choose these experts
+/* Rows that can come when each rank has M: all tokens choose this one's experts. */
+int64_t hd_ranks_most_rows(const hd_ranks *x, int64_t M);
 
 /* Bytes that `rows` rows take here while this rank has M: of a pass's work memory, of a layer's tape, of a way back. */
 typedef struct {

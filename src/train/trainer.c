@@ -117,8 +117,8 @@ static void say_plan(trainer *t)
                   c->arch, (double)p.n_weights / 1e6, (double)p.n_active / 1e6, (long long)r->steps, r->batch, r->seq,
                   (long long)hd_data_tokens(t->data));
     hd_rundir_say(t->dir, "memory%s: %.0f MB = masters %.0f, gradients %.0f, moments %.0f, panels %.0f, tape %.0f, work %.0f, cache %.0f",
-                  hd_comm_size(t->comm) > 1 ? " of rank 0" : "", (double)all / 1e6, (double)p.masters / 1e6, (double)p.gradients / 1e6, (double)optim / 1e6, (double)p.panels / 1e6,
-                  (double)p.tape / 1e6, (double)p.work / 1e6, (double)p.cache / 1e6);
+                  hd_comm_size(t->comm) > 1 ? " of rank 0" : "", (double)all / 1e6, (double)p.masters / 1e6, (double)p.gradients / 1e6,
+                  (double)optim / 1e6, (double)p.panels / 1e6, (double)p.tape / 1e6, (double)p.work / 1e6, (double)p.cache / 1e6);
 }
 
 /* What rank 0 sent in a step, on average; for checkpoints and validation, too. */

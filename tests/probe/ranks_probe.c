@@ -59,8 +59,13 @@ static void run(hd_comm *c, const hd_source *s, hd_train_precision precision, bo
     float row_loss[ROWS] = {0};
     double loss[ROWS] = {0}, *grad = NULL;
     hd_pass_result r = {.row_loss = row_loss};
-    hd_pass_opts o = {.loss_scale = 1.0f / 32, .mtp_weight = 0.3f, .mtp_scale = 1.0f / 25, .balance_alpha = 1e-3f,
-                      .balance_scale = 1.0f / DOCS, .recompute = recompute, .backward = true};
+    hd_pass_opts o = {.loss_scale = 1.0f / 32,
+                      .mtp_weight = 0.3f,
+                      .mtp_scale = 1.0f / 25,
+                      .balance_alpha = 1e-3f,
+                      .balance_scale = 1.0f / DOCS,
+                      .recompute = recompute,
+                      .backward = true};
     int rank = hd_comm_rank(c);
     CHECK_OK(hd_model_open_ranks(&m, s, precision, c, 1, ROWS, &err));
     const hd_params *p = hd_model_params(m);
@@ -71,7 +76,8 @@ static void run(hd_comm *c, const hd_source *s, hd_train_precision precision, bo
     for (int i = 0; i < p->n; i++) {
         const hd_param *q = &p->p[i];
         CHECK(q->single == (q->expert >= 0) && (!q->single || (q->at >= 0) == (q->rank == rank)));
-        if (q->single && q->rank == rank) grad[i] = hd_crc32c(0, p->g + q->at, (size_t)(q->n * q->k) * sizeof(float));
+        if (q->single && q->rank == rank)
+            grad[i] = hd_crc32c(0, p->g + q->at, (size_t)(q->n * q->k) * sizeof(float));
     }
     uint32_t losses = crc_of(c, loss, ROWS), grads = crc_of(c, grad, p->n);
     if (rank == 0) printf("crc %d %d %d %08x %08x\n", precision, recompute, kind, losses, grads);

@@ -91,6 +91,20 @@ static void aligned(void)
     hd_free_aligned(NULL, 5);
 }
 
+static void reserved(void)
+{
+    const size_t n[] = {100, (size_t)8 << 30}; // the last: far more than is touched
+    for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
+        uint8_t *p = NULL;
+        CHECK_OK(hd_reserve_aligned(&p, n[i], &err));
+        CHECK(p && (uintptr_t)p % 64 == 0 && p[0] == 0 && p[n[i] - 1] == 0);
+        if (p) p[0] = p[n[i] - 1] = 1;
+        hd_free_aligned(p, n[i]);
+    }
+    uint8_t *p = NULL;
+    CHECK(hd_reserve_aligned(&p, SIZE_MAX / 2, &err) == HD_NOMEM && !p);
+}
+
 static void arenas(void)
 {
     hd_arena a;
@@ -150,6 +164,7 @@ int main(void)
     sizes();
     heap();
     aligned();
+    reserved();
     arenas();
     buffers();
     return hd_test_end();

@@ -144,7 +144,8 @@ typedef struct {
 static float *in_order(const hd_params *p)
 {
     float *all = malloc((size_t)p->n_weights * sizeof *all), *at = all;
-    for (int i = 0; i < p->n; at += p->p[i].n * p->p[i].k, i++) memcpy(at, p->g + p->p[i].at, (size_t)(p->p[i].n * p->p[i].k) * sizeof *at);
+    for (int i = 0; i < p->n; at += p->p[i].n * p->p[i].k, i++)
+        memcpy(at, p->g + p->p[i].at, (size_t)(p->p[i].n * p->p[i].k) * sizeof *at);
     return all;
 }
 
@@ -162,7 +163,10 @@ static void run(const hd_source *s, const golden *g, const way *w, float **keep,
     if (cut < g->docs) part(m, g, cut, g->docs, w->recompute, &r);
     if (w->ranks && p->n_shared < p->n_flat) { // one of the ranks without rows: it changes nothing
         hd_micro none = {0};
-        hd_pass_opts o = {.mtp_weight = g->mtp_weight, .balance_alpha = g->balance_alpha, .recompute = w->recompute, .backward = true};
+        hd_pass_opts o = {.mtp_weight = g->mtp_weight,
+                          .balance_alpha = g->balance_alpha,
+                          .recompute = w->recompute,
+                          .backward = true};
         CHECK_OK(hd_train_pass(m, &none, &o, &r, &err));
     }
     near(r.loss, g->loss, exact ? 1e-5 : 0.05, what);
@@ -173,7 +177,8 @@ static void run(const hd_source *s, const golden *g, const way *w, float **keep,
         for (int64_t j = p->p[i].at; p->p[i].frozen && j < p->p[i].at + p->p[i].k; j++)
             CHECK(p->g[j] == 0, "%s", p->p[i].name);
     float *all = in_order(p);
-    if (keep && *keep) CHECK(memcmp(*keep, all, (size_t)p->n_weights * sizeof *all) == 0, "%s: other bits", what);
+    if (keep && *keep)
+        CHECK(memcmp(*keep, all, (size_t)p->n_weights * sizeof *all) == 0, "%s: other bits", what);
     if (keep && !*keep) *keep = all;
     else free(all);
     hd_model_close(m);
@@ -186,7 +191,8 @@ static void test_model(const char *name, const char *folder, hd_comm *alone)
                         {HD_TRAIN_F32, 2, true, false, NULL},
                         {HD_TRAIN_F32, 2, false, false, alone},
                         {HD_TRAIN_F32, 1, true, false, alone}};
-    static const way halves = {HD_TRAIN_F32, 2, false, true, NULL}, bf16 = {HD_TRAIN_BF16, 2, false, false, NULL};
+    static const way halves = {HD_TRAIN_F32, 2, false, true, NULL},
+                     bf16 = {HD_TRAIN_BF16, 2, false, false, NULL};
     golden g = {0};
     hd_source *s = NULL;
     float *keep = NULL;
@@ -195,8 +201,8 @@ static void test_model(const char *name, const char *folder, hd_comm *alone)
     if (s && g.n_g > 0) {
         char what[320];
         for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-            snprintf(what, sizeof what, "%s, %d threads%s%s", name, ways[i].threads, ways[i].recompute ? ", recomputing" : "",
-                     ways[i].ranks ? ", experts on ranks" : "");
+            snprintf(what, sizeof what, "%s, %d threads%s%s", name, ways[i].threads,
+                     ways[i].recompute ? ", recomputing" : "", ways[i].ranks ? ", experts on ranks" : "");
             run(s, &g, &ways[i], &keep, what);
         }
         snprintf(what, sizeof what, "%s in two parts", name);
