@@ -29,7 +29,7 @@ qk_rope_head_dim = 8
 v_head_dim = 16
 intermediate_size = 64
 first_k_dense_replace = 1
-n_routed_experts = 6
+n_routed_experts = 3
 n_shared_experts = 1
 num_experts_per_tok = 2
 moe_intermediate_size = 32
@@ -92,7 +92,7 @@ same() { # weights and moments, whoever wrote which of them
 }
 head_of() { head -c $((8 + $(od -An -tu8 -N8 "$1"))) "$1"; } # of a safetensors file: names, shapes, places
 
-# Six micro-batches: on four ranks two have none in the last round.
+# Six micro-batches: on four ranks two have none in the last round.  Three experts: on two ranks one has two, on four the first has none.
 for n in 2 4; do
     check "$n ranks" run $n apart$n
     check "$n ranks again" run $n again$n
@@ -104,14 +104,12 @@ for n in 2 4; do
     check "$n ranks: a sample of text, once" [ "$(grep -c '^--- step 8 ---' "$tmp/apart$n/samples.txt")" = 1 ]
     check "$n ranks: experts' moments are on their ranks" [ -e "$tmp/apart$n/step-00000008/trainer-0000$((n - 1)).safetensors" ]
     check "$n ranks: the same tensors in a checkpoint" cmp <(head_of "$tmp/whole$n/step-00000008/model.safetensors") <(head_of "$tmp/apart$n/step-00000008/model.safetensors")
-    check "$n ranks, recomputing" run $n light$n -s recompute=yes
-    check "$n ranks, recomputing: the same bits" same apart$n light$n
-    check "$n ranks, bf16" run $n bf16$n -s precision=bf16
-    check "$n ranks, bf16: near" near whole$n bf16$n 2e-3
 done
+check "recomputing" run 4 light -s recompute=yes
+check "recomputing: the same bits" same apart4 light
+check "bf16" run 2 bf16 -s precision=bf16
+check "bf16: near" near whole2 bf16 2e-3
 check "the first loss to the last digit" [ "$(column whole2/log.csv loss | head -n 1)" = "$(column apart2/log.csv loss | head -n 1)" ]
-check "more ranks than experts" run 8 many
-check "which have the same losses, too" near apart2 many 2e-5
 says "a checkpoint speaks by itself" . "$HADAL" generate "$tmp/apart4" -p 'the cat' -n 4
 
 # Half of the way with 2 ranks, the rest with others, with and without.
@@ -127,7 +125,7 @@ check "and on with all experts on each" run 2 onwhole -s expert_parallel=no
 check "and on with all experts on each: the losses" near apart2 onwhole 2e-6
 
 # A rank is killed: the run ends, and goes on to the bits of one that nothing befell.
-long="-s steps=24 -s save_every=2 -s sample_every=0"
+long="-s steps=40 -s save_every=2 -s sample_every=0"
 check "unbroken" run 2 long $long
 run 2 killed $long >"$tmp/out" 2>"$tmp/err" &
 for ((i = 0; i < 1000; i++)); do [ -n "$(ls -d "$tmp"/killed/step-*[0-9] 2>/dev/null)" ] && break; sleep 0.02; done
@@ -140,9 +138,9 @@ kill -KILL "$pid"
 wait $!
 status=$?
 check "a killed rank ends the run" [ $status != 0 -a $status != 124 ]
-check "before its end" [ ! -e "$tmp/killed/step-00000024" ]
+check "before its end" [ ! -e "$tmp/killed/step-00000040" ]
 check "it goes on" run 2 killed $long
-check "to the same weights" cmp "$tmp/killed/step-00000024/model.safetensors" "$tmp/long/step-00000024/model.safetensors"
+check "to the same weights" cmp "$tmp/killed/step-00000040/model.safetensors" "$tmp/long/step-00000040/model.safetensors"
 
 # What a rank holds: of a model that is little but experts.
 cat >"$tmp/peak" <<'END'
@@ -158,7 +156,7 @@ END
 heavy() { # heavy YES|NO
     mkdir "$tmp/peak-$1"
     timeout 200 mpirun --oversubscribe -n 2 bash "$tmp/peak" "$tmp/peak-$1" "$HADAL" pretrain "$tmp/r.ini" -s out="$tmp/heavy-$1" -s expert_parallel="$1" \
-        -s hidden_size=64 -s n_routed_experts=16 -s moe_intermediate_size=1024 -s num_nextn_predict_layers=0 -s steps=4 -s eval_every=0 \
+        -s hidden_size=64 -s n_routed_experts=16 -s moe_intermediate_size=1024 -s num_nextn_predict_layers=0 -s steps=2 -s eval_every=0 \
         -s save_every=0 -s sample_every=0
 }
 check "heavy experts on every rank" heavy no
