@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -147,6 +148,36 @@ fail:
     return st;
 }
 
+hd_status hd_newfile_take_up(hd_newfile *f, const char *path, hd_err *err)
+{
+    hd_status st;
+    struct stat sb;
+    size_t n = strlen(path) + sizeof ".part";
+    *f = (hd_newfile){.fd = -1, .stays = true};
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode))
+        return hd_fail(err, HD_IO, "create: %s: exists and is no regular file", path);
+    HD_TRY(hd_strdup(&f->path, path, err));
+    HD_TRY(hd_alloc(&f->tmp, n, err));
+    snprintf(f->tmp, n, "%s.part", path);
+    f->fd = open(f->tmp, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    if (f->fd < 0 || fstat(f->fd, &sb) != 0) HD_TRY(hd_fail_errno(err, "create: %s", f->tmp));
+    if (!S_ISREG(sb.st_mode)) HD_TRY(hd_fail(err, HD_IO, "create: %s: exists and is no regular file", f->tmp));
+    if (flock(f->fd, LOCK_EX | LOCK_NB) != 0)
+        HD_TRY(hd_fail(err, HD_IO, "create: %s: another process is writing it", f->tmp));
+    HD_TRY(hd_newfile_cut(f, (uint64_t)sb.st_size, err));
+    return HD_OK;
+fail:
+    hd_newfile_abort(f);
+    return st;
+}
+
+hd_status hd_newfile_cut(hd_newfile *f, uint64_t n, hd_err *err)
+{
+    if (ftruncate(f->fd, (off_t)n) != 0 || lseek(f->fd, (off_t)n, SEEK_SET) < 0) return hd_fail_errno(err, "cut: %s", f->tmp);
+    f->offset = n;
+    return HD_OK;
+}
+
 hd_status hd_newfile_write(hd_newfile *f, const void *p, size_t n, hd_err *err)
 {
     const char *s = p;
@@ -199,7 +230,7 @@ void hd_newfile_abort(hd_newfile *f)
 {
     if (f->tmp) {
         if (f->fd >= 0) close(f->fd);
-        unlink(f->tmp);
+        if (!f->stays) unlink(f->tmp);
     }
     free(f->tmp);
     free(f->path);

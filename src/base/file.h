@@ -27,8 +27,13 @@ typedef struct {
     int fd;
     uint64_t offset;
     char *path, *tmp;
+    bool stays; // abort leaves what is written
 } hd_newfile;
 hd_status hd_newfile_begin(hd_newfile *f, const char *path, hd_err *err);
+/* For what takes long to make: as begin, but PATH.part is written, and goes on where an earlier one was broken off: bytes
+ * [0, offset) of it stand.  abort leaves it.  One process at a time: HD_IO while another writes it. */
+hd_status hd_newfile_take_up(hd_newfile *f, const char *path, hd_err *err);
+hd_status hd_newfile_cut(hd_newfile *f, uint64_t n, hd_err *err); // to the first n bytes; writing goes on behind them
 hd_status hd_newfile_write(hd_newfile *f, const void *p, size_t n, hd_err *err);
 hd_status hd_newfile_commit(hd_newfile *f, hd_err *err);
 void hd_newfile_abort(hd_newfile *f);

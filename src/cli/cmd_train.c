@@ -96,6 +96,6 @@ const hd_command hd_cmd_distil = {
     "usage: hadal distil RECIPE [-s key=value ...]\n"
     "\n" COMMON_HELP HD_DISTIL_TEXTS_HELP "\n"
     "examples:\n"
-    "  hadal distil recipes/distil.ini -s teacher=runs/large\n"
+    "  hadal distil recipes/distil.ini -s teacher=runs/large -s teacher_cache=runs/probabilities\n"
     "  hadal distil --make-texts runs/large prompts.jsonl -o texts.jsonl --temp 0.6 -j 16\n",
     distil};

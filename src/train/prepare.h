@@ -1,4 +1,4 @@
-/* What a run needs before its first step, made where it is missing: a tokenizer, token shards, first weights, a teacher.
+/* What a run needs before its first step, made where it is missing: a tokenizer, token shards, first weights.
  * All of it lies in the run's folder (tokenizer/, data/, init/), each part whole or absent, so that a later start finds it. */
 #ifndef HD_TRAIN_PREPARE_H
 #define HD_TRAIN_PREPARE_H
@@ -7,7 +7,6 @@
 
 #include "dist/comm.h"
 #include "train/recipe.h"
-#include "train/teacher.h"
 
 typedef struct {
     char tokenizer[1100]; // folder, or the model that brings it
@@ -15,21 +14,9 @@ typedef struct {
     hd_data_source source[HD_RECIPE_SOURCES], val; // val.path NULL: none
     int n_sources;
     char path[HD_RECIPE_SOURCES + 1][1100]; // what source and val point to
-    /* distillation: a model to ask, or a file of its answers */
-    hd_source *teacher_src;
-    hd_model *teacher_model;
-    hd_teacher *teacher;
-    int32_t *teacher_id;
-    float *teacher_logp;
-    int n_top;
 } hd_prepared;
 
 /* Rank 0 makes, all wait.  HD_USAGE: the recipe names no data. */
 hd_status hd_prepare(hd_prepared *p, const hd_recipe *r, hd_comm *comm, const volatile sig_atomic_t *stop, hd_err *err);
-/* distil: open the teacher; its vocabulary must be the student's (c). */
-hd_status hd_prepared_teacher(hd_prepared *p, const hd_recipe *r, const hd_config *c, hd_err *err);
-/* The teacher's probabilities for b, into b (the arrays are p's); nothing without a teacher. */
-hd_status hd_prepared_teach(hd_prepared *p, hd_micro *b, hd_err *err);
-void hd_prepared_close(hd_prepared *p);
 
 #endif

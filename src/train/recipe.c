@@ -66,6 +66,7 @@ static const row rows[] = {
     {"optim", "embed_lr_scale", FLOAT, FIELD(optim.embed_lr_scale), 0, 1000, NULL},
     {"optim", "moments_bf16", BOOL, FIELD(optim.moments_bf16), 0, 0, NULL},
     {"distil", "teacher", PATH, FIELD(teacher), 0, 0, NULL},
+    {"distil", "teacher_cache", PATH, FIELD(teacher_cache), 0, 0, NULL},
     {"distil", "distil_weight", FLOAT, FIELD(distil_weight), 0, 1, NULL},
     {"distil", "temperature", FLOAT, FIELD(temperature), 0.01, 100, NULL},
     {"distil", "distil_top", INT, FIELD(distil_top), 1, 1 << 16, NULL},
@@ -419,7 +420,7 @@ static hd_status finish(reading *g, const char *path, hd_err *err)
     for (int i = 0; i < N_ROWS; i++)
         if (g->share[i] >= 0) *(int64_t *)(void *)((char *)r + rows[i].at) = (int64_t)(g->share[i] * (double)r->steps + 0.5);
     if (r->n_sources == 0) return hd_fail(err, HD_USAGE, "%s: [data]: no source", path);
-    if (r->kind == HD_RUN_DISTIL && !r->teacher[0]) return hd_fail(err, HD_USAGE, "%s: [distil]: no teacher", path);
+    if (r->kind == HD_RUN_DISTIL && !r->teacher[0] && !r->teacher_cache[0]) return hd_fail(err, HD_USAGE, "%s: [distil]: no teacher", path);
     if (r->lora_rank > 0 && !r->init[0])
         return hd_fail(err, HD_USAGE, "%s: lora.lora_rank: adapts published weights: [model] must name them, init = DIR or GGUF", path);
     if (r->lora_rank > 0 && r->expert_parallel)

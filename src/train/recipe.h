@@ -44,7 +44,8 @@ typedef struct {
     int n_sources;
     char val[1024];          // validation text, same forms
     char field[64], divider[64], chat_format[64]; // divider: see hd_recipe_divider
-    char teacher[1024];      // distil: a model, or a file of its texts
+    char teacher[1024];      // distil: a model
+    char teacher_cache[1024]; // ... and a file of its probabilities; empty: it is asked at each step
     int seq;                 // rows of a sequence
     uint64_t seed;
     /* [train] */

@@ -14,10 +14,11 @@ struct hd_teacher {
     int n_top, max_rows, slice; // rows of a pass
     int most_wanted;            // ... of them with logits
     float *logits;              // [most_wanted, n_vocab]
+    float *state;               // [slice, d_model] before the head
     int32_t *tok, *n_of;        // [slice]
     bool *want;
-    int *row;     // [most_wanted] of the micro-batch
-    hd_seq **seq; // [slice]
+    int *row, *want_row; // [slice], [most_wanted] rows of the micro-batch
+    hd_seq **seq;        // [slice]
 };
 
 void hd_teacher_close(hd_teacher *t)
@@ -25,10 +26,12 @@ void hd_teacher_close(hd_teacher *t)
     if (!t) return;
     hd_cache_close(t->cache);
     free(t->logits);
+    free(t->state);
     free(t->tok);
     free(t->n_of);
     free(t->want);
     free(t->row);
+    free(t->want_row);
     free(t->seq);
     free(t);
 }
@@ -50,10 +53,12 @@ hd_status hd_teacher_open(hd_teacher **out, hd_model *m, int n_top, int max_rows
     size_t most = LOGIT_BYTES / row_bytes;
     t->most_wanted = most < 16 ? 16 : most > (size_t)t->slice ? t->slice : (int)most;
     HD_TRY(hd_alloc_n(&t->logits, (size_t)t->most_wanted, row_bytes, err));
+    HD_TRY(hd_alloc_n(&t->state, (size_t)t->slice, (size_t)c->d_model * sizeof *t->state, err));
     HD_TRY(hd_alloc_n(&t->tok, (size_t)t->slice, sizeof *t->tok, err));
     HD_TRY(hd_alloc_n(&t->n_of, (size_t)t->slice, sizeof *t->n_of, err));
     HD_TRY(hd_alloc_n(&t->want, (size_t)t->slice, sizeof *t->want, err));
-    HD_TRY(hd_alloc_n(&t->row, (size_t)t->most_wanted, sizeof *t->row, err));
+    HD_TRY(hd_alloc_n(&t->row, (size_t)t->slice, sizeof *t->row, err));
+    HD_TRY(hd_alloc_n(&t->want_row, (size_t)t->most_wanted, sizeof *t->want_row, err));
     HD_TRY(hd_alloc_n(&t->seq, (size_t)t->slice, sizeof *t->seq, err));
     /* One document under way, and of a pass each document at least a page. */
     HD_TRY(hd_cache_open(&t->cache, c, hd_cache_default(c),
@@ -62,6 +67,60 @@ hd_status hd_teacher_open(hd_teacher **out, hd_model *m, int n_top, int max_rows
     return HD_OK;
 fail:
     hd_teacher_close(t);
+    return st;
+}
+
+/* ---- No numbers ---- */
+
+static bool all_finite(const float *x, int64_t n)
+{
+    bool finite = true;
+    for (int64_t i = 0; i < n; i++) finite &= x[i] - x[i] == 0;
+    return finite;
+}
+
+enum { CHECK_ROWS = 64 };
+
+typedef struct {
+    const hd_tensor_info *t;
+    hd_dequant_fn *decode;
+    int64_t rows, k;
+    size_t row_bytes;
+    float *x; // [threads, k]
+    _Atomic bool bad;
+} check;
+
+static void check_rows(void *arg, int64_t chunk, int tid)
+{
+    check *c = arg;
+    float *x = c->x + tid * c->k;
+    for (int64_t row = chunk * CHECK_ROWS; row < c->rows && row < (chunk + 1) * CHECK_ROWS; row++) {
+        c->decode(x, c->t->data + (size_t)row * c->row_bytes, c->k);
+        if (!all_finite(x, c->k)) c->bad = true;
+    }
+}
+
+hd_status hd_teacher_check(const hd_source *s, hd_pool *pool, hd_err *err)
+{
+    hd_status st = HD_OK;
+    check c = {0};
+    for (int64_t i = 0; i < hd_source_n_tensors(s); i++) {
+        const hd_tensor_info *t = c.t = hd_source_tensor(s, i);
+        const hd_format *f = hd_format_get((int)t->type);
+        if (!f || !f->dequant || t->n_dims < 1) continue; // whole numbers, or what loading refuses
+        c.decode = f->dequant;
+        c.k = t->dim[t->n_dims - 1];
+        if (c.k < 1 || !hd_format_row_bytes(f, c.k, &c.row_bytes)) continue;
+        c.rows = (int64_t)(t->bytes / c.row_bytes);
+        free(c.x);
+        c.x = NULL;
+        HD_TRY(hd_alloc_n(&c.x, (size_t)hd_pool_threads(pool), (size_t)c.k * sizeof *c.x, err));
+        hd_pool_run(pool, (c.rows + CHECK_ROWS - 1) / CHECK_ROWS, check_rows, &c);
+        hd_source_release(s, t);
+        if (c.bad) HD_TRY(hd_fail(err, HD_FORMAT, "teacher: %s: %s: holds a number that is not finite", hd_source_path(s), t->name));
+    }
+fail:
+    free(c.x);
     return st;
 }
 
@@ -87,12 +146,8 @@ static bool top_of(const float *x, int64_t V, int n_top, int32_t *id, float *log
     int n = n_top < V ? n_top : (int)V;
     float max = x[0];
     double sum = 0;
-    bool finite = true;
-    for (int64_t i = 0; i < V; i++) {
-        finite &= x[i] - x[i] == 0;
-        max = x[i] > max ? x[i] : max;
-    }
-    if (!finite) return false;
+    if (!all_finite(x, V)) return false;
+    for (int64_t i = 1; i < V; i++) max = x[i] > max ? x[i] : max;
     for (int64_t i = 0; i < V; i++) sum += (double)expf(x[i] - max);
     for (int i = 0; i < n; i++) id[i] = i;
     for (int i = n / 2; i-- > 0;) sink(id, n, i, x);
@@ -115,17 +170,24 @@ static bool top_of(const float *x, int64_t V, int n_top, int32_t *id, float *log
 
 typedef struct {
     const hd_teacher *t;
-    int64_t V;
+    int64_t V, D;
     int32_t *id;
     float *logp;
-    _Atomic int bad; // a row with a logit that is no number, plus one
+    _Atomic int bad; // a row with a number that is none, plus one
 } tops;
+
+static void state_row(void *arg, int64_t i, int tid)
+{
+    (void)tid;
+    tops *s = arg;
+    if (!all_finite(s->t->state + i * s->D, s->D)) s->bad = s->t->row[i] + 1;
+}
 
 static void top_row(void *arg, int64_t i, int tid)
 {
     (void)tid;
     tops *s = arg;
-    int64_t row = s->t->row[i], k = s->t->n_top;
+    int64_t row = s->t->want_row[i], k = s->t->n_top;
     if (!top_of(s->t->logits + i * s->V, s->V, s->t->n_top, s->id + row * k, s->logp + row * k))
         s->bad = (int)row + 1;
 }
@@ -167,7 +229,8 @@ static hd_status fill(hd_teacher *t, walk *w, hd_batch *batch, int *n_wanted, hd
             int row = w->first + w->done, i = batch->n_rows++;
             t->tok[i] = w->b->tok[row];
             t->want[i] = w->b->target[row] >= 0;
-            if (t->want[i]) t->row[(*n_wanted)++] = row;
+            t->row[i] = row;
+            if (t->want[i]) t->want_row[(*n_wanted)++] = row;
         }
         t->n_of[batch->n_seqs++] = n;
     }
@@ -178,7 +241,8 @@ fail:
 hd_status hd_teacher_run(hd_teacher *t, const hd_micro *b, int32_t *id, float *logp, hd_err *err)
 {
     hd_status st = HD_OK;
-    tops s = {.t = t, .V = hd_model_config(t->m)->n_vocab, .id = id, .logp = logp};
+    const hd_config *c = hd_model_config(t->m);
+    tops s = {.t = t, .V = c->n_vocab, .D = c->d_model, .id = id, .logp = logp};
     hd_batch batch = {0};
     int64_t sum = 0, V = s.V;
     int n_wanted;
@@ -197,10 +261,11 @@ hd_status hd_teacher_run(hd_teacher *t, const hd_micro *b, int32_t *id, float *l
     for (;;) {
         HD_TRY(fill(t, &w, &batch, &n_wanted, err));
         if (batch.n_rows == 0) break;
-        HD_TRY(hd_forward(t->m, &batch, t->logits, NULL, err));
+        HD_TRY(hd_forward(t->m, &batch, t->logits, t->state, err));
+        hd_pool_run(hd_model_dev(t->m)->pool, batch.n_rows, state_row, &s);
         hd_pool_run(hd_model_dev(t->m)->pool, n_wanted, top_row, &s);
         if (s.bad)
-            HD_TRY(hd_fail(err, HD_FORMAT, "teacher: row %d: its logits are no finite numbers", s.bad - 1));
+            HD_TRY(hd_fail(err, HD_FORMAT, "teacher: row %d: its state or its logits are no finite numbers", s.bad - 1));
         for (int i = 0; i < batch.n_seqs; i++)
             if (t->seq[i] != w.seq || w.done == w.needed) {
                 if (t->seq[i] == w.seq) w.seq = NULL;

@@ -20,8 +20,13 @@ enum { HD_TEACHER_MAX_TOP = 1 << 16 };
 hd_status hd_teacher_open(hd_teacher **out, hd_model *m, int n_top, int max_rows, hd_err *err);
 void hd_teacher_close(hd_teacher *t);
 /* b: its rows, targets and documents.  id, logp: [b->n_rows, n_top], written.  The bits depend on a row's document alone.
- * HD_FORMAT: a logit that is no number.  HD_USAGE: an id outside the teacher's vocabulary, more rows than max_rows. */
+ * HD_FORMAT: a state or a logit that is no finite number.  HD_USAGE: an id outside the teacher's vocabulary, more rows than
+ * max_rows. */
 hd_status hd_teacher_run(hd_teacher *t, const hd_micro *b, int32_t *id, float *logp, hd_err *err);
+
+/* Every weight of s, decoded: one that is no finite number is HD_FORMAT, and its tensor is named.  Where activations are
+ * packed to bytes, or keys kept in 16 bits, a NaN on its way vanishes, and the logits are wrong but finite. */
+hd_status hd_teacher_check(const hd_source *s, hd_pool *pool, hd_err *err);
 
 /* ---- Kept on disk ---- */
 
@@ -29,15 +34,22 @@ hd_status hd_teacher_run(hd_teacher *t, const hd_micro *b, int32_t *id, float *l
 typedef struct {
     int64_t n_records, n_vocab;
     int rows, n_top;
-    uint64_t key; // of what they belong to (data, order, teacher): the caller's, compared by the caller
+    uint32_t teacher, data; // prints of what they belong to: the caller's, compared by the caller
 } hd_teacher_meta;
 
+/* CRC-32C of a sequence: its ids, targets and documents.  A record bears that of its own. */
+uint32_t hd_teacher_print_rows(const hd_micro *b);
+/* CRC-32C of a model: of every file that holds its weights, and of a folder's config.json. */
+hd_status hd_teacher_print_model(uint32_t *crc, const hd_source *s, hd_err *err);
+
 typedef struct hd_teacher_writer hd_teacher_writer;
-/* The file appears when it is committed, whole. */
-hd_status hd_teacher_writer_open(hd_teacher_writer **out, const char *path, const hd_teacher_meta *m,
+/* The file appears when it is committed, whole.  Until then it is PATH.part, which stays when a run is broken off: whole records
+ * of the same meta are kept, and *n says how many.  HD_IO: another process is writing it. */
+hd_status hd_teacher_writer_open(hd_teacher_writer **out, const char *path, const hd_teacher_meta *m, int64_t *n,
                                  hd_err *err);
-/* The next record.  HD_FORMAT: lists that are none (NaN, ids outside the vocabulary, not falling). */
-hd_status hd_teacher_writer_add(hd_teacher_writer *w, const int32_t *id, const float *logp, hd_err *err);
+/* The next record, of the rows with this print.  HD_FORMAT: lists that are none (NaN, ids outside the vocabulary, not
+ * falling). */
+hd_status hd_teacher_writer_add(hd_teacher_writer *w, uint32_t print, const int32_t *id, const float *logp, hd_err *err);
 hd_status hd_teacher_writer_commit(hd_teacher_writer *w,
                                    hd_err *err); // HD_USAGE: fewer records than announced
 void hd_teacher_writer_close(hd_teacher_writer *w);
@@ -47,8 +59,9 @@ typedef struct hd_teacher_file hd_teacher_file;
 hd_status hd_teacher_file_open(hd_teacher_file **out, const char *path, hd_err *err);
 void hd_teacher_file_close(hd_teacher_file *f);
 const hd_teacher_meta *hd_teacher_file_meta(const hd_teacher_file *f);
-/* Record `index`, checked; id, logp: [rows, n_top].  HD_FORMAT: damaged (the file and the record are named). */
-hd_status hd_teacher_file_get(const hd_teacher_file *f, int64_t index, int32_t *id, float *logp, hd_err *err);
+/* Record `index`, checked; id, logp: [rows, n_top].  HD_FORMAT: damaged, or of rows with another print (the file and the record
+ * are named). */
+hd_status hd_teacher_file_get(const hd_teacher_file *f, int64_t index, uint32_t print, int32_t *id, float *logp, hd_err *err);
 
 /* ---- Texts ---- */
 

@@ -23,6 +23,7 @@
 #include "train/prepare.h"
 #include "train/rundir.h"
 #include "train/sample_text.h"
+#include "train/teach.h"
 #include "train/zero.h"
 
 /* More state than weights and moments: saved with a checkpoint, byte for byte. */
@@ -43,6 +44,7 @@ typedef struct {
     hd_params *params;
     hd_optim *optim;
     hd_data *data, *val;
+    hd_teach *teach;
     hd_zero zero;
     hd_rundir *dir;
     hd_run_state state;
@@ -138,9 +140,12 @@ typedef struct {
     int64_t target, mtp, docs;
 } counts;
 
+/* Micro-batch i of this step. */
+static uint64_t index_of(const trainer *t, int64_t i) { return t->state.next_index + (uint64_t)(i * t->r->micro); }
+
 static hd_status micro_at(trainer *t, int64_t i, hd_micro *b, hd_err *err)
 {
-    return hd_data_get(t->data, t->state.next_index + (uint64_t)(i * t->r->micro), t->r->micro, b, err);
+    return hd_data_get(t->data, index_of(t, i), t->r->micro, b, err);
 }
 
 /* This rank's micro-batches are rank, rank + size, ... */
@@ -186,7 +191,7 @@ static hd_status gradients(trainer *t, int64_t n_micro, const counts *n, hd_pass
         if (i >= n_micro && !t->apart) break;
         if (i < n_micro) {
             HD_TRY(micro_at(t, i, &b, err));
-            HD_TRY(hd_prepared_teach(&t->prep, &b, err));
+            HD_TRY(hd_teach_micro(t->teach, index_of(t, i), &b, err));
         }
         HD_TRY(hd_train_pass(t->m, &b, &o, sum, err));
     }
@@ -400,11 +405,12 @@ hd_status hd_train_run(const hd_recipe *r, hd_comm *comm, const hd_run_opts *o, 
     HD_TRY(hd_prepare(&t.prep, r, comm, o->stop, err));
     HD_TRY(open_model(&t, err));
     HD_TRY(open_data(&t, err));
-    HD_TRY(hd_prepared_teacher(&t.prep, r, hd_model_config(t.m), err));
+    HD_TRY(hd_teach_open(&t.teach, r, hd_model_config(t.m), t.data, comm, o->stop, err));
     t.seconds0 = t.state.seconds;
     if (lead(&t)) {
         HD_TRY(hd_rundir_open(&t.dir, r, t.state.step, o->json, err));
         say_plan(&t);
+        if (t.teach && r->teacher_cache[0]) hd_rundir_say(t.dir, "teacher: its probabilities come from %s", r->teacher_cache);
         HD_TRY(hd_product_rate(&t.peak, hd_model_dev(t.m), err));
         if (t.state.step > 0) hd_rundir_say(t.dir, "goes on from step %lld", (long long)t.state.step);
     }
@@ -413,13 +419,13 @@ hd_status hd_train_run(const hd_recipe *r, hd_comm *comm, const hd_run_opts *o, 
     if (lead(&t) && hd_comm_size(comm) > 1 && t.state.step > step0) say_sent(&t, step0);
 fail:
     hd_rundir_close(t.dir);
+    hd_teach_close(t.teach);
     hd_data_close(t.data);
     hd_data_close(t.val);
     hd_optim_close(t.optim);
     hd_zero_close(&t.zero);
     hd_model_close(t.m);
     hd_source_close(t.src);
-    hd_prepared_close(&t.prep);
     free(t.load);
     return st;
 }

@@ -82,6 +82,11 @@ tries data info "$tmp/packed" --json --check
 tries data show "$tmp/packed" --tokenizer "$tmp/models/qwen2" --json
 tries data show "$tmp/text" --divider ''
 tries data get --json
+# A run of one step, its teacher's probabilities made and read.
+printf '%s\n' '[run]' "out = $tmp/out.dir" 'threads = 1' '[model]' "init = $tmp/models/qwen2" '[data]' "source = $tmp/text" "val = $tmp/text" \
+    'seq = 8' '[train]' 'steps = 1' 'batch = 1' '[distil]' "teacher = $tmp/models/llama.gguf" "teacher_cache = $tmp/out.dir/probabilities" \
+    'distil_top = 3' '[log]' 'sample_every = 0' >"$tmp/distil.ini"
+tries distil "$tmp/distil.ini"
 tries quantize "$tmp/models/llama.gguf" "$tmp/out.gguf" --type q4_0 --json --tensor-type 'attn_v=q8_0,ffn_down=q5_1'
 # A tokenizer alone: opened, used for text, for ids and for a conversation; then the one of the small model, a GGUF file.
 if has_verb tokenize; then

@@ -1,5 +1,6 @@
-/* A teacher: its likeliest ids against logits computed one document at a time, the same bits in any company; the file that keeps
- * them, with every byte damaged; its texts, alone and together, broken off and taken up; failing allocations. */
+/* A teacher: its likeliest ids against logits computed one document at a time, the same bits in any company; numbers that are none;
+ * the file that keeps them, with every byte damaged, and broken off anywhere; its texts, alone and together, broken off and taken
+ * up; failing allocations. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else
@@ -8,6 +9,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "infer/score.h"
@@ -140,46 +142,85 @@ static void test_probabilities(tiny_kind kind)
     hd_source_close(src);
 }
 
-/* A model whose last norm holds a NaN. */
-static void test_nan(void)
+/* A copy of a tiny model with some bytes of a tensor replaced. */
+static hd_source *spoilt(const char *tensor, size_t at, const void *bytes, size_t n)
 {
-    static int32_t id[ROWS * 4];
-    static float logp[ROWS * 4];
-    hd_micro b = micro();
+    const char *from = tiny_model(TINY_LLAMA, 3);
     hd_source *src = NULL;
     hd_buf file;
     hd_buf_init(&file, SIZE_MAX);
-    CHECK_OK(hd_source_open(&src, tiny_model(TINY_LLAMA, 3), true, &err));
-    CHECK_OK(hd_file_read(&file, tiny_model(TINY_LLAMA, 3), &err));
-    const hd_tensor_info *norm = NULL;
-    for (int64_t i = 0; i < hd_source_n_tensors(src); i++)
-        if (strcmp(hd_source_tensor(src, i)->name, "output_norm.weight") == 0)
-            norm = hd_source_tensor(src, i);
-    CHECK(norm != NULL);
-    char *at = norm ? memmem(file.data, file.len, norm->data, 64) : NULL;
-    CHECK(at != NULL);
-    float nan = NAN;
-    if (at) memcpy(at + 8, &nan, 4);
-    const char *path = build_file("nan.gguf", file.data, file.len);
+    CHECK_OK(hd_source_open(&src, from, true, &err));
+    CHECK_OK(hd_file_read(&file, from, &err));
+    const hd_tensor_info *t = hd_source_find(src, tensor);
+    CHECK(t != NULL, "%s", tensor);
+    char *place = t ? memmem(file.data, file.len, t->data, t->bytes) : NULL;
+    CHECK(place != NULL);
+    if (place) memcpy(place + at, bytes, n);
+    const char *path = build_file("spoilt.gguf", file.data, file.len);
     hd_source_close(src);
+    src = NULL;
+    CHECK_OK(hd_source_open(&src, path, true, &err));
+    hd_buf_free(&file);
+    return src;
+}
+
+static hd_status ask(const hd_source *src, bool check, hd_err *e)
+{
+    static int32_t id[ROWS * 4];
+    static float logp[ROWS * 4];
+    hd_status st;
+    hd_micro b = micro();
     hd_model *m = NULL;
     hd_teacher *t = NULL;
-    CHECK_OK(hd_source_open(&src, path, true, &err));
-    CHECK_OK(hd_model_open(&m, src, &(hd_model_opts){.n_threads = 2, .exact = true, .quiet = true},
-                           &err)); // bytes would hide it
-    CHECK_OK(hd_teacher_open(&t, m, 4, ROWS, &err));
-    CHECK(hd_teacher_run(t, &b, id, logp, &err) == HD_FORMAT && strstr(err.msg, "finite"), "%s", err.msg);
+    HD_TRY(hd_model_open(&m, src, &(hd_model_opts){.n_threads = 2, .quiet = true, .pack = -1}, e));
+    if (check) HD_TRY(hd_teacher_check(src, hd_model_dev(m)->pool, e));
+    HD_TRY(hd_teacher_open(&t, m, 4, ROWS, e));
+    HD_TRY(hd_teacher_run(t, &b, id, logp, e));
+fail:
     hd_teacher_close(t);
     hd_model_close(m);
+    return st;
+}
+
+/* Numbers that are none, in a model of bytes, opened as a run opens it: in weights they are found before the teacher is asked; those
+ * that come to be on the way, in what it answers. */
+static void test_nan(void)
+{
+    static const float nan = NAN, infinite = INFINITY, huge = 3e38f;
+    static const uint16_t half_nan = 0x7e00;
+    static const struct {
+        const char *tensor;
+        size_t at;
+        const void *bytes;
+        size_t n;
+    } c[] = {
+        {"output_norm.weight", 8, &nan, 4},         {"blk.0.attn_norm.weight", 100, &infinite, 4},
+        {"blk.1.attn_k.weight", 34, &half_nan, 2},  {"token_embd.weight", 34 * 1000, &half_nan, 2},
+        {"blk.0.ffn_down.weight", 0, &half_nan, 2}, {"output.weight", 34 * 7, &half_nan, 2},
+    };
+    hd_source *src;
+    for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
+        src = spoilt(c[i].tensor, c[i].at, c[i].bytes, c[i].n);
+        CHECK(ask(src, true, &err) == HD_FORMAT && strstr(err.msg, c[i].tensor) && strstr(err.msg, "not finite"), "%s: %s", c[i].tensor,
+              err.msg);
+        hd_source_close(src);
+    }
+    src = spoilt(c[0].tensor, c[0].at, c[0].bytes, c[0].n); // bytes would hide it
+    CHECK(ask(src, false, &err) == HD_FORMAT && strstr(err.msg, "no finite numbers"), "%s", err.msg);
     hd_source_close(src);
-    hd_buf_free(&file);
+    src = spoilt("output_norm.weight", 8, &huge, 4); // finite, but not times a state of 2
+    CHECK(ask(src, true, &err) == HD_FORMAT && strstr(err.msg, "no finite numbers"), "%s", err.msg);
+    hd_source_close(src);
+    CHECK_OK(hd_source_open(&src, tiny_model(TINY_LLAMA, 3), true, &err));
+    CHECK_OK(ask(src, true, &err));
+    hd_source_close(src);
 }
 
 /* ---- The file ---- */
 
-enum { F_ROWS = 3, F_TOP = 2, F_RECORDS = 4 };
+enum { F_ROWS = 3, F_TOP = 2, F_RECORDS = 4, F_PRINT = 77 };
 static const hd_teacher_meta meta = {
-    .n_records = F_RECORDS, .n_vocab = 50, .rows = F_ROWS, .n_top = F_TOP, .key = 0x1234567890abcdef};
+    .n_records = F_RECORDS, .n_vocab = 50, .rows = F_ROWS, .n_top = F_TOP, .teacher = 0x12345678, .data = 0x90abcdef};
 
 static void lists(int32_t id[F_ROWS * F_TOP], float logp[F_ROWS * F_TOP], int record)
 {
@@ -196,12 +237,13 @@ static hd_status write_records(const char *path, int n, hd_err *e)
 {
     hd_status st;
     hd_teacher_writer *w = NULL;
+    int64_t from;
     int32_t id[F_ROWS * F_TOP];
     float logp[F_ROWS * F_TOP];
-    HD_TRY(hd_teacher_writer_open(&w, path, &meta, e));
-    for (int i = 0; i < n; i++) {
-        lists(id, logp, i);
-        HD_TRY(hd_teacher_writer_add(w, id, logp, e));
+    HD_TRY(hd_teacher_writer_open(&w, path, &meta, &from, e));
+    for (int64_t i = from; i < n; i++) {
+        lists(id, logp, (int)i);
+        HD_TRY(hd_teacher_writer_add(w, F_PRINT + (uint32_t)i, id, logp, e));
     }
     HD_TRY(hd_teacher_writer_commit(w, e));
 fail:
@@ -220,7 +262,7 @@ static hd_status read_records(const char *path, int *differ, hd_err *e)
         int32_t id[F_ROWS * F_TOP], want_id[F_ROWS * F_TOP];
         float logp[F_ROWS * F_TOP], want[F_ROWS * F_TOP];
         lists(want_id, want, i);
-        HD_TRY(hd_teacher_file_get(f, i, id, logp, e));
+        HD_TRY(hd_teacher_file_get(f, i, F_PRINT + (uint32_t)i, id, logp, e));
         *differ += memcmp(id, want_id, sizeof id) != 0 || memcmp(logp, want, sizeof logp) != 0;
     }
 fail:
@@ -232,6 +274,7 @@ static void test_file(void)
 {
     const char *path = build_path("probs");
     int differ = 0;
+    int64_t from;
     CHECK(write_records(path, F_RECORDS - 1, &err) == HD_USAGE && access(path, F_OK) != 0,
           "an unfinished file is none");
     CHECK(write_records(path, F_RECORDS + 1, &err) == HD_USAGE && access(path, F_OK) != 0);
@@ -273,16 +316,75 @@ static void test_file(void)
         lists(id, logp, 0);
         id[c[i].at] = c[i].id;
         logp[c[i].at] = c[i].logp;
-        CHECK_OK(hd_teacher_writer_open(&w, build_path("none"), &meta, &err));
-        CHECK(hd_teacher_writer_add(w, id, logp, &err) == HD_FORMAT && strstr(err.msg, c[i].why), "%zu: %s",
+        CHECK_OK(hd_teacher_writer_open(&w, build_path("none"), &meta, &from, &err));
+        CHECK(hd_teacher_writer_add(w, F_PRINT, id, logp, &err) == HD_FORMAT && strstr(err.msg, c[i].why), "%zu: %s",
               i, err.msg);
         hd_teacher_writer_close(w);
     }
     hd_teacher_writer *w = NULL;
     hd_teacher_meta huge = {
         .n_records = INT64_MAX, .n_vocab = 50, .rows = INT32_MAX, .n_top = HD_TEACHER_MAX_TOP};
-    CHECK(hd_teacher_writer_open(&w, build_path("none"), &huge, &err) == HD_USAGE && !w);
+    CHECK(hd_teacher_writer_open(&w, build_path("none"), &huge, &from, &err) == HD_USAGE && !w);
+    CHECK(access(build_path("none.part"), F_OK) != 0, "nothing was worth keeping");
     CHECK(read_records(build_path("missing"), &bad, &err) == HD_IO);
+    hd_teacher_file *f = NULL;
+    int32_t id[F_ROWS * F_TOP];
+    float logp[F_ROWS * F_TOP];
+    CHECK_OK(hd_teacher_file_open(&f, build_path("probs"), &err));
+    CHECK(hd_teacher_file_get(f, 1, F_PRINT + 2, id, logp, &err) == HD_FORMAT && strstr(err.msg, "record 1") && strstr(err.msg, "other ids"),
+          "%s", err.msg);
+    CHECK(hd_teacher_file_get(f, F_RECORDS, F_PRINT, id, logp, &err) == HD_USAGE);
+    hd_teacher_file_close(f);
+}
+
+/* What is there of a file that was broken off, wherever, and then ends as if it had not been. */
+static void test_taken_up(void)
+{
+    enum { HEAD = 64, RECORD = 16 + 2 * F_ROWS * F_TOP * 4 };
+    char path[512];
+    hd_teacher_writer *w = NULL, *other = NULL;
+    hd_buf whole, again;
+    int64_t from;
+    int bad = 0, differ = 0;
+    snprintf(path, sizeof path, "%s", build_path("long"));
+    hd_buf_init(&whole, 1 << 20);
+    CHECK_OK(write_records(path, F_RECORDS, &err));
+    CHECK_OK(hd_file_read(&whole, path, &err));
+    for (size_t n = 0; n < whole.len; n++) {
+        unlink(path);
+        build_file("long.part", whole.data, n);
+        CHECK_OK(hd_teacher_writer_open(&w, path, &meta, &from, &err));
+        bad += from != (n < HEAD ? 0 : (int64_t)(n - HEAD) / RECORD);
+        hd_teacher_writer_close(w);
+        bad += write_records(path, F_RECORDS, &err) != HD_OK || read_records(path, &differ, &err) != HD_OK;
+        hd_buf_init(&again, 1 << 20);
+        CHECK_OK(hd_file_read(&again, path, &err));
+        bad += again.len != whole.len || memcmp(again.data, whole.data, whole.len) != 0;
+        hd_buf_free(&again);
+    }
+    CHECK(bad == 0 && differ == 0, "%d %d", bad, differ);
+    /* A byte is another: what stands before it counts. */
+    for (size_t i = 0; i < whole.len; i++) {
+        whole.data[i] ^= 4;
+        build_file("long.part", whole.data, whole.len);
+        CHECK_OK(hd_teacher_writer_open(&w, path, &meta, &from, &err));
+        bad += from != (i < HEAD ? 0 : (int64_t)(i - HEAD) / RECORD);
+        hd_teacher_writer_close(w);
+        whole.data[i] ^= 4;
+    }
+    CHECK(bad == 0, "%d", bad);
+    /* Of another teacher: begun anew.  Two at once: refused. */
+    hd_teacher_meta m = meta;
+    m.teacher++;
+    build_file("long.part", whole.data, whole.len);
+    CHECK_OK(hd_teacher_writer_open(&w, path, &m, &from, &err));
+    CHECK(from == 0);
+    CHECK(hd_teacher_writer_open(&other, path, &meta, &from, &err) == HD_IO && strstr(err.msg, "another process"), "%s", err.msg);
+    hd_teacher_writer_close(w);
+    CHECK(mkdir(build_path("long.part"), 0777) == 0);
+    CHECK(hd_teacher_writer_open(&w, path, &meta, &from, &err) == HD_IO);
+    rmdir(build_path("long.part"));
+    hd_buf_free(&whole);
 }
 
 /* ---- Texts ---- */
@@ -600,6 +702,7 @@ int main(void)
     test_probabilities(TINY_V3);
     test_nan();
     test_file();
+    test_taken_up();
     test_texts();
     test_greedy();
 #ifndef NO_FAILURES
