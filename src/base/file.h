@@ -37,5 +37,7 @@ hd_status hd_newfile_cut(hd_newfile *f, uint64_t n, hd_err *err); // to the firs
 hd_status hd_newfile_write(hd_newfile *f, const void *p, size_t n, hd_err *err);
 hd_status hd_newfile_commit(hd_newfile *f, hd_err *err);
 void hd_newfile_abort(hd_newfile *f);
+/* All of these in one: p[n] as a file. */
+hd_status hd_file_write(const char *path, const void *p, size_t n, hd_err *err);
 
 #endif
