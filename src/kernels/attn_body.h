@@ -23,14 +23,8 @@ static int up_to(int n, int to) { return (n + to - 1) / to * to; }
 
 /* ---- Products ---- */
 
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
 /* c[r][p] (+)= sum over k of a[r][k] b[p][k]   r < R, p < C; a number k of a panel is 16 lanes (or 16 pairs). */
-V16 void micro(const int R, const int C, const bool pairs, const float *a, int lda, const float *b, int64_t panel, int k,
+INLINE void micro(const int R, const int C, const bool pairs, const float *a, int lda, const float *b, int64_t panel, int k,
                float *c, int ldc, bool add)
 {
     v16 acc[ATTN_MR][ATTN_MC];
@@ -69,7 +63,7 @@ V16 void micro(const int R, const int C, const bool pairs, const float *a, int l
         break;
 
 /* n rows times n_panels panels; lda and ldc in 32-bit units, panel: floats from one panel to the next. */
-V16 void product_of(const bool pairs, const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k,
+INLINE void product_of(const bool pairs, const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k,
                     float *c, int ldc, bool add)
 {
     for (int p = 0; p < n_panels; p += ATTN_MC) {

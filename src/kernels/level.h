@@ -5,13 +5,18 @@
 
 #include "kernels/back.h"
 
-void hd_fill_mul_ref(hd_kernels *k);
 void hd_fill_act_avx2(hd_kernels *k);
+void hd_fill_act_vnni(hd_kernels *k);
+void hd_fill_act_neon(hd_kernels *k);
+void hd_fill_mul_ref(hd_kernels *k); // integers; here floats and act_pack too
 void hd_fill_mul_avx2(hd_kernels *k);
 void hd_fill_mul_vnni(hd_kernels *k);
 void hd_fill_mul_amx(hd_kernels *k);
-void hd_fill_mul_neon(hd_kernels *k);
 void hd_fill_mul_dotprod(hd_kernels *k);
+void hd_fill_float_avx2(hd_kernels *k);
+void hd_fill_float_vnni(hd_kernels *k);
+void hd_fill_float_amx(hd_kernels *k);
+void hd_fill_float_neon(hd_kernels *k);
 void hd_fill_rows_ref(hd_kernels *k);
 void hd_fill_rows_avx2(hd_kernels *k);
 void hd_fill_rows_vnni(hd_kernels *k);

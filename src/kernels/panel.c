@@ -52,14 +52,12 @@ static size_t bytes_f32(int64_t k) { return (size_t)k * 128; }
 static size_t bytes_f16(int64_t k) { return (size_t)k * 64; }
 static size_t bytes_bf16(int64_t k) { return (size_t)pad64(k) * 64; }
 static size_t bytes_f8(int64_t k) { return (size_t)ceil_div(k, 128) * 64 + (size_t)pad64(k) * 32; }
-static size_t bytes_q8_0(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q8_0; }
-static size_t bytes_q4_0(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q4_0; }
-static size_t bytes_q4_1(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q4_1; }
-static size_t bytes_q5_0(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q5_0; }
-static size_t bytes_q5_1(int64_t k) { return (size_t)ceil_div(k, 32) * P_Q5_1; }
-static size_t bytes_q4_k(int64_t k) { return (size_t)ceil_div(k, 256) * P_Q4_K; }
-static size_t bytes_q5_k(int64_t k) { return (size_t)ceil_div(k, 256) * P_Q5_K; }
-static size_t bytes_q6_k(int64_t k) { return (size_t)ceil_div(k, 256) * P_Q6_K; }
+#define BYTES(name, ID, block)                                                                               \
+    static size_t bytes_##name(int64_t k) { return (size_t)ceil_div(k, block) * P_##ID; }
+#define BYTES_SIMPLE(name, ID) BYTES(name, ID, 32)
+#define BYTES_K(name, ID)      BYTES(name, ID, 256)
+SIMPLE_PANELS(BYTES_SIMPLE)
+K_PANELS(BYTES_K)
 
 static void load_f16(float *o, const uint8_t *p)
 {
@@ -92,7 +90,7 @@ static void get_simple(hd_panel_block *o, hd_panel_id id, const uint8_t *p, int6
     } layout[HD_N_PANEL] = {
         [HD_PANEL_Q8_0] = {P_Q8_0, 8, 0, false}, [HD_PANEL_Q4_0] = {P_Q4_0, 4, 8, false},
         [HD_PANEL_Q4_1] = {P_Q4_1, 4, 0, true},  [HD_PANEL_Q5_0] = {P_Q5_0, 5, 16, false},
-        [HD_PANEL_Q5_1] = {P_Q5_1, 5, 0, true},  [HD_PANEL_IQ4_NL] = {P_Q4_0, 4, 0, false},
+        [HD_PANEL_Q5_1] = {P_Q5_1, 5, 0, true},  [HD_PANEL_IQ4_NL] = {P_IQ4_NL, 4, 0, false},
     };
     p += b * layout[id].bytes;
     load_f16(o->d, p);
@@ -169,17 +167,10 @@ static void unpack_int(hd_panel_id id, float *out, const uint8_t *panel, int64_t
     }
 }
 
-#define UNPACK_INT(name, id)                                                                                 \
-    static void unpack_##name(float *out, const void *panel, int64_t k) { unpack_int(id, out, panel, k); }
-UNPACK_INT(q8_0, HD_PANEL_Q8_0)
-UNPACK_INT(q4_0, HD_PANEL_Q4_0)
-UNPACK_INT(q4_1, HD_PANEL_Q4_1)
-UNPACK_INT(q5_0, HD_PANEL_Q5_0)
-UNPACK_INT(q5_1, HD_PANEL_Q5_1)
-UNPACK_INT(iq4_nl, HD_PANEL_IQ4_NL)
-UNPACK_INT(q4_k, HD_PANEL_Q4_K)
-UNPACK_INT(q5_k, HD_PANEL_Q5_K)
-UNPACK_INT(q6_k, HD_PANEL_Q6_K)
+#define UNPACK_INT(name, ID)                                                                                 \
+    static void unpack_##name(float *out, const void *panel, int64_t k) { unpack_int(HD_PANEL_##ID, out, panel, k); }
+SIMPLE_PANELS(UNPACK_INT)
+K_PANELS(UNPACK_INT)
 
 static void unpack_f32(float *out, const void *panel, int64_t k) { memcpy(out, panel, (size_t)k * 128); }
 
@@ -208,15 +199,14 @@ static void unpack_f8(float *out, const void *panel, int64_t k)
     }
 }
 
-#define ROW(ID, name, act) [ID] = {ID, #name, act, bytes_##name, hd_pack_##name, unpack_##name}
+#define ROW(name, ID, act)    [HD_PANEL_##ID] = {HD_PANEL_##ID, #name, act, bytes_##name, hd_pack_##name, unpack_##name},
+#define ROW_SIMPLE(name, ID)  ROW(name, ID, HD_ACT_Q8)
+#define ROW_K(name, ID)       ROW(name, ID, HD_ACT_Q8K)
 static const hd_panel_kind kinds[HD_N_PANEL] = {
-    ROW(HD_PANEL_F32, f32, HD_ACT_F32),   ROW(HD_PANEL_F16, f16, HD_ACT_F32),
-    ROW(HD_PANEL_BF16, bf16, HD_ACT_BF16), ROW(HD_PANEL_F8, f8, HD_ACT_BF16),
-    ROW(HD_PANEL_Q8_0, q8_0, HD_ACT_Q8),  ROW(HD_PANEL_Q4_0, q4_0, HD_ACT_Q8),
-    ROW(HD_PANEL_Q4_1, q4_1, HD_ACT_Q8),  ROW(HD_PANEL_Q5_0, q5_0, HD_ACT_Q8),
-    ROW(HD_PANEL_Q5_1, q5_1, HD_ACT_Q8),  ROW(HD_PANEL_Q4_K, q4_k, HD_ACT_Q8K),
-    ROW(HD_PANEL_Q5_K, q5_k, HD_ACT_Q8K), ROW(HD_PANEL_Q6_K, q6_k, HD_ACT_Q8K),
-    [HD_PANEL_IQ4_NL] = {HD_PANEL_IQ4_NL, "iq4_nl", HD_ACT_Q8, bytes_q4_0, hd_pack_q4_0, unpack_iq4_nl},
+    ROW(f32, F32, HD_ACT_F32) ROW(f16, F16, HD_ACT_F32)
+    ROW(bf16, BF16, HD_ACT_BF16) ROW(f8, F8, HD_ACT_BF16)
+    SIMPLE_PANELS(ROW_SIMPLE)
+    K_PANELS(ROW_K)
 };
 
 const hd_panel_kind *hd_panel_get(hd_panel_id id)

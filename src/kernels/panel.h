@@ -18,6 +18,16 @@
 
 #include "kernels/kernels.h"
 
+/* The formats by how they are multiplied, F(name, ID) for each: floats, integers with a scale per block, and with integer scales. */
+#define FLOAT_PANELS(F)  F(f32, F32) F(f16, F16) F(bf16, BF16) F(f8, F8)
+#define SIMPLE_PANELS(F) F(q8_0, Q8_0) F(q4_0, Q4_0) F(q4_1, Q4_1) F(q5_0, Q5_0) F(q5_1, Q5_1) F(iq4_nl, IQ4_NL)
+#define K_PANELS(F)      F(q4_k, Q4_K) F(q5_k, Q5_K) F(q6_k, Q6_K)
+
+/* What a product is given, as kernels.h has it, and how a level enters its products mul_NAME into its table k. */
+#define MUL_PARAMS                                                                                           \
+    const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy, void *scratch
+#define MUL_FILL(name, ID) k->panel_mul[HD_PANEL_##ID] = mul_##name;
+
 enum {
     P_Q8 = 1024,
     P_LOW = 512,
@@ -29,6 +39,7 @@ enum {
     P_Q4_1 = 2 * P_F16 + P_LOW,
     P_Q5_0 = P_F16 + P_LOW + P_BIT5,
     P_Q5_1 = 2 * P_F16 + P_LOW + P_BIT5,
+    P_IQ4_NL = P_F16 + P_LOW,
     P_Q4_K_PAIR = 128 + 2 * P_LOW,
     P_Q4_K = 2 * P_F16 + 4 * P_Q4_K_PAIR,
     P_Q5_K_PAIR = 128 + 2 * (P_LOW + P_BIT5),
@@ -56,18 +67,11 @@ typedef struct {
 
 void hd_panel_block_get(hd_panel_block *o, hd_panel_id id, const uint8_t *panel, int64_t b);
 
-/* pack functions, panel_pack.c */
-void hd_pack_f32(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_f16(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_bf16(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_f8(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q8_0(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q4_0(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q4_1(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q5_0(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q5_1(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q4_k(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q5_k(void *panel, const hd_rows *src, int64_t row0);
-void hd_pack_q6_k(void *panel, const hd_rows *src, int64_t row0);
+/* panel_pack.c */
+#define PACK_FN(name, ID) void hd_pack_##name(void *panel, const hd_rows *src, int64_t row0);
+FLOAT_PANELS(PACK_FN)
+SIMPLE_PANELS(PACK_FN)
+K_PANELS(PACK_FN)
+#undef PACK_FN
 
 #endif

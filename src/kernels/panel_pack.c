@@ -150,8 +150,9 @@ static void pack_nibbles(uint8_t *w, const hd_rows *src, int64_t row0, int heads
     }
 }
 
-/* d, qs[16]; also iq4_nl */
+/* d, qs[16] */
 void hd_pack_q4_0(void *panel, const hd_rows *src, int64_t row0) { pack_nibbles(panel, src, row0, 1, false); }
+void hd_pack_iq4_nl(void *panel, const hd_rows *src, int64_t row0) { pack_nibbles(panel, src, row0, 1, false); }
 /* d, m, qs[16] */
 void hd_pack_q4_1(void *panel, const hd_rows *src, int64_t row0) { pack_nibbles(panel, src, row0, 2, false); }
 /* d, qh (32 bits), qs[16] */

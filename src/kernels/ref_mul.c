@@ -1,6 +1,7 @@
 /* Products in plain C: what every other level is tested against, and what runs where there is nothing better.
  * Sums in double, one rounding at the end. */
 #include "base/num.h"
+#include "kernels/inline.h"
 #include "kernels/level.h"
 #include "kernels/panel.h"
 
@@ -65,71 +66,41 @@ static void act_pack(hd_act_kind kind, void *blob, const float *x, int64_t k)
     }
 }
 
-#define ARGS                                                                                                 \
-    const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, int64_t ldy,       \
-        void *scratch
-
-static void mul_f32(ARGS)
+/* Element i of the rows of a float panel, and of a row of activations for it. */
+INLINE double weight(hd_panel_id id, const uint8_t *panel, int64_t i, int r)
 {
-    (void)scratch;
-    const float *w = panel;
-    for (int m = 0; m < M; m++) {
-        const float *x = (const float *)(const void *)(act + (size_t)m * act_stride);
-        double s[32] = {0};
-        for (int64_t i = 0; i < k; i++)
-            for (int r = 0; r < 32; r++) s[r] += (double)w[i * 32 + r] * x[i];
-        for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
+    const void *p = panel;
+    const uint8_t *group = panel + i / 128 * P_F8; // fp8
+    float scale;
+    switch (id) {
+    case HD_PANEL_F32: return ((const float *)p)[i * 32 + r];
+    case HD_PANEL_F16: return hd_f16_to_f32(((const uint16_t *)p)[i * 32 + r]);
+    case HD_PANEL_BF16: return hd_bf16_to_f32(((const uint16_t *)p)[(i / 2 * 32 + r) * 2 + i % 2]);
+    default:
+        memcpy(&scale, group, sizeof scale);
+        return (double)scale * hd_f8e4m3_to_f32(group[64 + (i % 128 / 2 * 32 + r) * 2 + i % 2]);
     }
 }
 
-static void mul_f16(ARGS)
+INLINE float number(hd_panel_id id, const uint8_t *blob, int64_t i)
 {
-    (void)scratch;
-    const uint16_t *w = panel;
-    for (int m = 0; m < M; m++) {
-        const float *x = (const float *)(const void *)(act + (size_t)m * act_stride);
-        double s[32] = {0};
-        for (int64_t i = 0; i < k; i++)
-            for (int r = 0; r < 32; r++) s[r] += (double)hd_f16_to_f32(w[i * 32 + r]) * x[i];
-        for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
-    }
+    const void *p = blob;
+    return id == HD_PANEL_F32 || id == HD_PANEL_F16 ? ((const float *)p)[i] : hd_bf16_to_f32(((const uint16_t *)p)[i]);
 }
 
-static void mul_bf16(ARGS)
+INLINE void mul_float(hd_panel_id id, MUL_PARAMS)
 {
     (void)scratch;
-    const uint16_t *w = panel;
     for (int m = 0; m < M; m++) {
-        const uint16_t *x = (const uint16_t *)(const void *)(act + (size_t)m * act_stride);
         double s[32] = {0};
         for (int64_t i = 0; i < k; i++)
-            for (int r = 0; r < 32; r++)
-                s[r] += (double)hd_bf16_to_f32(w[(i / 2 * 32 + r) * 2 + i % 2]) * hd_bf16_to_f32(x[i]);
-        for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
-    }
-}
-
-static void mul_f8(ARGS)
-{
-    (void)scratch;
-    const uint8_t *w = panel;
-    for (int m = 0; m < M; m++) {
-        const uint16_t *x = (const uint16_t *)(const void *)(act + (size_t)m * act_stride);
-        double s[32] = {0};
-        for (int64_t i = 0; i < k; i++) {
-            const uint8_t *g = w + i / 128 * P_F8;
-            float scale;
-            memcpy(&scale, g, 4);
-            for (int r = 0; r < 32; r++)
-                s[r] += (double)scale * hd_f8e4m3_to_f32(g[64 + (i % 128 / 2 * 32 + r) * 2 + i % 2]) *
-                        hd_bf16_to_f32(x[i]);
-        }
+            for (int r = 0; r < 32; r++) s[r] += weight(id, panel, i, r) * number(id, act + (size_t)m * stride, i);
         for (int r = 0; r < 32; r++) y[m * ldy + r] = (float)s[r];
     }
 }
 
 /* y = sum over blocks b of  scale_b (d (sc0 <q, x>_0 + sc1 <q, x>_1) - dmin min sum_b) */
-static void mul_int(hd_panel_id id, ARGS)
+static void mul_int(hd_panel_id id, MUL_PARAMS)
 {
     (void)scratch;
     bool grouped = hd_panel_get(id)->act == HD_ACT_Q8K;
@@ -141,7 +112,7 @@ static void mul_int(hd_panel_id id, ARGS)
         for (int64_t b = 0; b < k / 32; b++) {
             hd_panel_block_get(&o, id, panel, b);
             for (int m = 0; m < n; m++) {
-                const uint8_t *blob = act + (size_t)(m0 + m) * act_stride;
+                const uint8_t *blob = act + (size_t)(m0 + m) * stride;
                 const int8_t *q = (const int8_t *)blob + b * 32;
                 double scale = ((const float *)(const void *)(blob + kp))[b * 32 / group];
                 int sum = 0;
@@ -159,32 +130,18 @@ static void mul_int(hd_panel_id id, ARGS)
     }
 }
 
-#define MUL_INT(name, id)                                                                                    \
-    static void mul_##name(ARGS) { mul_int(id, panel, k, act, act_stride, M, y, ldy, scratch); }
-MUL_INT(q8_0, HD_PANEL_Q8_0)
-MUL_INT(q4_0, HD_PANEL_Q4_0)
-MUL_INT(q4_1, HD_PANEL_Q4_1)
-MUL_INT(q5_0, HD_PANEL_Q5_0)
-MUL_INT(q5_1, HD_PANEL_Q5_1)
-MUL_INT(iq4_nl, HD_PANEL_IQ4_NL)
-MUL_INT(q4_k, HD_PANEL_Q4_K)
-MUL_INT(q5_k, HD_PANEL_Q5_K)
-MUL_INT(q6_k, HD_PANEL_Q6_K)
+#define MUL_FLOAT(name, ID)                                                                                  \
+    static void mul_##name(MUL_PARAMS) { mul_float(HD_PANEL_##ID, panel, k, act, stride, M, y, ldy, scratch); }
+#define MUL_INT(name, ID)                                                                                    \
+    static void mul_##name(MUL_PARAMS) { mul_int(HD_PANEL_##ID, panel, k, act, stride, M, y, ldy, scratch); }
+FLOAT_PANELS(MUL_FLOAT)
+SIMPLE_PANELS(MUL_INT)
+K_PANELS(MUL_INT)
 
 void hd_fill_mul_ref(hd_kernels *k)
 {
     k->act_pack = act_pack;
-    k->panel_mul[HD_PANEL_F32] = mul_f32;
-    k->panel_mul[HD_PANEL_F16] = mul_f16;
-    k->panel_mul[HD_PANEL_BF16] = mul_bf16;
-    k->panel_mul[HD_PANEL_F8] = mul_f8;
-    k->panel_mul[HD_PANEL_Q8_0] = mul_q8_0;
-    k->panel_mul[HD_PANEL_Q4_0] = mul_q4_0;
-    k->panel_mul[HD_PANEL_Q4_1] = mul_q4_1;
-    k->panel_mul[HD_PANEL_Q5_0] = mul_q5_0;
-    k->panel_mul[HD_PANEL_Q5_1] = mul_q5_1;
-    k->panel_mul[HD_PANEL_IQ4_NL] = mul_iq4_nl;
-    k->panel_mul[HD_PANEL_Q4_K] = mul_q4_k;
-    k->panel_mul[HD_PANEL_Q5_K] = mul_q5_k;
-    k->panel_mul[HD_PANEL_Q6_K] = mul_q6_k;
+    FLOAT_PANELS(MUL_FILL)
+    SIMPLE_PANELS(MUL_FILL)
+    K_PANELS(MUL_FILL)
 }

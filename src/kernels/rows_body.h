@@ -48,7 +48,7 @@ static void rmsnorm(float *y, const float *x, const float *g, int64_t n, float e
               v_store_n(y + i, v_mul(v_mul(v_load_n(x + i, n_tail, 0), r), v_load_n(g + i, n_tail, 0)), n_tail));
 }
 
-V16 v16 silu_mul_16(v16 z, v16 up)
+INLINE v16 silu_mul_16(v16 z, v16 up)
 {
     v16 e = v_exp(v_sub(v_set1(0), z));
     return v_mul(v_div(z, v_add(v_set1(1), e)), up);

@@ -7,26 +7,9 @@
 #include <string.h>
 
 #include "kernels/level.h"
-#include "kernels/panel.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#if defined __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "kernels/tile.h"
 
 enum { REGS = 8 }; // of a panel
-
-typedef struct {
-    const uint8_t *w, *act;
-    int64_t k;
-    size_t stride;
-    float *y;
-    int64_t ldy;
-} tile;
-
-#define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * t->stride)) // the same place in row m
 
 INLINE float32x4_t load_f16(const uint8_t *p)
 {
@@ -179,41 +162,9 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
-#define MUL(name, one, two)                                                                                  \
-    static void one_##name(const tile *t) { one; }                                                           \
-    static void two_##name(const tile *t) { two; }                                                           \
-    static void mul_##name(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, \
-                           int64_t ldy, void *scratch)                                                       \
-    {                                                                                                        \
-        (void)scratch;                                                                                       \
-        for (int m = 0; m < M; m += 2) {                                                                     \
-            tile t = {panel, act + (size_t)m * stride, k, stride, y + m * ldy, ldy};                         \
-            if (m + 1 < M) two_##name(&t);                                                                   \
-            else one_##name(&t);                                                                             \
-        }                                                                                                    \
-    }
-#define SIMPLE(name, id, bytes) MUL(name, tile_simple(id, 1, bytes, t), tile_simple(id, 2, bytes, t))
-#define SUPER(name, id) MUL(name, tile_k(id, 1, t), tile_k(id, 2, t))
+#define SIMPLE(name, ID) MUL(name, 2, tile_simple(HD_PANEL_##ID, rows, P_##ID, t))
+#define SUPER(name, ID)  MUL(name, 2, tile_k(HD_PANEL_##ID, rows, t))
+SIMPLE_PANELS(SIMPLE)
+K_PANELS(SUPER)
 
-SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
-SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
-SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
-SIMPLE(q5_0, HD_PANEL_Q5_0, P_Q5_0)
-SIMPLE(q5_1, HD_PANEL_Q5_1, P_Q5_1)
-SIMPLE(iq4_nl, HD_PANEL_IQ4_NL, P_Q4_0)
-SUPER(q4_k, HD_PANEL_Q4_K)
-SUPER(q5_k, HD_PANEL_Q5_K)
-SUPER(q6_k, HD_PANEL_Q6_K)
-
-void hd_fill_mul_dotprod(hd_kernels *k)
-{
-    k->panel_mul[HD_PANEL_Q8_0] = mul_q8_0;
-    k->panel_mul[HD_PANEL_Q4_0] = mul_q4_0;
-    k->panel_mul[HD_PANEL_Q4_1] = mul_q4_1;
-    k->panel_mul[HD_PANEL_Q5_0] = mul_q5_0;
-    k->panel_mul[HD_PANEL_Q5_1] = mul_q5_1;
-    k->panel_mul[HD_PANEL_IQ4_NL] = mul_iq4_nl;
-    k->panel_mul[HD_PANEL_Q4_K] = mul_q4_k;
-    k->panel_mul[HD_PANEL_Q5_K] = mul_q5_k;
-    k->panel_mul[HD_PANEL_Q6_K] = mul_q6_k;
-}
+void hd_fill_mul_dotprod(hd_kernels *k) { SIMPLE_PANELS(MUL_FILL) K_PANELS(MUL_FILL) }

@@ -182,17 +182,8 @@ static void run(bool f8, const void *panel, int64_t k, const uint8_t *act, size_
     _tile_release();
 }
 
-static void mul_bf16(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
-                     void *scratch)
-{
-    run(false, panel, k, act, stride, M, y, ldy, scratch);
-}
-
-static void mul_f8(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
-                   void *scratch)
-{
-    run(true, panel, k, act, stride, M, y, ldy, scratch);
-}
+static void mul_bf16(MUL_PARAMS) { run(false, panel, k, act, stride, M, y, ldy, scratch); }
+static void mul_f8(MUL_PARAMS) { run(true, panel, k, act, stride, M, y, ldy, scratch); }
 
 _Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scratch");
 

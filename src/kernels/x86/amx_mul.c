@@ -383,10 +383,7 @@ static void run_pass(pass_fn *fn, int tile_k, const pass *all, work *o)
 /* A few rows (up to FEW beyond the last whole tile) are quicker without tiles. */
 enum { FEW = 6, FEW_TILES = 2 };
 
-#define ARGS                                                                                                 \
-    const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy, void *scratch
-
-static inline void mul_rows(pass_fn *fn, int tile_k, hd_panel_id id, ARGS)
+static inline void mul_rows(pass_fn *fn, int tile_k, hd_panel_id id, MUL_PARAMS)
 {
     int rest = M < TILE_ROWS ? M : M % TILE_ROWS <= FEW ? M % TILE_ROWS : 0, m = M - rest;
     pass p = {panel, act, k, stride, y, ldy, m};
@@ -394,27 +391,21 @@ static inline void mul_rows(pass_fn *fn, int tile_k, hd_panel_id id, ARGS)
     if (rest > 0) hd_vnni_mul[id](panel, k, act + (size_t)m * stride, stride, rest, y + m * ldy, ldy, scratch);
 }
 
-#define MUL(name, id, tile_k, call)                                                                          \
+#define PASS(name, ID, tile_k, call)                                                                         \
     static void pass_##name(const pass *p, work *o) { call; }                                                \
-    static void mul_##name(ARGS)                                                                             \
+    static void mul_##name(MUL_PARAMS)                                                                       \
     {                                                                                                        \
-        mul_rows(pass_##name, tile_k, id, panel, k, act, stride, M, y, ldy, scratch);                        \
+        mul_rows(pass_##name, tile_k, HD_PANEL_##ID, panel, k, act, stride, M, y, ldy, scratch);             \
     }
-#define SIMPLE(name, id, bytes) MUL(name, id, 32, mul_simple(id, bytes, p, o))
-#define SUPER(name, id, bytes) MUL(name, id, 64, mul_k(id, bytes, p, o))
-
-SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
-SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
-SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
-SIMPLE(q5_0, HD_PANEL_Q5_0, P_Q5_0)
-SIMPLE(q5_1, HD_PANEL_Q5_1, P_Q5_1)
-SIMPLE(iq4_nl, HD_PANEL_IQ4_NL, P_Q4_0)
-SUPER(q5_k, HD_PANEL_Q5_K, P_Q5_K)
-SUPER(q6_k, HD_PANEL_Q6_K, P_Q6_K)
+#define SIMPLE(name, ID) PASS(name, ID, 32, mul_simple(HD_PANEL_##ID, P_##ID, p, o))
+#define SUPER(name, ID)  PASS(name, ID, 64, mul_k(HD_PANEL_##ID, P_##ID, p, o))
+SIMPLE_PANELS(SIMPLE)
+SUPER(q5_k, Q5_K)
+SUPER(q6_k, Q6_K)
 
 static void pass_q4_k(const pass *p, work *o) { mul_k(HD_PANEL_Q4_K, P_Q4_K, p, o); }
 static void pass_q4_k_few(const pass *p, work *o) { mul_q4_k_few(p, o); }
-static void mul_q4_k(ARGS)
+static void mul_q4_k(MUL_PARAMS)
 {
     const bool few = M < (FEW_TILES + 1) * TILE_ROWS;
     mul_rows(few ? pass_q4_k_few : pass_q4_k, few ? 32 : 64, HD_PANEL_Q4_K, panel, k, act, stride, M, y, ldy, scratch);
@@ -422,16 +413,4 @@ static void mul_q4_k(ARGS)
 
 _Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scratch");
 
-void hd_fill_mul_amx(hd_kernels *k)
-{
-    hd_fill_float_amx(k);
-    k->panel_mul[HD_PANEL_Q8_0] = mul_q8_0;
-    k->panel_mul[HD_PANEL_Q4_0] = mul_q4_0;
-    k->panel_mul[HD_PANEL_Q4_1] = mul_q4_1;
-    k->panel_mul[HD_PANEL_Q5_0] = mul_q5_0;
-    k->panel_mul[HD_PANEL_Q5_1] = mul_q5_1;
-    k->panel_mul[HD_PANEL_IQ4_NL] = mul_iq4_nl;
-    k->panel_mul[HD_PANEL_Q4_K] = mul_q4_k;
-    k->panel_mul[HD_PANEL_Q5_K] = mul_q5_k;
-    k->panel_mul[HD_PANEL_Q6_K] = mul_q6_k;
-}
+void hd_fill_mul_amx(hd_kernels *k) { SIMPLE_PANELS(MUL_FILL) K_PANELS(MUL_FILL) }

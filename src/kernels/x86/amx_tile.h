@@ -27,6 +27,4 @@ static inline void tiles_open(int rows, int a_bytes)
     _tile_loadconfig(&c);
 }
 
-void hd_fill_float_amx(hd_kernels *k); // bf16 and fp8, amx_float.c
-
 #endif

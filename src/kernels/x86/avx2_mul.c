@@ -1,4 +1,4 @@
-/* Products with AVX2 and FMA: 4 registers of 8 outputs make a panel, 1 or 2 rows of activations a tile.
+/* Integer products with AVX2 and FMA: 4 registers of 8 outputs make a panel, 1 or 2 rows of activations a tile.
  *
  * vpmaddubsw adds two products of unsigned by signed bytes into 16 bits and saturates: 2 * 63 * 127 fits, 2 * 255 * 127
  * does not.  So weights of up to 6 bits stay unsigned and the offset is taken off the integer sum; 8-bit ones are
@@ -7,24 +7,7 @@
 #include <string.h>
 
 #include "kernels/level.h"
-#include "kernels/panel.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#if defined __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-typedef struct {
-    const uint8_t *w, *act;
-    int64_t k;
-    size_t stride;
-    float *y;
-    int64_t ldy;
-} tile;
-
-#define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * t->stride)) // the same place in row m
+#include "kernels/tile.h"
 
 INLINE __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const void *)p); }
 INLINE __m256 load_f16(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
@@ -162,124 +145,9 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
-/* Floats: one chain of FMAs per output in order of k.  bf16 comes in pairs. */
-INLINE void tile_float(hd_panel_id id, int rows, const tile *t)
-{
-    __m256 f[2][4];
-    UNROLL for (int m = 0; m < rows; m++) UNROLL for (int z = 0; z < 4; z++) f[m][z] = _mm256_setzero_ps();
-    for (int64_t i = 0; i < t->k; i++)
-        UNROLL for (int m = 0; m < rows; m++) {
-            uint32_t u = 0;
-            if (id == HD_PANEL_BF16) memcpy((uint8_t *)&u + 2, AT(t->act + i * 2, m), 2);
-            else memcpy(&u, AT(t->act + i * 4, m), 4);
-            __m256 x = _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)u));
-            UNROLL for (int z = 0; z < 4; z++) {
-                __m256 w;
-                if (id == HD_PANEL_F32) w = _mm256_loadu_ps((const float *)(const void *)(t->w + i * 128 + 32 * z));
-                else if (id == HD_PANEL_F16) w = load_f16(t->w + i * 64 + 16 * z);
-                else {
-                    __m256i v = load(t->w + i / 2 * 128 + 32 * z);
-                    w = _mm256_castsi256_ps(i & 1 ? _mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000))
-                                                  : _mm256_slli_epi32(v, 16));
-                }
-                f[m][z] = _mm256_fmadd_ps(w, x, f[m][z]);
-            }
-        }
-    store_tile(rows, t, f);
-}
+#define SIMPLE(name, ID) MUL(name, 2, tile_simple(HD_PANEL_##ID, rows, P_##ID, t))
+#define SUPER(name, ID)  MUL(name, 2, tile_k(HD_PANEL_##ID, rows, t))
+SIMPLE_PANELS(SIMPLE)
+K_PANELS(SUPER)
 
-/* Both elements of a pair of fp8, 8 rows.  e4m3 shifted left by 7 in 16 bits is an f16 of value times 2^-8, subnormals
- * included; the 2^8 goes into the scale. */
-INLINE void load_f8(const uint8_t *p, __m256 w[2])
-{
-    __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p));
-    v = _mm256_or_si256(_mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x7f)), 7),
-                        _mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x80)), 8));
-    /* even elements to the lower half, odd ones to the upper */
-    v = _mm256_packus_epi32(_mm256_and_si256(v, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(v, 16));
-    v = _mm256_permute4x64_epi64(v, 0xd8);
-    w[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(v));
-    w[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1));
-}
-
-/* One chain of FMAs per 128, then  y += scale * chain. */
-INLINE void tile_f8(int rows, const tile *t)
-{
-    __m256 f[2][4];
-    UNROLL for (int m = 0; m < rows; m++) UNROLL for (int z = 0; z < 4; z++) f[m][z] = _mm256_setzero_ps();
-    for (int64_t i0 = 0; i0 < t->k; i0 += 128) {
-        const uint8_t *p = t->w + i0 / 128 * P_F8;
-        const int64_t n = t->k - i0 < 128 ? t->k - i0 : 128;
-        __m256 g[2][4];
-        float scale;
-        memcpy(&scale, p, 4);
-        UNROLL for (int m = 0; m < rows; m++) UNROLL for (int z = 0; z < 4; z++) g[m][z] = _mm256_setzero_ps();
-        for (int64_t i = 0; i < n; i += 2) { // an odd k has a zero behind it
-            __m256 x[2][2];
-            UNROLL for (int m = 0; m < rows; m++) {
-                uint32_t two;
-                memcpy(&two, AT(t->act + (i0 + i) * 2, m), 4);
-                x[m][0] = _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)(two << 16)));
-                x[m][1] = _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)(two & 0xffff0000)));
-            }
-            UNROLL for (int z = 0; z < 4; z++) {
-                __m256 w[2];
-                load_f8(p + 64 + i * 32 + 16 * z, w);
-                UNROLL for (int m = 0; m < rows; m++)
-                    UNROLL for (int e = 0; e < 2; e++) g[m][z] = _mm256_fmadd_ps(w[e], x[m][e], g[m][z]);
-            }
-        }
-        const __m256 s = _mm256_set1_ps(scale * 256);
-        UNROLL for (int m = 0; m < rows; m++)
-            UNROLL for (int z = 0; z < 4; z++) f[m][z] = _mm256_fmadd_ps(g[m][z], s, f[m][z]);
-    }
-    store_tile(rows, t, f);
-}
-
-#define MUL(name, one, two)                                                                                  \
-    static void one_##name(const tile *t) { one; }                                                           \
-    static void two_##name(const tile *t) { two; }                                                           \
-    static void mul_##name(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, \
-                           int64_t ldy, void *scratch)                                                       \
-    {                                                                                                        \
-        (void)scratch;                                                                                       \
-        for (int m = 0; m < M; m += 2) {                                                                     \
-            tile t = {panel, act + (size_t)m * stride, k, stride, y + m * ldy, ldy};                         \
-            if (m + 1 < M) two_##name(&t);                                                                   \
-            else one_##name(&t);                                                                             \
-        }                                                                                                    \
-    }
-#define SIMPLE(name, id, bytes) MUL(name, tile_simple(id, 1, bytes, t), tile_simple(id, 2, bytes, t))
-#define SUPER(name, id) MUL(name, tile_k(id, 1, t), tile_k(id, 2, t))
-#define FLOAT(name, id) MUL(name, tile_float(id, 1, t), tile_float(id, 2, t))
-
-FLOAT(f32, HD_PANEL_F32)
-FLOAT(f16, HD_PANEL_F16)
-FLOAT(bf16, HD_PANEL_BF16)
-MUL(f8, tile_f8(1, t), tile_f8(2, t))
-SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
-SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
-SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
-SIMPLE(q5_0, HD_PANEL_Q5_0, P_Q5_0)
-SIMPLE(q5_1, HD_PANEL_Q5_1, P_Q5_1)
-SIMPLE(iq4_nl, HD_PANEL_IQ4_NL, P_Q4_0)
-SUPER(q4_k, HD_PANEL_Q4_K)
-SUPER(q5_k, HD_PANEL_Q5_K)
-SUPER(q6_k, HD_PANEL_Q6_K)
-
-void hd_fill_mul_avx2(hd_kernels *k)
-{
-    k->panel_mul[HD_PANEL_F32] = mul_f32;
-    k->panel_mul[HD_PANEL_F16] = mul_f16;
-    k->panel_mul[HD_PANEL_BF16] = mul_bf16;
-    k->panel_mul[HD_PANEL_F8] = mul_f8;
-    k->panel_mul[HD_PANEL_Q8_0] = mul_q8_0;
-    k->panel_mul[HD_PANEL_Q4_0] = mul_q4_0;
-    k->panel_mul[HD_PANEL_Q4_1] = mul_q4_1;
-    k->panel_mul[HD_PANEL_Q5_0] = mul_q5_0;
-    k->panel_mul[HD_PANEL_Q5_1] = mul_q5_1;
-    k->panel_mul[HD_PANEL_IQ4_NL] = mul_iq4_nl;
-    k->panel_mul[HD_PANEL_Q4_K] = mul_q4_k;
-    k->panel_mul[HD_PANEL_Q5_K] = mul_q5_k;
-    k->panel_mul[HD_PANEL_Q6_K] = mul_q6_k;
-}
+void hd_fill_mul_avx2(hd_kernels *k) { SIMPLE_PANELS(MUL_FILL) K_PANELS(MUL_FILL) }

@@ -1,26 +1,16 @@
-/* Reading the integers of a panel with AVX-512: what the vnni products and the amx unpacker share.
- *
- * In this folder `id` and `rows` arguments are compile-time constants: the functions are always inlined, and one body
- * becomes the kernel of every format and of every number of rows. */
+/* Reading the integers of a panel with AVX-512: what the vnni products and the amx unpacker share. */
 #ifndef HD_KERNELS_X86_VNNI_INT_H
 #define HD_KERNELS_X86_VNNI_INT_H
 
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/inline.h"
 #include "kernels/level.h"
 #include "kernels/panel.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
 /* The kernels of the vnni level, for levels above that keep them for a few rows. */
-typedef void hd_panel_mul_fn(const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y,
-                             int64_t ldy, void *scratch);
+typedef void hd_panel_mul_fn(MUL_PARAMS);
 extern hd_panel_mul_fn *const hd_vnni_mul[HD_N_PANEL];
 
 /* How far ahead of the products a weight stream is fetched.  The hardware's own prefetcher stops at 4 KB pages and

@@ -1,18 +1,11 @@
 /* Integer products with AVX-512 VNNI.
  *
  * vpdpbusd multiplies 4 unsigned weights by 4 signed activations into each of 16 lanes (= outputs).  A tile is one
- * panel (two registers of outputs) by 1..ROWS rows of activations: a weight register is loaded once for all rows, and
+ * panel (two registers of outputs) by a few rows of activations: a weight register is loaded once for all rows, and
  * the activations' quads are broadcast from memory.  Weights are unsigned, so the integer sum starts at
  * -offset * sum(q): exact.  Only the float additions have an order, one per block or group, whatever the tile. */
+#include "kernels/tile.h"
 #include "kernels/x86/vnni_int.h"
-
-typedef struct {
-    const uint8_t *w, *act;
-    int64_t k;
-    size_t stride; // of act
-    float *y;
-    int64_t ldy;
-} tile;
 
 INLINE __m512i dot(__m512i sum, __m512i w, const uint8_t *q)
 {
@@ -59,7 +52,6 @@ INLINE void tile_simple(hd_panel_id id, int rows, int bytes, const tile *t)
     __m512 f[8][2];
     UNROLL for (int m = 0; m < rows; m++)
         UNROLL for (int z = 0; z < 2; z++) f[m][z] = _mm512_setzero_ps();
-#define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * t->stride)) // the same place in row m
     for (int64_t b = 0; b < nb; b++, w += bytes, q += 32, scale++, xsum++, sum++) {
         __m512i s[8][2];
         fetch(w + AHEAD, bytes);
@@ -148,61 +140,12 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
-/* ---- One function per format and number of rows ------------------------------------------------------------------- */
+#define SIMPLE(name, ID) MUL(name, 6, tile_simple(HD_PANEL_##ID, rows, P_##ID, t))
+#define SUPER(name, ID)  MUL(name, 4, tile_k(HD_PANEL_##ID, rows, t))
+SIMPLE_PANELS(SIMPLE)
+K_PANELS(SUPER)
 
-typedef void tile_fn(const tile *t);
+#define ENTRY(name, ID) [HD_PANEL_##ID] = mul_##name,
+hd_panel_mul_fn *const hd_vnni_mul[HD_N_PANEL] = {SIMPLE_PANELS(ENTRY) K_PANELS(ENTRY)};
 
-/* M rows in tiles of nearly equal height. */
-static void run_tiles(tile_fn *const *fn, int top, const void *panel, int64_t k, const uint8_t *act, size_t stride,
-                      int M, float *y, int64_t ldy)
-{
-    int n = (M + top - 1) / top;
-    for (int i = 0, m = 0; i < n; i++) {
-        int end = (int)((int64_t)M * (i + 1) / n);
-        tile t = {panel, act + (size_t)m * stride, k, stride, y + m * ldy, ldy};
-        fn[end - m](&t);
-        m = end;
-    }
-}
-
-#define TILE(name, rows, call)                                                                               \
-    static void name##_##rows(const tile *t) { call; }
-#define MUL(name, top)                                                                                       \
-    static void mul_##name(const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, \
-                           int64_t ldy, void *scratch)                                                       \
-    {                                                                                                        \
-        (void)scratch;                                                                                       \
-        run_tiles(name##_tiles, top, panel, k, act, act_stride, M, y, ldy);                                  \
-    }
-#define SIMPLE(name, id, bytes)                                                                              \
-    TILE(name, 1, tile_simple(id, 1, bytes, t))                                                              \
-    TILE(name, 2, tile_simple(id, 2, bytes, t))                                                              \
-    TILE(name, 3, tile_simple(id, 3, bytes, t))                                                              \
-    TILE(name, 4, tile_simple(id, 4, bytes, t))                                                              \
-    TILE(name, 5, tile_simple(id, 5, bytes, t))                                                              \
-    TILE(name, 6, tile_simple(id, 6, bytes, t))                                                              \
-    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6}; \
-    MUL(name, 6)
-#define SUPER(name, id)                                                                                      \
-    TILE(name, 1, tile_k(id, 1, t))                                                                          \
-    TILE(name, 2, tile_k(id, 2, t))                                                                          \
-    TILE(name, 3, tile_k(id, 3, t))                                                                          \
-    TILE(name, 4, tile_k(id, 4, t))                                                                          \
-    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4};                   \
-    MUL(name, 4)
-
-SIMPLE(q8_0, HD_PANEL_Q8_0, P_Q8_0)
-SIMPLE(q4_0, HD_PANEL_Q4_0, P_Q4_0)
-SIMPLE(q4_1, HD_PANEL_Q4_1, P_Q4_1)
-SIMPLE(q5_0, HD_PANEL_Q5_0, P_Q5_0)
-SIMPLE(q5_1, HD_PANEL_Q5_1, P_Q5_1)
-SIMPLE(iq4_nl, HD_PANEL_IQ4_NL, P_Q4_0)
-SUPER(q4_k, HD_PANEL_Q4_K)
-SUPER(q5_k, HD_PANEL_Q5_K)
-SUPER(q6_k, HD_PANEL_Q6_K)
-
-hd_panel_mul_fn *const hd_vnni_mul[HD_N_PANEL] = {
-    [HD_PANEL_Q8_0] = mul_q8_0, [HD_PANEL_Q4_0] = mul_q4_0, [HD_PANEL_Q4_1] = mul_q4_1,
-    [HD_PANEL_Q5_0] = mul_q5_0, [HD_PANEL_Q5_1] = mul_q5_1, [HD_PANEL_IQ4_NL] = mul_iq4_nl,
-    [HD_PANEL_Q4_K] = mul_q4_k, [HD_PANEL_Q5_K] = mul_q5_k, [HD_PANEL_Q6_K] = mul_q6_k,
-};
+void hd_fill_mul_vnni(hd_kernels *k) { SIMPLE_PANELS(MUL_FILL) K_PANELS(MUL_FILL) }

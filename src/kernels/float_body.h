@@ -1,0 +1,98 @@
+/* Products of float panels over v16, included by each level's file, which defines
+ *   ROWS               the most rows of a tile
+ *   HALVES             of a panel that have registers at a time for pairs of weights: 1 or 2
+ *   FETCH(p, bytes)    asks for the weights from p on; nothing where the hardware's own prefetcher is as good
+ *
+ * Weights are widened to f32 in registers.  An output's products are added in order of k by one chain of FMAs, whatever the
+ * tile; fp8 has one chain per 128, whose scale is multiplied in at its end. */
+#include <string.h>
+
+#include "kernels/level.h"
+#include "kernels/tile.h"
+#include "kernels/v16.h"
+
+INLINE float act_f32(const tile *t, int m, int64_t i) { return *(const float *)AT(t->act + i * 4, m); }
+INLINE float act_bf16(const tile *t, int m, int64_t i) { return hd_bf16_to_f32(*(const uint16_t *)AT(t->act + i * 2, m)); }
+
+INLINE void zero_tile(int rows, v16 f[][2])
+{
+    UNROLL for (int m = 0; m < rows; m++) f[m][0] = f[m][1] = v_set1(0);
+}
+/* Element i of `halves` of the panel from z0 on. */
+INLINE void add_products(int rows, int z0, int halves, v16 f[][2], const tile *t, const v16 w[2], int64_t i, bool bf16)
+{
+    UNROLL for (int m = 0; m < rows; m++) {
+        const v16 x = v_set1(bf16 ? act_bf16(t, m, i) : act_f32(t, m, i));
+        UNROLL for (int z = 0; z < halves; z++) f[m][z0 + z] = v_fma(w[z], x, f[m][z0 + z]);
+    }
+}
+INLINE void store_tile(int rows, const tile *t, v16 f[][2])
+{
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) v_store(t->y + m * t->ldy + 16 * z, f[m][z]);
+}
+
+INLINE void tile_single(bool f16, int rows, const tile *t)
+{
+    v16 f[ROWS][2];
+    zero_tile(rows, f);
+    for (int64_t i = 0; i < t->k; i++) {
+        const uint8_t *p = t->w + i * (f16 ? 64 : 128);
+        v16 w[2];
+        FETCH(p, f16 ? 64 : 128);
+        UNROLL for (int z = 0; z < 2; z++)
+            w[z] = f16 ? v_load_f16((const uint16_t *)(const void *)(p + 32 * z)) : v_load((const float *)(const void *)(p + 64 * z));
+        add_products(rows, 0, 2, f, t, w, i, false);
+    }
+    store_tile(rows, t, f);
+}
+
+/* n pairs of k, bf16 or fp8; an odd k has a zero behind it, in the panel and in the blob. */
+INLINE void add_pairs(bool f8, int rows, v16 f[][2], const tile *t, const uint8_t *p, int64_t k0, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++, p += f8 ? 64 : 128) {
+        FETCH(p, f8 ? 64 : 128);
+        UNROLL for (int z0 = 0; z0 < 2; z0 += HALVES) {
+            v16 w[2][2]; // even and odd elements
+            UNROLL for (int z = 0; z < HALVES; z++)
+                if (f8) v_load_f8x2(p + 32 * (z0 + z), &w[0][z], &w[1][z]);
+                else v_load_bf16x2((const uint16_t *)(const void *)(p + 64 * (z0 + z)), &w[0][z], &w[1][z]);
+            UNROLL for (int e = 0; e < 2; e++) add_products(rows, z0, HALVES, f, t, w[e], k0 + 2 * i + e, true);
+        }
+    }
+}
+
+INLINE void tile_bf16(int rows, const tile *t)
+{
+    v16 f[ROWS][2];
+    zero_tile(rows, f);
+    add_pairs(false, rows, f, t, t->w, 0, (t->k + 1) / 2);
+    store_tile(rows, t, f);
+}
+
+INLINE void tile_f8(int rows, const tile *t)
+{
+    v16 f[ROWS][2], g[ROWS][2];
+    zero_tile(rows, f);
+    for (int64_t i = 0; i < t->k; i += 128) {
+        const uint8_t *p = t->w + i / 128 * P_F8;
+        const int64_t n = t->k - i < 128 ? t->k - i : 128;
+        float scale;
+        memcpy(&scale, p, 4);
+        zero_tile(rows, g);
+        add_pairs(true, rows, g, t, p + 64, i, (n + 1) / 2);
+        const v16 s = v_set1(scale * 256); // v_load_f8x2 gives 2^-8 of a weight
+        UNROLL for (int m = 0; m < rows; m++)
+            UNROLL for (int z = 0; z < 2; z++) f[m][z] = v_fma(g[m][z], s, f[m][z]);
+    }
+    store_tile(rows, t, f);
+}
+
+#define FLOAT(name, most, call) MUL(name, most, call)
+FLOAT(f32, ROWS, tile_single(false, rows, t))
+FLOAT(f16, ROWS, tile_single(true, rows, t))
+FLOAT(bf16, ROWS, tile_bf16(rows, t))
+FLOAT(f8, ROWS, tile_f8(rows, t))
+
+#define FLOAT_FILL(level)                                                                                    \
+    void hd_fill_float_##level(hd_kernels *k) { FLOAT_PANELS(MUL_FILL) }

@@ -1,0 +1,63 @@
+/* From the loop over one tile to a product: what the levels' files of products share.  Private to src/kernels.
+ *
+ * A tile is one panel by a few rows of activations, as many as the registers hold sums for.  A level writes the loop of a tile once, as
+ * an INLINE function of the number of rows; MUL makes a function of it for each number up to `most`, and a product that cuts its
+ * M rows into tiles of nearly equal height.  An output's sum has one order whatever the tile (promise 2 of doc/tour.md), so the cut
+ * is free. */
+#ifndef HD_KERNELS_TILE_H
+#define HD_KERNELS_TILE_H
+
+#include "kernels/inline.h"
+#include "kernels/panel.h"
+
+typedef struct {
+    const uint8_t *w, *act; // the panel; the first row's blob
+    int64_t k;
+    size_t stride; // of act
+    float *y;
+    int64_t ldy;
+} tile;
+
+#define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * t->stride)) // the same place in row m
+
+typedef void tile_fn(const tile *t);
+
+static inline void run_tiles(tile_fn *const *fn, int most, MUL_PARAMS)
+{
+    const int n = (M + most - 1) / most;
+    (void)scratch;
+    for (int i = 0, m = 0; i < n; i++) {
+        const int end = (int)((int64_t)M * (i + 1) / n);
+        const tile t = {panel, act + (size_t)m * stride, k, stride, y + m * ldy, ldy};
+        fn[end - m](&t);
+        m = end;
+    }
+}
+
+/* mul_NAME, a product; `call` is the loop of a tile `t` with `rows` rows. */
+#define MUL(name, most, call)                                                                                  \
+    TILES_##most(name, call)                                                                                 \
+    static void mul_##name(MUL_PARAMS) { run_tiles(name##_tiles, most, panel, k, act, stride, M, y, ldy, scratch); }
+
+#define TILE(name, n, call)                                                                                  \
+    static void name##_##n(const tile *t)                                                                    \
+    {                                                                                                        \
+        enum { rows = n };                                                                                   \
+        call;                                                                                                \
+    }
+#define TILES_2(name, call)                                                                                  \
+    TILE(name, 1, call) TILE(name, 2, call)                                                                  \
+    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2};
+#define TILES_4(name, call)                                                                                  \
+    TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call)                          \
+    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4};
+#define TILES_6(name, call)                                                                                  \
+    TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call) TILE(name, 5, call) TILE(name, 6, call) \
+    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6};
+#define TILES_8(name, call)                                                                                  \
+    TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call)                          \
+    TILE(name, 5, call) TILE(name, 6, call) TILE(name, 7, call) TILE(name, 8, call)                          \
+    static tile_fn *const name##_tiles[] = {NULL,     name##_1, name##_2, name##_3, name##_4,                \
+                                            name##_5, name##_6, name##_7, name##_8};
+
+#endif
