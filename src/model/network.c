@@ -14,7 +14,6 @@
 #include <string.h>
 
 #include "model/block.h"
-#include "ops/fp8.h"
 
 /* ---- Rows and blobs ---- */
 
@@ -54,12 +53,8 @@ size_t hd_blobs_bytes(int64_t k, int M)
 
 void hd_blobs_row(const hd_blobs *b, const hd_kernels *k, int64_t row, const float *x)
 {
-    for (int kind = 0; kind < HD_N_ACT; kind++) {
-        const hd_act *a = &b->act[kind];
-        if (!b->has[kind]) continue;
-        if (b->fp8 && a->kind == HD_ACT_BF16) hd_fp8_act_pack(k, a->data + (size_t)row * a->stride, x, a->k);
-        else k->act_pack(a->kind, a->data + (size_t)row * a->stride, x, a->k);
-    }
+    for (int kind = 0; kind < HD_N_ACT; kind++)
+        if (b->has[kind]) hd_act_pack_row(&b->act[kind], k, b->fp8, row, x);
 }
 
 void hd_blobs_pack(hd_blobs *b, hd_pass *p, const float *x, int64_t ldx)

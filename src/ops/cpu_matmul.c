@@ -106,6 +106,13 @@ void hd_act_init(hd_act *a, hd_act_kind kind, int64_t k, int M, hd_arena *work)
     assert(a->data && "work arena planned too small");
 }
 
+void hd_act_pack_row(const hd_act *a, const hd_kernels *k, bool fp8, int64_t m, const float *x)
+{
+    uint8_t *blob = a->data + (size_t)m * a->stride;
+    if (fp8 && a->kind == HD_ACT_BF16) hd_fp8_act_pack(k, blob, x, a->k);
+    else k->act_pack(a->kind, blob, x, a->k);
+}
+
 typedef struct {
     const hd_dev *d;
     const hd_act *a;
@@ -117,9 +124,7 @@ static void act_row(void *arg, int64_t m, int tid)
 {
     const act_job *j = arg;
     (void)tid;
-    uint8_t *blob = j->a->data + (size_t)m * j->a->stride;
-    if (j->d->fp8 && j->a->kind == HD_ACT_BF16) hd_fp8_act_pack(j->d->k, blob, j->x + m * j->ldx, j->a->k);
-    else j->d->k->act_pack(j->a->kind, blob, j->x + m * j->ldx, j->a->k);
+    hd_act_pack_row(j->a, j->d->k, j->d->fp8, m, j->x + m * j->ldx);
 }
 
 void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx)

@@ -54,7 +54,9 @@ typedef struct {
 /* The kind that w reads on this device (HD_ACT_F32 when exact). */
 hd_act_kind hd_linear_act(const hd_dev *d, const hd_linear *w);
 void hd_act_init(hd_act *a, hd_act_kind kind, int64_t k, int M, hd_arena *work);
-/* x: [M, k], ldx floats apart. */
+/* Row m, of x[k]; fp8: the device's. */
+void hd_act_pack_row(const hd_act *a, const hd_kernels *k, bool fp8, int64_t m, const float *x);
+/* All rows.  x: [M, k], ldx floats apart. */
 void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx);
 
 /* y[m, :] = W x[m] + bias   for rows [m0, m0+M) of act */
