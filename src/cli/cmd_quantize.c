@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "cli/cmd.h"
 #include "cli/hub.h"
+#include "cli/load.h"
 #include "cli/opts.h"
 #include "infer/compare.h"
 #include "infer/importance.h"
@@ -27,23 +28,6 @@ typedef struct {
     hd_perplexity seen; // by --imatrix-text
     hd_comparison diff; // by --measure
 } report;
-
-static volatile sig_atomic_t stop;
-
-static void on_signal(int sig)
-{
-    (void)sig;
-    stop = 1;
-}
-
-/* Ctrl-C and a polite kill end the work at the next slice, and the unfinished file is removed. */
-static void watch_signals(void)
-{
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND}; // a second Ctrl-C kills at once
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-}
 
 static hd_status unknown_type(const char *type, hd_err *err)
 {
@@ -200,7 +184,7 @@ static hd_status run_all(const options *o, hd_err *err)
     hd_importances importance = {0};
     report r = {0};
     hd_buf rules;
-    hd_quantize_opts q = {.mix = hd_quant_mix_named(o->type), .n_threads = (int)o->threads, .stop = &stop};
+    hd_quantize_opts q = {.mix = hd_quant_mix_named(o->type), .n_threads = (int)o->threads, .stop = &hd_interrupted};
     hd_buf_init(&rules, (size_t)1 << 20);
     if (!q.mix) return unknown_type(o->type, err);
     HD_TRY(join_rules(&rules, &o->rules, err));
@@ -211,7 +195,7 @@ static hd_status run_all(const options *o, hd_err *err)
         q.importance = importance.v;
         q.n_importance = importance.n;
     }
-    watch_signals();
+    hd_watch_signals(); // an unfinished file is removed
     HD_TRY(hd_quantize(o->out, s, &q, &r.file, err));
     signal(SIGINT, SIG_DFL); // the file stands: there is nothing left to tidy up
     signal(SIGTERM, SIG_DFL);
