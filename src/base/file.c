@@ -205,3 +205,15 @@ void hd_newfile_abort(hd_newfile *f)
     free(f->path);
     *f = (hd_newfile){.fd = -1};
 }
+
+hd_status hd_file_write(const char *path, const void *p, size_t n, hd_err *err)
+{
+    hd_status st;
+    hd_newfile f = {.fd = -1};
+    HD_TRY(hd_newfile_begin(&f, path, err));
+    HD_TRY(hd_newfile_write(&f, p, n, err));
+    HD_TRY(hd_newfile_commit(&f, err));
+fail:
+    hd_newfile_abort(&f);
+    return st;
+}

@@ -32,5 +32,7 @@ hd_status hd_newfile_begin(hd_newfile *f, const char *path, hd_err *err);
 hd_status hd_newfile_write(hd_newfile *f, const void *p, size_t n, hd_err *err);
 hd_status hd_newfile_commit(hd_newfile *f, hd_err *err);
 void hd_newfile_abort(hd_newfile *f);
+/* All of these in one: p[n] as a file. */
+hd_status hd_file_write(const char *path, const void *p, size_t n, hd_err *err);
 
 #endif

@@ -63,13 +63,9 @@ hd_status hd_file_copy(const char *to, const char *from, hd_err *err)
 {
     hd_status st;
     hd_map m = {0};
-    hd_newfile f = {.fd = -1};
     HD_TRY(hd_map_open(&m, from, err));
-    HD_TRY(hd_newfile_begin(&f, to, err));
-    HD_TRY(hd_newfile_write(&f, m.data, m.size, err));
-    HD_TRY(hd_newfile_commit(&f, err));
+    HD_TRY(hd_file_write(to, m.data, m.size, err));
 fail:
-    hd_newfile_abort(&f);
     hd_map_close(&m);
     return st;
 }

@@ -174,18 +174,13 @@ static hd_status measure(const options *o, hd_err *err)
 {
     hd_status st;
     hd_machine m = {.watts = o->watts, .usd_per_hour = o->usd_per_hour, .usd_per_kwh = o->usd_per_kwh};
-    hd_newfile f = {.fd = -1};
     hd_buf text;
     hd_buf_init(&text, 1 << 16);
     HD_TRY(hd_machine_measure(&m, (int)o->threads, err));
     HD_TRY(hd_machine_print(&text, &m, err));
-    if (o->output) {
-        HD_TRY(hd_newfile_begin(&f, o->output, err));
-        HD_TRY(hd_newfile_write(&f, text.data, text.len, err));
-        HD_TRY(hd_newfile_commit(&f, err));
-    } else fputs(text.data, stdout);
+    if (o->output) HD_TRY(hd_file_write(o->output, text.data, text.len, err));
+    else fputs(text.data, stdout);
 fail:
-    hd_newfile_abort(&f);
     hd_buf_free(&text);
     return st;
 }

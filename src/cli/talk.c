@@ -100,19 +100,14 @@ static json_t *message_json(const hd_message *m)
 hd_status hd_talk_save(const hd_talk *t, const char *path, hd_err *err)
 {
     hd_status st = HD_OK;
-    hd_newfile f = {.fd = -1};
     json_t *all = json_array();
     char *text = NULL;
     bool made = all != NULL;
     for (int i = 0; made && i < t->n; i++) made = json_array_append_new(all, message_json(&t->msg[i])) == 0;
     if (made) text = json_dumps(all, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
     if (!text) HD_TRY(hd_fail(err, HD_NOMEM, "chat: %.200s: no memory to write the conversation", path));
-    HD_TRY(hd_newfile_begin(&f, path, err));
-    HD_TRY(hd_newfile_write(&f, text, strlen(text), err));
-    HD_TRY(hd_newfile_write(&f, "\n", 1, err));
-    HD_TRY(hd_newfile_commit(&f, err));
+    HD_TRY(hd_json_save(path, text, err));
 fail:
-    hd_newfile_abort(&f);
     free(text);
     json_decref(all);
     return st;

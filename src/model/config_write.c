@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "model/arch.h"
+#include "model/json.h"
 
 enum { MAX_JSON_BYTES = 1 << 24 };
 
@@ -239,7 +239,7 @@ static char *dump(const json_t *j)
 {
     const size_t flags = JSON_INDENT(2) | JSON_ENCODE_ANY;
     char *text = json_dumps(j, flags | JSON_REAL_PRECISION(15));
-    json_t *back = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    json_t *back = text ? hd_json_load(text, strlen(text), JSON_DECODE_ANY, NULL) : NULL;
     if (back && !json_equal(back, j)) {
         free(text);
         text = json_dumps(j, flags | JSON_REAL_PRECISION(17));
@@ -251,19 +251,14 @@ static char *dump(const json_t *j)
 hd_status hd_json_write(const char *dir, const char *name, const json_t *j, hd_err *err)
 {
     hd_status st;
-    hd_newfile f = {.fd = -1};
     hd_buf path;
     char *text = NULL;
     hd_buf_init(&path, 1 << 16);
     HD_TRY(hd_buf_addf(&path, err, "%s/%s", dir, name));
     text = dump(j);
     if (!text) HD_TRY(hd_fail(err, HD_NOMEM, "write: %s: no memory", path.data));
-    HD_TRY(hd_newfile_begin(&f, path.data, err));
-    HD_TRY(hd_newfile_write(&f, text, strlen(text), err));
-    HD_TRY(hd_newfile_write(&f, "\n", 1, err));
-    HD_TRY(hd_newfile_commit(&f, err));
+    HD_TRY(hd_json_save(path.data, text, err));
 fail:
-    hd_newfile_abort(&f);
     free(text);
     hd_buf_free(&path);
     return st;

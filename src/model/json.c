@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "model/names.h"
 
-/* Commas and opening brackets outside of strings: never fewer than the values, less one. */
-static size_t count_values(const char *p, size_t n)
+hd_json_extent hd_json_measure(const char *p, size_t n)
 {
-    size_t count = 0;
+    hd_json_extent x = {0, 0};
+    int depth = 0;
     bool in_string = false;
     for (size_t i = 0; i < n; i++) {
         if (in_string) {
@@ -17,11 +18,16 @@ static size_t count_values(const char *p, size_t n)
             else if (p[i] == '"') in_string = false;
         } else if (p[i] == '"') {
             in_string = true;
+        } else if (p[i] == '[' || p[i] == '{') {
+            x.values++;
+            if (++depth > x.depth) x.depth = depth;
+        } else if (p[i] == ']' || p[i] == '}') {
+            depth--;
         } else {
-            count += p[i] == ',' || p[i] == '[' || p[i] == '{';
+            x.values += p[i] == ',';
         }
     }
-    return count;
+    return x;
 }
 
 /* Jansson drops a piece of text, silently, when its buffer cannot grow, reading and writing.  So that nothing arrives
@@ -76,7 +82,7 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
     json_error_t at;
     char shown[160];
     if (!n) return hd_fail(err, HD_FORMAT, "%s: %s: nothing there, JSON expected", kind, where);
-    if (count_values(text, n) > max_values)
+    if (hd_json_measure(text, n).values > max_values)
         return hd_fail(err, HD_LIMIT, "%s: %s: more than %zu JSON values", kind, where, max_values);
     hd_json_note();
     *out = hd_json_load(text, n, JSON_REJECT_DUPLICATES, &at);
@@ -84,6 +90,19 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
     if (refused) return hd_fail(err, HD_NOMEM, "%s: %s: JSON: no memory", kind, where);
     return hd_fail(err, HD_FORMAT, "%s: %s: JSON, line %d: %s", kind, where, at.line,
                    hd_name_show(shown, sizeof shown, at.text, strlen(at.text)));
+}
+
+hd_status hd_json_save(const char *path, const char *text, hd_err *err)
+{
+    hd_status st;
+    hd_newfile f = {.fd = -1};
+    HD_TRY(hd_newfile_begin(&f, path, err));
+    HD_TRY(hd_newfile_write(&f, text, strlen(text), err));
+    HD_TRY(hd_newfile_write(&f, "\n", 1, err));
+    HD_TRY(hd_newfile_commit(&f, err));
+fail:
+    hd_newfile_abort(&f);
+    return st;
 }
 
 hd_status hd_json_print_take(json_t *j, size_t flags, const char *what, hd_err *err)

@@ -7,6 +7,13 @@
 
 #include "base/err.h"
 
+/* What a text may hold, before it is parsed: commas and opening brackets outside of strings, which are never fewer than its values
+ * less one, and the deepest nesting of brackets. */
+typedef struct {
+    size_t values;
+    int depth;
+} hd_json_extent;
+hd_json_extent hd_json_measure(const char *p, size_t n);
 /* Parse all of text[0..n).  kind and where begin the message.  *out: release with json_decref. */
 hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_values, const char *kind,
                         const char *where, hd_err *err);
@@ -15,6 +22,8 @@ void hd_json_note(void);
 bool hd_json_refused(void);
 /* Jansson's json_loadb, which does not stand it when memory is refused to it: NULL then, and hd_json_refused says so. */
 json_t *hd_json_load(const char *p, size_t n, size_t flags, json_error_t *at);
+/* A text of JSON and a line's end as a file; where that fails, what was there stays. */
+hd_status hd_json_save(const char *path, const char *text, hd_err *err);
 /* Print j and a line's end on standard output, whole or not at all.  j: taken; NULL (it could not be made) is HD_NOMEM. */
 hd_status hd_json_print_take(json_t *j, size_t flags, const char *what, hd_err *err);
 

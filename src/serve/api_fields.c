@@ -85,31 +85,11 @@ void hd_keep_free(hd_keep *k)
 
 /* ---- JSON ---- */
 
-/* Deepest nesting of brackets outside of strings. */
-static int depth_of(const char *p, size_t n)
-{
-    int depth = 0, most = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < n; i++) {
-        if (in_string) {
-            if (p[i] == '\\') i++;
-            else if (p[i] == '"') in_string = false;
-        } else if (p[i] == '"') {
-            in_string = true;
-        } else if (p[i] == '[' || p[i] == '{') {
-            if (++depth > most) most = depth;
-        } else if (p[i] == ']' || p[i] == '}') {
-            depth--;
-        }
-    }
-    return most;
-}
-
 hd_status hd_api_json(json_t **out, const char *body, size_t n, hd_api_error *e)
 {
     hd_err err = {0};
     *out = NULL;
-    if (depth_of(body, n) > HD_API_MAX_DEPTH)
+    if (hd_json_measure(body, n).depth > HD_API_MAX_DEPTH)
         return hd_refuse(e, 400, "invalid_json", NULL, "the body's JSON is nested deeper than %d levels",
                          HD_API_MAX_DEPTH);
     hd_status st = hd_json_parse(out, body, n, HD_API_MAX_VALUES, "request", "body", &err);

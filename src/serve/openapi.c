@@ -6,6 +6,7 @@
  * compares. */
 #include <string.h>
 
+#include "model/json.h"
 #include "serve/openapi.h"
 
 typedef struct {
@@ -196,7 +197,7 @@ static json_t *model_names(const hd_server *s)
 
 static json_t *schema_of(const body_schema *b, const hd_server *s)
 {
-    json_t *properties = json_loads(b->properties, 0, NULL);
+    json_t *properties = hd_json_load(b->properties, strlen(b->properties), 0, NULL);
     for (const hd_field *f = b->fields; f && f->name && properties; f++)
         json_object_set_new(properties, f->name, field_schema(f));
     if (!s->any_model && json_object_get(properties, "model"))

@@ -138,16 +138,12 @@ static hd_status write_recipe(const hd_recipe *r, hd_err *err)
     hd_status st;
     char path[PATH_BYTES];
     hd_buf text;
-    hd_newfile f = {0};
     path_in(path, r->out, "recipe.ini");
     hd_buf_init(&text, 1 << 20);
     HD_TRY(hd_buf_addf(&text, err, "# hadal %s recipe.ini goes on with this run\n", verb[r->kind]));
     HD_TRY(hd_recipe_write(r, &text, err));
-    HD_TRY(hd_newfile_begin(&f, path, err));
-    HD_TRY(hd_newfile_write(&f, text.data, text.len, err));
-    HD_TRY(hd_newfile_commit(&f, err));
+    HD_TRY(hd_file_write(path, text.data, text.len, err));
 fail:
-    hd_newfile_abort(&f);
     hd_buf_free(&text);
     return st;
 }

@@ -280,7 +280,6 @@ hd_status hd_shard_dir_finish(hd_shard_dir_writer *w, json_t *report, hd_err *er
     hd_status st;
     char *file = NULL, *text = NULL, hex[2 * HD_SHARD_PRINT + 1];
     json_t *j = NULL;
-    hd_newfile f = {.fd = -1};
     if (!w->w && !w->n) HD_TRY(begin_shard(w, err)); // nothing was added: an empty shard says so
     if (w->w) HD_TRY(end_shard(w, err));
     sodium_bin2hex(hex, sizeof hex, w->tokenizer, HD_SHARD_PRINT);
@@ -292,13 +291,9 @@ hd_status hd_shard_dir_finish(hd_shard_dir_writer *w, json_t *report, hd_err *er
     text = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
     if (!text || hd_json_refused()) HD_TRY(hd_fail(err, HD_NOMEM, "data: %.200s: no memory", w->path));
     HD_TRY(join(&file, w->path, "pack.json", err));
-    HD_TRY(hd_newfile_begin(&f, file, err));
-    HD_TRY(hd_newfile_write(&f, text, strlen(text), err));
-    HD_TRY(hd_newfile_write(&f, "\n", 1, err));
-    HD_TRY(hd_newfile_commit(&f, err));
+    HD_TRY(hd_json_save(file, text, err));
     w->finished = true;
 fail:
-    hd_newfile_abort(&f);
     json_decref(j);
     free(text);
     free(file);
