@@ -209,6 +209,9 @@ void hd_writer_fail(hd_writer *w, const hd_api_error *e);
 /* For dialects.  j is taken; NULL counts as no memory. */
 void hd_writer_put(hd_writer *w, const char *before, json_t *j, const char *after);
 json_t *hd_text_json(const char *s, size_t n); // a string
+json_t *hd_time_json(int64_t seconds);         // since 1970, as "2006-01-02T15:04:05Z"
+/* A call's arguments as an object, {} where the limit cut them off. */
+json_t *hd_call_object(const hd_call_out *c);
 /* Take the list away. */
 json_t *hd_take(json_t **j);
 /* Both names of everything. */
@@ -248,6 +251,7 @@ void hd_api_aside(hd_req *r, const hd_dialect *d,
 /* A whole reply of JSON (taken), or an error in the dialect's shape. */
 void hd_api_reply(hd_req *r, int status, json_t *j);
 void hd_api_refuse(hd_req *r, const hd_dialect *d, const hd_api_error *e);
+void hd_api_fail(hd_req *r, const hd_dialect *d, int status, const char *code, const char *message);
 void hd_api_fail_openai(hd_req *r, int status, const char *code, const char *message);
 void hd_api_fail_anthropic(hd_req *r, int status, const char *code, const char *message);
 void hd_api_fail_ollama(hd_req *r, int status, const char *code, const char *message);

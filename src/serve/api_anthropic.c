@@ -4,7 +4,6 @@
  * content_block_stop; around all of them message_start, message_delta (why it ended, and the usage), message_stop. */
 #include <string.h>
 
-#include "model/json.h"
 #include "serve/api.h"
 
 /* ---- Requests ---- */
@@ -287,15 +286,9 @@ static json_t *whole(hd_writer *w)
     if (c->text.len || !c->n_call)
         json_array_append_new(content, json_pack("{s:s, s:o}", "type", "text", "text",
                                                  hd_text_json(c->text.data, c->text.len)));
-    for (int k = 0; k < c->n_call; k++) {
-        json_t *input = hd_json_load(c->call[k].arguments, strlen(c->call[k].arguments), 0, NULL);
-        if (!json_is_object(input)) { // cut off by the limit
-            json_decref(input);
-            input = json_object();
-        }
-        json_array_append_new(content, json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id",
-                                                 c->call[k].id, "name", c->call[k].name, "input", input));
-    }
+    for (int k = 0; k < c->n_call; k++)
+        json_array_append_new(content, json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", c->call[k].id, "name",
+                                                 c->call[k].name, "input", hd_call_object(&c->call[k])));
     return message(w, content, stop_reason(c), stop_sequence(c));
 }
 
@@ -337,9 +330,7 @@ const hd_dialect hd_dialect_anthropic = {
 
 void hd_api_fail_anthropic(hd_req *r, int status, const char *code, const char *message)
 {
-    hd_api_error e = {.http = status, .code = code};
-    snprintf(e.message, sizeof e.message, "%s", message);
-    hd_api_reply(r, status, error(&e, hd_req_id(r)));
+    hd_api_fail(r, &hd_dialect_anthropic, status, code, message);
 }
 
 static void handle_messages(hd_req *r) { hd_api_run(r, &hd_dialect_anthropic); }

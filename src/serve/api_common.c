@@ -91,6 +91,13 @@ void hd_api_reply(hd_req *r, int status, json_t *j)
     json_decref(j);
 }
 
+void hd_api_fail(hd_req *r, const hd_dialect *d, int status, const char *code, const char *message)
+{
+    hd_api_error e = {.http = status, .code = code};
+    snprintf(e.message, sizeof e.message, "%s", message);
+    hd_api_reply(r, status, d->error(&e, hd_req_id(r)));
+}
+
 void hd_api_refuse(hd_req *r, const hd_dialect *d, const hd_api_error *e)
 {
     char seconds[16];

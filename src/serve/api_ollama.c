@@ -6,7 +6,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "model/json.h"
 #include "serve/api.h"
 
 /* ---- Requests ---- */
@@ -169,12 +168,7 @@ static json_t *said(const hd_writer *w, json_t *j, json_t *text, json_t *thinkin
 
 static json_t *call_json(const hd_call_out *c)
 {
-    json_t *args = hd_json_load(c->arguments, strlen(c->arguments), 0, NULL);
-    if (!json_is_object(args)) { // cut off by the limit
-        json_decref(args);
-        args = json_object();
-    }
-    return json_pack("{s:s, s:{s:s, s:o}}", "id", c->id, "function", "name", c->name, "arguments", args);
+    return json_pack("{s:s, s:{s:s, s:o}}", "id", c->id, "function", "name", c->name, "arguments", hd_call_object(c));
 }
 
 static void text(hd_writer *w, int i, bool thinking, const char *s, size_t n)
@@ -242,20 +236,11 @@ const hd_dialect hd_dialect_ollama_generate = {.name = "ollama generate", .read 
 
 void hd_api_fail_ollama(hd_req *r, int status, const char *code, const char *message)
 {
-    hd_api_reply(r, status, json_pack("{s:s}", "error", message));
+    hd_api_fail(r, &hd_dialect_ollama_chat, status, code, message);
 }
 
 static void handle_chat(hd_req *r) { hd_api_run(r, &hd_dialect_ollama_chat); }
 static void handle_generate(hd_req *r) { hd_api_run(r, &hd_dialect_ollama_generate); }
-
-static json_t *rfc3339(int64_t seconds)
-{
-    char when[40] = "";
-    time_t t = (time_t)seconds;
-    struct tm tm;
-    if (gmtime_r(&t, &tm)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    return json_string(when);
-}
 
 /* What is known of the model, and no more. */
 static json_t *details(const hd_server *s)
@@ -266,7 +251,7 @@ static json_t *details(const hd_server *s)
 
 static json_t *tag(const hd_server *s, const char *name)
 {
-    return json_pack("{s:s, s:s, s:o, s:o}", "name", name, "model", name, "modified_at", rfc3339(s->created),
+    return json_pack("{s:s, s:s, s:o, s:o}", "name", name, "model", name, "modified_at", hd_time_json(s->created),
                      "details", details(s));
 }
 
@@ -309,7 +294,7 @@ static void handle_show(hd_req *r)
         if (hd_tokenizer_find(s->tok, "</think>") >= 0) json_array_append_new(can, json_string("thinking"));
         hd_api_reply(r, 200,
                      json_pack("{s:s, s:s, s:s, s:o, s:o, s:{s:s, s:I}, s:o}", "modelfile", "", "parameters",
-                               "", "template", "", "modified_at", rfc3339(s->created), "details", details(s),
+                               "", "template", "", "modified_at", hd_time_json(s->created), "details", details(s),
                                "model_info", "general.architecture", chat ? chat : "",
                                "general.context_length", (json_int_t)hd_engine_ctx_tok(s->engine),
                                "capabilities", can));

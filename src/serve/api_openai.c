@@ -3,7 +3,6 @@
  * A stream: chunks as "data: {...}\n\n"; per choice a first one with the role, then text, calls, and one with finish_reason;
  * when asked for, one with the usage and no choices; "data: [DONE]".  Thoughts are `reasoning_content`, as DeepSeek has it. */
 #include <string.h>
-#include <time.h>
 
 #include "serve/api.h"
 
@@ -464,9 +463,7 @@ const hd_dialect hd_dialect_completion = {
 
 void hd_api_fail_openai(hd_req *r, int status, const char *code, const char *message)
 {
-    hd_api_error e = {.http = status, .code = code};
-    snprintf(e.message, sizeof e.message, "%s", message);
-    hd_api_reply(r, status, openai_error(&e, hd_req_id(r)));
+    hd_api_fail(r, &hd_dialect_chat, status, code, message);
 }
 
 static void handle_chat(hd_req *r) { hd_api_run(r, &hd_dialect_chat); }
@@ -475,13 +472,9 @@ static void handle_completion(hd_req *r) { hd_api_run(r, &hd_dialect_completion)
 /* One entry for OpenAI's, Anthropic's and our own clients at once. */
 static json_t *model_json(const hd_server *s, const char *name)
 {
-    char when[32] = "";
-    time_t t = (time_t)s->created;
-    struct tm tm;
-    if (gmtime_r(&t, &tm)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    return json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I}", "id", name, "object", "model", "created",
+    return json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:o, s:I}", "id", name, "object", "model", "created",
                      (json_int_t)s->created, "owned_by", "hadal", "type", "model", "display_name", name,
-                     "created_at", when, "max_model_len", (json_int_t)hd_engine_ctx_tok(s->engine));
+                     "created_at", hd_time_json(s->created), "max_model_len", (json_int_t)hd_engine_ctx_tok(s->engine));
 }
 
 static void handle_models(hd_req *r)

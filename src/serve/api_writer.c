@@ -27,6 +27,23 @@ static void note(hd_writer *w, hd_status st)
 
 json_t *hd_text_json(const char *s, size_t n) { return json_stringn(s ? s : "", s ? n : 0); }
 
+json_t *hd_time_json(int64_t seconds)
+{
+    char when[40] = "";
+    time_t t = (time_t)seconds;
+    struct tm tm;
+    if (gmtime_r(&t, &tm)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    return json_string(when);
+}
+
+json_t *hd_call_object(const hd_call_out *c)
+{
+    json_t *j = hd_json_load(c->arguments, strlen(c->arguments), 0, NULL);
+    if (json_is_object(j)) return j;
+    json_decref(j);
+    return json_object();
+}
+
 json_t *hd_take(json_t **j)
 {
     json_t *v = *j;
