@@ -106,8 +106,7 @@ fail:
 
 int main(int argc, char **argv)
 {
-    hd_status st;
-    hd_err e = {0}, *err = &e;
+    hd_err err = {0};
     hd_config c = config();
     const hd_format *f = argc == 3 ? hd_format_named(argv[1]) : NULL;
     if (!f || !f->quant || f->block > 256) {
@@ -115,19 +114,9 @@ int main(int argc, char **argv)
         return 2;
     }
     tiny_opts o = {.kind = TINY_V2, .type = f->type, .seed = 1, .split_kv_b = true};
-    tiny_writer t = {.c = &c, .o = &o, .err = err, .rows = rows_from_pool};
-    hd_rng_seed(&t.rng, o.seed, 1);
-    HD_TRY(hd_arch_find(&t.a, &c, err));
-    HD_TRY(hd_gguf_writer_open(&t.w, argv[2], err));
-    HD_TRY(tiny_keys(&t));
-    HD_TRY(vocab(&t));
-    HD_TRY(tiny_walk(&t, true));
-    HD_TRY(hd_gguf_begin_data(t.w, err));
-    HD_TRY(tiny_walk(&t, false));
-    HD_TRY(hd_gguf_commit(t.w, err));
-fail:
-    hd_gguf_writer_close(t.w);
+    tiny_writer t = {.c = &c, .o = &o, .err = &err, .rows = rows_from_pool, .vocab = vocab};
+    hd_status st = tiny_write_by(&t, argv[2]);
     free(the_pool.block);
-    if (st != HD_OK) fprintf(stderr, "make_moe: %s\n", e.msg);
+    if (st != HD_OK) fprintf(stderr, "make_moe: %s\n", err.msg);
     return st != HD_OK;
 }

@@ -74,6 +74,7 @@ typedef struct tiny_writer {
     hd_rng rng;
     hd_err *err;
     hd_status (*rows)(struct tiny_writer *t, const hd_slot *s, hd_type type, int64_t rows, int64_t k);
+    hd_status (*vocab)(struct tiny_writer *t);
 } tiny_writer;
 
 /* ---- Keys ---- */
@@ -246,23 +247,29 @@ fail:
     return st;
 }
 
-static inline hd_status tiny_write(const char *path, const tiny_opts *o, hd_err *err)
+/* t: of which config, options, error, rows and vocabulary are set. */
+static inline hd_status tiny_write_by(tiny_writer *t, const char *path)
 {
     hd_status st;
-    hd_config c = tiny_config(o);
-    tiny_writer t = {.c = &c, .o = o, .err = err, .rows = tiny_rows};
-    hd_rng_seed(&t.rng, o->seed, 1);
-    HD_TRY(hd_arch_find(&t.a, &c, err));
-    HD_TRY(hd_gguf_writer_open(&t.w, path, err));
-    HD_TRY(tiny_keys(&t));
-    HD_TRY(tiny_vocab(&t));
-    HD_TRY(tiny_walk(&t, true));
-    HD_TRY(hd_gguf_begin_data(t.w, err));
-    HD_TRY(tiny_walk(&t, false));
-    HD_TRY(hd_gguf_commit(t.w, err));
+    hd_rng_seed(&t->rng, t->o->seed, 1);
+    HD_TRY(hd_arch_find(&t->a, t->c, t->err));
+    HD_TRY(hd_gguf_writer_open(&t->w, path, t->err));
+    HD_TRY(tiny_keys(t));
+    HD_TRY(t->vocab(t));
+    HD_TRY(tiny_walk(t, true));
+    HD_TRY(hd_gguf_begin_data(t->w, t->err));
+    HD_TRY(tiny_walk(t, false));
+    HD_TRY(hd_gguf_commit(t->w, t->err));
 fail:
-    hd_gguf_writer_close(t.w);
+    hd_gguf_writer_close(t->w);
     return st;
+}
+
+static inline hd_status tiny_write(const char *path, const tiny_opts *o, hd_err *err)
+{
+    hd_config c = tiny_config(o);
+    tiny_writer t = {.c = &c, .o = o, .err = err, .rows = tiny_rows, .vocab = tiny_vocab};
+    return tiny_write_by(&t, path);
 }
 
 #endif

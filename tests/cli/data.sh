@@ -59,14 +59,7 @@ fails "a shard cut short" 1 '00000.tok: damaged' data info "$tmp/p"
 # Ctrl-C
 for i in $(seq 300); do cat "$tmp/text.txt"; done >"$tmp/part"
 for i in $(seq 20); do cat "$tmp/part"; done >"$tmp/long.txt"
-"$HADAL" data pack "$tmp/tok" "$tmp/long.txt" --divider '<|end|>' -o "$tmp/int" >"$tmp/stopped" 2>&1 &
-pid=$!
-sleep 0.3
-kill -INT $pid
-wait $pid
-status=$?
-check "stopped ($status)" [ $status = 1 ]
-says "said so" 'hadal: data: interrupted' cat "$tmp/stopped"
+interrupted "Ctrl-C" 0.3 'data: interrupted' "$HADAL" data pack "$tmp/tok" "$tmp/long.txt" --divider '<|end|>' -o "$tmp/int"
 check "nothing stays" [ ! -e "$tmp/int" ]
 
 # ---- get ----
@@ -111,13 +104,7 @@ check "no file has its name" [ ! -e "$file" ]
 check "a second run goes on" get "$(url stop)" --sha256 "$sum"
 check "from the part" grep -q 'o/stop/resolve/main/m-q4_k_m.gguf bytes=100000-' "$tmp/log"
 rm -rf "$tmp/cache"
-"$HADAL" data get "$(url slow)" --sha256 "$sum" >"$tmp/out" 2>"$tmp/err" &
-pid=$!
-sleep 0.5
-kill -INT $pid
-wait $pid
-check "Ctrl-C" [ $? = 1 ]
-check "says how to go on" grep -q 'interrupted; the same command goes on' "$tmp/err"
+interrupted "Ctrl-C, and how to go on" 0.5 'interrupted; the same command goes on' "$HADAL" data get "$(url slow)" --sha256 "$sum"
 fails "no sum" 2 '--sha256 SUM is needed' get "$(url plain)"
 fails "a strange sum" 2 '--sha256 SUM is needed' get "$(url plain)" --sha256 ../../x
 fails "no name" 2 'no name for a file' get "$HF_ENDPOINT/.." --sha256 "$sum"

@@ -2,6 +2,8 @@
 #   check WHAT COMMAND...             the command succeeds
 #   says WHAT PATTERN COMMAND...      it succeeds and its output (both streams) matches the extended regular expression
 #   fails WHAT STATUS PATTERN COMMAND...   it ends with STATUS and says so in one line of stderr that matches `hadal: .*PATTERN`
+#   interrupted WHAT SECONDS PATTERN COMMAND...   Ctrl-C after SECONDS ends it with status 1 and such a message; COMMAND is no function, whose
+#                           shell would get the signal
 # $tmp is a folder of the script's own, removed at its end.
 set -u
 HADAL=${HADAL:-$(cd "$(dirname "$0")/../.." && pwd)/build/hadal}
@@ -25,5 +27,15 @@ fails() {
     "$@" >"$tmp/out" 2>"$tmp/err"; got=$?
     if [ "$got" = "$status" ] && grep -qE -- "^hadal: .*$pattern" "$tmp/err"; then pass
     else fail "$what: status $got, not $status, or not the expected message"; tail -n 5 "$tmp/err" >&2; fi
+}
+interrupted() {
+    local what=$1 seconds=$2 pattern=$3 pid got; shift 3
+    "$@" >"$tmp/out" 2>"$tmp/err" &
+    pid=$!
+    sleep "$seconds"
+    kill -INT $pid
+    wait $pid; got=$?
+    if [ "$got" = 1 ] && grep -qE -- "hadal: .*$pattern" "$tmp/err"; then pass
+    else fail "$what: status $got, not 1, or not the expected message"; tail -n 5 "$tmp/err" >&2; fi
 }
 finish() { echo "$passed passed, $failed failed"; [ "$failed" = 0 ]; }

@@ -35,13 +35,6 @@ check "the old files" [ "$before" = "$(cd "$tmp/full" && cksum ./*)" ]
 # Ctrl-C, while a pipe of its own keeps it reading.
 for i in $(seq 12); do cat "$text"; done >"$tmp/part"
 for i in $(seq 300); do cat "$tmp/part"; done >"$tmp/long.txt"
-"$HADAL" tokenizer "$tmp/long.txt" -o "$tmp/int" --vocab 5000 >"$tmp/stopped" 2>&1 &
-pid=$!
-sleep 0.3
-kill -INT $pid
-wait $pid
-status=$?
-check "stopped ($status)" [ $status = 1 ]
-says "said so" 'hadal: tokenizer: stopped' cat "$tmp/stopped"
+interrupted "Ctrl-C" 0.3 'tokenizer: stopped' "$HADAL" tokenizer "$tmp/long.txt" -o "$tmp/int" --vocab 5000
 check "nothing written" [ ! -e "$tmp/int" ]
 finish

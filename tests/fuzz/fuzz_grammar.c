@@ -1,8 +1,6 @@
 /* Grammars: a GBNF text up to a NUL, then bytes of a text that follows it as far as it can.  Wherever it stands, the text
  * may end or some id may follow; the mask and the automaton agree about the next byte. */
-#include "grammar_walk.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "grammar_input.h"
 
 static void follow(hd_grammar *g, const hd_tokenizer *t, int32_t stop, const uint8_t *text, size_t n)
 {
@@ -24,16 +22,4 @@ static void follow(hd_grammar *g, const hd_tokenizer *t, int32_t stop, const uin
     free(logits);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    static hd_tokenizer *t; // made once: it costs more than a grammar
-    static int32_t stop;
-    hd_err err;
-    hd_grammar *g = NULL;
-    const uint8_t *nul = size ? memchr(data, 0, size) : NULL;
-    size_t n = nul ? (size_t)(nul - data) : size;
-    if (!t && walk_tokenizer(&t, &stop, &err) != HD_OK) abort();
-    if (hd_grammar_open(&g, (const char *)data, n, &err) == HD_OK && nul) follow(g, t, stop, nul + 1, size - n - 1);
-    hd_grammar_close(g);
-    return 0;
-}
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return grammar_input(data, size, hd_grammar_open, follow); }

@@ -1,8 +1,6 @@
 /* JSON schemas: a schema, then (behind a NUL) bytes that choose among the ids that may follow.  Where the walk ends, its text
  * is JSON. */
-#include "grammar_walk.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "grammar_input.h"
 
 /* The ids that are left: the first at or behind a place that the input names. */
 static int32_t choose(const float *logits, int64_t n, uint8_t byte)
@@ -42,16 +40,4 @@ static void follow(hd_grammar *g, const hd_tokenizer *t, int32_t stop, const uin
     free(logits);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    static hd_tokenizer *t; // made once: it costs more than a schema
-    static int32_t stop;
-    hd_err err;
-    hd_grammar *g = NULL;
-    const uint8_t *nul = size ? memchr(data, 0, size) : NULL;
-    size_t n = nul ? (size_t)(nul - data) : size;
-    if (!t && walk_tokenizer(&t, &stop, &err) != HD_OK) abort();
-    if (hd_grammar_open_schema_text(&g, (const char *)data, n, &err) == HD_OK && nul) follow(g, t, stop, nul + 1, size - n - 1);
-    hd_grammar_close(g);
-    return 0;
-}
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return grammar_input(data, size, hd_grammar_open_schema_text, follow); }

@@ -1,8 +1,6 @@
 /* The tokenizer of a GGUF file.  What opens must encode a text, and give ids inside the vocabulary, none of
  * them special. */
-#include <string.h>
-
-#include "model/tokenizer_impl.h"
+#include "encode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -10,15 +8,10 @@ static void use(const hd_tokenizer *t)
 {
     static const char text[] = "Hello, world 12345\n\n  e\xcc\x81 \xe4\xb8\xad\xff<think> abab <|im_end|>";
     hd_err err = {0};
-    hd_ids ids = {0};
+    hd_ids ids;
     hd_buf back;
     hd_buf_init(&back, (size_t)64 << 20);
-    if (hd_tokenizer_encode(t, text, sizeof text - 1, &ids, &err) == HD_OK) {
-        for (int64_t i = 0; i < ids.n; i++)
-            if (ids.id[i] < 0 || ids.id[i] >= hd_tokenizer_n_vocab(t) ||
-                hd_tokenizer_is_special(t, ids.id[i]))
-                abort();
-    } else if (ids.n) abort();
+    must_encode(t, text, sizeof text - 1, &ids);
     for (int32_t id = -1; id <= (int32_t)hd_tokenizer_n_vocab(t) && id < 4096; id++)
         hd_tokenizer_decode(t, &id, 1, true, &back, &err);
     hd_buf_free(&back);
