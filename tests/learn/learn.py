@@ -11,6 +11,9 @@ validated on the same ids: bits per byte must fall by a third from those of the 
 import argparse, json, math, os, pathlib, random, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests/oracle"))
+import counted
+from counted import check, finish
 HADAL = pathlib.Path(os.environ.get("HADAL", ROOT / "build/hadal"))
 PROBE = pathlib.Path(os.environ.get("HADAL_BUILD", ROOT / "build")) / "tests/probe/data_probe"
 try:
@@ -23,6 +26,8 @@ except ImportError:
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, logging
 
+counted.tells = True
+
 DENSE = dict(architecture="LlamaForCausalLM", hidden_size=96, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
              intermediate_size=256, tie_word_embeddings="true")
 MOE = dict(architecture="DeepseekV3ForCausalLM", hidden_size=96, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
@@ -30,14 +35,6 @@ MOE = dict(architecture="DeepseekV3ForCausalLM", hidden_size=96, num_hidden_laye
            first_k_dense_replace=1, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=3, moe_intermediate_size=64, n_group=1,
            topk_group=1, routed_scaling_factor=1, num_nextn_predict_layers=0, tie_word_embeddings="true")
 BETAS, EPS, DECAY, LR, WARMUP, LAST, BATCH, SEQ, SPEED, CLIP = (0.9, 0.95), 1e-8, 0.1, 3e-3, 20, 100, 16, 128, 1e-3, 1.0
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    passed += bool(ok)
-    failed += not ok
-    print("ok    " if ok else "FAILED", what, flush=True)
 
 
 # ---- Data --------------------------------------------------------------------------------------------------------------
@@ -188,9 +185,8 @@ def main():
             before, theirs = run_torch(folder, o)
         check(ours < 0.65 * before, f"{name}: learnt: {before:.3f} bits per byte at first, {ours:.3f} after {o.steps} steps")
         check(abs(ours - theirs) <= 0.01 * theirs, f"{name}: {ours:.4f} bits per byte, PyTorch {theirs:.4f} ({(ours / theirs - 1) * 100:+.2f} %)")
-    print(f"{passed} passed, {failed} failed")
-    return failed > 0
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

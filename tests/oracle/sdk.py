@@ -12,20 +12,12 @@ import subprocess
 import sys
 import tempfile
 
+import counted
+from counted import check, finish
+
 HADAL = os.environ.get("HADAL", "build/hadal")
 BUILD = os.environ.get("HADAL_BUILD", "build")
 MODEL = os.environ.get("HADAL_TEST_MODEL", "")
-passed = failed = 0
-
-
-def check(ok, what=""):
-    global passed, failed
-    passed += bool(ok)
-    failed += not ok
-    if not ok:
-        frame = sys._getframe(1)
-        print(f"failed: line {frame.f_lineno}: {what}", file=sys.stderr)
-    return ok
 
 
 def raises(kind, call, what=""):
@@ -40,11 +32,6 @@ def raises(kind, call, what=""):
         return None
     check(False, f"{what}: no error")
     return None
-
-
-def finish():
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed != 0)
 
 
 def wanted():
@@ -116,6 +103,6 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             check(False, "the server ends in time")
-        if failed:
+        if counted.failed:
             self.log.seek(0)
             print(self.log.read().decode("utf-8", "replace")[-2000:], file=sys.stderr)

@@ -11,31 +11,18 @@ import json
 import os
 import random
 import subprocess
-import sys
 import tempfile
 
+from counted import check, finish
+
 HADAL = os.environ.get("HADAL", "build/hadal")
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    passed += bool(ok)
-    failed += not ok
-    if not ok:
-        print("failed:", what, file=sys.stderr)
-
-
-def done():
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed != 0)
 
 
 try:
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
 except ImportError:
     print("the Python package tokenizers is not here: nothing is compared")
-    done()
+    finish()
 
 
 def hadal(args, data=None):
@@ -164,4 +151,4 @@ with tempfile.TemporaryDirectory() as tmp:
     if data:
         files = sorted(glob.glob(f"{data}/*/*.txt"), key=os.path.getsize)[-8:]
         compare("texts", [open(f, encoding="utf-8", errors="replace", newline="").read() for f in files], 8000)
-done()
+finish()

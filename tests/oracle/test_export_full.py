@@ -16,17 +16,13 @@ import subprocess
 import sys
 import tempfile
 
+import counted
+from counted import check, finish
+
 HADAL = os.environ.get("HADAL", "build/hadal")
+counted.tells = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HADAL_BUILD", "build"))
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    passed += bool(ok)
-    failed += not ok
-    print("ok    " if ok else "FAILED", what, flush=True)
 
 
 def run(*cmd, data=None, env=None):
@@ -158,5 +154,4 @@ def main():
 
 
 main()
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed != 0)
+finish()

@@ -13,20 +13,15 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 import tempfile
 
+import counted
+from counted import check, finish
+
 HADAL = os.environ.get("HADAL", "build/hadal")
+counted.tells = True
 CHUNKS = os.environ.get("HADAL_TEST_CHUNKS", "24")
 KL_CHUNKS = "4"
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    passed += ok
-    failed += not ok
-    print("ok    " if ok else "FAILED", what, flush=True)
 
 
 def run(*cmd):
@@ -140,5 +135,4 @@ try:
     main()
 except (RuntimeError, AttributeError, ValueError) as why:
     check(False, f"stopped: {why}")
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+finish()

@@ -9,19 +9,11 @@ import json
 import os
 import random
 import subprocess
-import sys
 import tempfile
 
+from counted import check, finish
+
 HADAL = os.environ.get("HADAL", "build/hadal")
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    passed += ok
-    failed += not ok
-    if not ok:
-        print("failed:", what, file=sys.stderr)
 
 
 def texts(path, field):
@@ -88,5 +80,4 @@ def main():
 
 
 main()
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed != 0)
+finish()

@@ -14,19 +14,12 @@ import random
 import subprocess
 import sys
 
+from counted import check, finish
+
 BUILD = os.environ.get("HADAL_BUILD", "build")
 MODEL = os.environ.get("HADAL_TEST_TOKENIZER") or os.environ.get("HADAL_TEST_MODEL", "")
 SEED = int(os.environ.get("HADAL_TEST_SEED", "1"))
 SCHEMAS, WALKS = 300, 4
-passed = failed = 0
-
-
-def check(ok, *what):
-    global passed, failed
-    passed += bool(ok)
-    failed += not ok
-    if not ok and failed < 20:
-        print("failed:", *what, file=sys.stderr)
 
 
 def with_jsonschema():
@@ -211,8 +204,7 @@ def main():
     tokens = sum(w["tokens"] + 1 for w in good)
     print(f"{len(documents)} schemas, {len(good)} walks, {tokens} ids: {sum(w['mask_us'] for w in good) / max(1, tokens):.0f} us a mask, "
           f"the slowest {max((w['worst_us'] for w in good), default=0):.0f} us")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed != 0)
+    finish()
 
 
 main()

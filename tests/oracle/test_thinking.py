@@ -6,24 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 
 import thinker
+from counted import check, finish
 
 HADAL = os.environ.get("HADAL", "build/hadal")
 LONG = "Tell me " + "of one thing and the next thing " * 6
-passed = failed = 0
-
-
-def check(ok, what=""):
-    global passed, failed
-    passed += bool(ok)
-    failed += not ok
-    if not ok:
-        print(f"failed: line {sys._getframe(1).f_lineno}: {what}", file=sys.stderr)
 
 
 class Server:
@@ -241,9 +232,8 @@ def main():
             s.stop()
         shared(folder)
         drafts(folder)
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

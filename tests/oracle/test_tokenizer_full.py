@@ -18,17 +18,10 @@ import subprocess
 import sys
 import unicodedata
 
+from counted import check, finish
+
 HADAL = os.environ.get("HADAL", "build/hadal")
 KNOWN = ("deepseek-llm", "deepseek-coder", "qwen2", "llama-bpe", "gpt-2")
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    passed += ok
-    failed += not ok
-    if not ok:
-        print("failed:", what, file=sys.stderr)
 
 
 def hadal(model, data):
@@ -108,8 +101,7 @@ def main():
     for path in sorted(glob.glob(os.environ.get("HADAL_TEST_VECTORS", "/nowhere") + "/*.gguf")):
         if path.endswith(tuple(f"-{name}.gguf" for name in KNOWN)):
             vectors(path)
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
+    finish()
 
 
-sys.exit(main())
+main()

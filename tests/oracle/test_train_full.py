@@ -27,20 +27,14 @@ except ImportError:
     sys.exit(0)
 
 sys.path.insert(0, str(ROOT / "tests/golden"))
+import counted
 import make_train as mt
+from counted import check, finish
 from safetensors.torch import load_file, save_file
 
 PROBE = pathlib.Path(os.environ.get("HADAL_BUILD", ROOT / "build")) / "tests/probe/train_probe"
 STEPS, BATCHES = 10, 4
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    passed += bool(ok)
-    failed += not ok
-    if not ok or os.environ.get("HADAL_TEST_VERBOSE"):
-        print("ok    " if ok else "FAILED", what, flush=True)
+counted.tells = bool(os.environ.get("HADAL_TEST_VERBOSE"))
 
 
 def probe(folder, batches, o, *args):
@@ -146,9 +140,8 @@ def main():
     models = mt.MODELS | more
     for name in sys.argv[1:] or models:
         test(name, *models[name])
-    print(f"{passed} passed, {failed} failed")
-    return failed > 0
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
