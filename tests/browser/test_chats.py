@@ -9,48 +9,19 @@ import os
 import random
 import resource
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-HADAL = os.environ.get('HADAL', 'build/hadal')
-MODEL = os.environ.get('HADAL_TEST_MODEL', '')
+import served
+from counted import check, finish  # served says where it is
+from served import MODEL
+
 KILLS = 200 if os.environ.get('HADAL_TEST_FULL') else 6
-passed = failed = 0
 
 
-def check(what, good, detail=''):
-    global passed, failed
-    if good:
-        passed += 1
-    else:
-        failed += 1
-        print(f'failed: {what} {detail}', file=sys.stderr)
-
-
-class Server:
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.socket() as s:
-            s.bind(('127.0.0.1', 0))
-            self.port = s.getsockname()[1]
-        self.start()
-
-    def start(self, **more):
-        env = {**os.environ, 'XDG_CACHE_HOME': f'{self.folder}/cache', 'XDG_STATE_HOME': f'{self.folder}/state', **more}
-        self.process = subprocess.Popen([HADAL, 'serve', MODEL, '--port', str(self.port), '--chats', f'{self.folder}/chats.db', '--sessions', '2', '--ctx', '1024'],
-                                        stdout=subprocess.PIPE, stderr=open(f'{self.folder}/log', 'a'), text=True, env=env)
-        line = self.process.stdout.readline()
-        self.started = line.startswith('http://')
-
-    def stop(self, how=signal.SIGINT):
-        self.process.send_signal(how)
-        self.process.wait()
-        self.process.stdout.close()
-
+class Server(served.Server):
     def call(self, method, path, body=None):
         """(status, JSON); status 0 when the server is gone."""
         try:
@@ -102,14 +73,14 @@ def killed(s):
         s.start()
         slow = max(slow, time.monotonic() - began)
         if not s.started:
-            check('it starts again', False, open(f'{s.folder}/log').read()[-300:])
+            check(False, 'it starts again', s.log()[-300:])
             return
     have = everything(s)
     lost = [t for t in told if t not in have]
-    check(f'{KILLS} times kill -9: every acknowledged question is there', len(told) >= KILLS and not lost, f'{len(told)} told, lost {lost[:5]}')
+    check(len(told) >= KILLS and not lost, f'{KILLS} times kill -9: every acknowledged question is there', f'{len(told)} told, lost {lost[:5]}')
     time.sleep(.5)
     states = set(everything(s).values())
-    check('no answer is said to be running', 'running' not in states and states <= {'done', 'length', 'interrupted', 'failed'}, states)
+    check('running' not in states and states <= {'done', 'length', 'interrupted', 'failed'}, 'no answer is said to be running', states)
     print(f'{len(told)} questions acknowledged in {KILLS} lives; slowest start {slow:.2f} s', file=sys.stderr)
 
 
@@ -125,16 +96,16 @@ def full_disk(s):
         if status != 200:
             break
         kept.append(f'full {i} ')
-    check('a full disk is 503, and says why', status == 503 and 'store' in json.dumps(r), (status, r))
-    check('reading still works', s.call('GET', 'chats?offset=0')[0] == 200 and s.call('GET', 'search?q=full')[0] == 200)
+    check(status == 503 and 'store' in json.dumps(r), 'a full disk is 503, and says why', (status, r))
+    check(s.call('GET', 'chats?offset=0')[0] == 200 and s.call('GET', 'search?q=full')[0] == 200, 'reading still works')
     resource.prlimit(s.process.pid, resource.RLIMIT_FSIZE, old)
     after = everything(s)
-    check('nothing was lost', set(before) <= set(after) and all(any(t.startswith(k) for t in after) for k in kept))
-    check('with room it works again', s.call('POST', 'ask', {'text': 'room', 'settings': {'max_tokens': 1}})[0] == 200)
+    check(set(before) <= set(after) and all(any(t.startswith(k) for t in after) for k in kept), 'nothing was lost')
+    check(s.call('POST', 'ask', {'text': 'room', 'settings': {'max_tokens': 1}})[0] == 200, 'with room it works again')
     time.sleep(.5)
     s.stop(signal.SIGKILL)
     s.start()
-    check('also after a crash', s.started and set(after) | {'room'} <= set(everything(s)))
+    check(s.started and set(after) | {'room'} <= set(everything(s)), 'also after a crash')
 
 
 def failing_sync(s):
@@ -149,8 +120,8 @@ def failing_sync(s):
     status, r = s.call('POST', 'ask', {'text': 'Tell me a story.', 'settings': {'max_tokens': 60}})
     open(flag, 'w').close()
     refused, e = s.call('POST', 'ask', {'text': 'never kept'})
-    check('a failing fsync is 503, and says why', refused == 503 and 'store' in json.dumps(e), (refused, e))
-    check('reading still works', s.call('GET', 'chats?offset=0')[0] == 200)
+    check(refused == 503 and 'store' in json.dumps(e), 'a failing fsync is 503, and says why', (refused, e))
+    check(s.call('GET', 'chats?offset=0')[0] == 200, 'reading still works')
     time.sleep(1.5)
     os.unlink(flag)
     for _ in range(60):
@@ -158,12 +129,12 @@ def failing_sync(s):
         if state != 'running':
             break
         time.sleep(.1)
-    check('the answer is kept once the disk is well', state in ('done', 'length'), state)
+    check(state in ('done', 'length'), 'the answer is kept once the disk is well', state)
     after = everything(s)
-    check('nothing was lost, nothing refused was kept', set(before) < set(after) and 'never kept' not in after)
+    check(set(before) < set(after) and 'never kept' not in after, 'nothing was lost, nothing refused was kept')
     s.stop(signal.SIGKILL)
     s.start()
-    check('also after a crash', s.started and everything(s) == after)
+    check(s.started and everything(s) == after, 'also after a crash')
 
 
 def wrong(s):
@@ -177,7 +148,7 @@ def wrong(s):
             ('GET', 'answers/12345678', None, 404), ('GET', 'export?format=md', None, 422), ('POST', 'import', {'format': 'hadal-chats', 'version': 1, 'chats': [{}]}, 422),
             ('POST', 'stop/77777', {}, 200), ('PUT', 'ask', {'text': 'x'}, 405)):
         status, r = s.call(method, path, body)
-        check(f'{method} {path} {body} is {want}', status in (want, 400 if want == 422 else want), (status, r))
+        check(status in (want, 400 if want == 422 else want), f'{method} {path} {body} is {want}', (status, r))
     long = 'word ' * 3000
     status, r = s.call('POST', 'ask', {'text': long})
     _, c = s.call('GET', f'chats/{r["chat"]}') if status == 200 else (0, {'messages': [{}]})
@@ -186,8 +157,8 @@ def wrong(s):
             break
         time.sleep(.05)
         _, c = s.call('GET', f'chats/{r["chat"]}')
-    check('too long for the context: kept, failed, with both numbers', c['messages'][-1].get('state') == 'failed' and '1024' in c['messages'][-1]['info'].get('error', ''), c['messages'][-1].get('info'))
-    check('nothing else was stored', len(everything(s)) == n + 1)
+    check(c['messages'][-1].get('state') == 'failed' and '1024' in c['messages'][-1]['info'].get('error', ''), 'too long for the context: kept, failed, with both numbers', c['messages'][-1].get('info'))
+    check(len(everything(s)) == n + 1, 'nothing else was stored')
 
 
 def stop_and_continue(s):
@@ -204,24 +175,24 @@ def stop_and_continue(s):
             break
         time.sleep(.05)
     m = c['messages'][-1]
-    check('stopped, with its text', m['state'] in ('stopped', 'done', 'length') and len(m['text']) > 20, m['state'])
+    check(m['state'] in ('stopped', 'done', 'length') and len(m['text']) > 20, 'stopped, with its text', m['state'])
     if m['state'] == 'stopped':
         status, _ = s.call('POST', 'answer', {'continue': m['id']})
         s.call('POST', f'stop/{m["id"]}', {})
         time.sleep(.3)
         _, c = s.call('GET', f'chats/{r["chat"]}')
-        check('it goes on from there', status == 200 and c['messages'][-1]['text'].startswith(m['text']) and c['messages'][-1]['id'] == m['id'])
+        check(status == 200 and c['messages'][-1]['text'].startswith(m['text']) and c['messages'][-1]['id'] == m['id'], 'it goes on from there')
     s.call('DELETE', f'chats/{r["chat"]}')
-    check('a deleted chat is gone', s.call('GET', f'chats/{r["chat"]}')[0] == 404)
+    check(s.call('GET', f'chats/{r["chat"]}')[0] == 404, 'a deleted chat is gone')
 
 
 def main():
     if not MODEL:
         print('test_chats: no model at hand (HADAL_TEST_MODEL)', file=sys.stderr)
-        print('0 passed, 1 failed')
-        return 1
+        check(False, 'what is tested')
+        finish()
     with tempfile.TemporaryDirectory() as folder:
-        s = Server(folder)
+        s = Server(folder, '--ctx', '1024')
         try:
             wrong(s)
             stop_and_continue(s)
@@ -231,9 +202,8 @@ def main():
         finally:
             if s.process.poll() is None:
                 s.stop()
-    print(f'{passed} passed, {failed} failed')
-    return failed != 0
+    finish()
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

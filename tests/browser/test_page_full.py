@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,47 +15,23 @@ import time
 import urllib.error
 import urllib.request
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'oracle'))
-import cdp  # noqa: E402
-import thinker  # noqa: E402
+import cdp
+import served
+import thinker  # served says where it is, and counted
+from counted import check, finish
+from served import HADAL, MODEL
 
-HADAL = os.environ.get('HADAL', 'build/hadal')
-MODEL = os.environ.get('HADAL_TEST_MODEL', '')
 SHOTS = os.environ.get('HADAL_TEST_SHOTS')
-passed = failed = 0
 
 
-def check(what, good, detail=''):
-    global passed, failed
-    if good:
-        passed += 1
-    else:
-        failed += 1
-        print(f'failed: {what} {detail}', file=sys.stderr)
-
-
-class Server:
-    def __init__(self, folder, *more, model=MODEL):
-        self.folder, self.more, self.model = folder, more, model
-        with socket.socket() as s:
-            s.bind(('127.0.0.1', 0))
-            self.port = s.getsockname()[1]
-        self.url = f'http://127.0.0.1:{self.port}/'
-        self.start()
+class Server(served.Server):
+    def __init__(self, folder, *options, **model):
+        super().__init__(folder, '--max-tokens', '600', *options, **model)
 
     def start(self):
-        self.process = subprocess.Popen([HADAL, 'serve', self.model, '--port', str(self.port), '--chats', f'{self.folder}/chats.db', '--sessions', '2', '--max-tokens', '600', *self.more],
-                                        stdout=subprocess.PIPE, stderr=open(f'{self.folder}/log', 'a'), text=True,
-                                        env={**os.environ, 'XDG_CACHE_HOME': f'{self.folder}/cache'})
-        line = self.process.stdout.readline()
-        if not line.startswith('http://'):
-            sys.exit(f'serve: no address: {line!r}\n' + open(f'{self.folder}/log').read())
-
-    def kill(self, how=signal.SIGKILL):
-        self.process.send_signal(how)
-        self.process.wait()
-        self.process.stdout.close()
+        super().start()
+        if not self.started:
+            sys.exit('serve: no address:\n' + self.log())
 
     def call(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -100,10 +75,10 @@ def first_load(s, page):
             size += len(data)
             if f.headers['content-encoding'] == 'gzip':
                 gzip.decompress(data)
-    check('first load is at most 150 kB', 10000 < size <= 150000, f'{size} bytes')
-    check('nothing of KaTeX or highlight.js in it', not any('katex' in u or 'highlight' in u for u in page.requests))
-    check('the field has the focus', page.eval('document.activeElement.id') == 'ask')
-    check('sending nothing is not possible', page.eval('document.querySelector("#send").disabled'))
+    check(10000 < size <= 150000, 'first load is at most 150 kB', f'{size} bytes')
+    check(not any('katex' in u or 'highlight' in u for u in page.requests), 'nothing of KaTeX or highlight.js in it')
+    check(page.eval('document.activeElement.id') == 'ask', 'the field has the focus')
+    check(page.eval('document.querySelector("#send").disabled'), 'sending nothing is not possible')
     shot(page, 'page-empty')
     print(f'first load: {size} bytes', file=sys.stderr)
 
@@ -112,79 +87,79 @@ def assets(s):
     with urllib.request.urlopen(s.url) as f:
         tag, policy = f.headers['etag'], f.headers['content-security-policy']
         html = f.read().decode()
-    check('the policy is strict', "default-src 'none'" in policy and "require-trusted-types-for 'script'" in policy and 'unsafe' not in policy)
-    check('no script inside the page', '<script>' not in html and 'onclick' not in html and 'style=' not in html)
+    check("default-src 'none'" in policy and "require-trusted-types-for 'script'" in policy and 'unsafe' not in policy, 'the policy is strict')
+    check('<script>' not in html and 'onclick' not in html and 'style=' not in html, 'no script inside the page')
     try:
         urllib.request.urlopen(urllib.request.Request(s.url, headers={'if-none-match': tag}))
-        check('a known tag is 304', False)
+        check(False, 'a known tag is 304')
     except urllib.error.HTTPError as e:
-        check('a known tag is 304', e.code == 304)
+        check(e.code == 304, 'a known tag is 304')
     for path in ('a/nothing.js', 'a/..%2fsw.js', 'api/ui/chats/0', 'api/ui/chats/999', 'api/ui/answers/999'):
         try:
             urllib.request.urlopen(s.url + path)
-            check(f'{path} is not there', False)
+            check(False, f'{path} is not there')
         except urllib.error.HTTPError as e:
-            check(f'{path} is not there', e.code in (400, 404), e.code)
+            check(e.code in (400, 404), f'{path} is not there', e.code)
 
 
 def conversation(s, page):
-    check('an answer arrives', ask(page, 'What is the capital of France? Answer in one word.'))
-    check('it has text', len(page.text(LAST) or '') > 3)
-    check('speed and tokens are told', 'tokens/s' in page.text('.message.assistant .facts'))
-    check('the context gauge shows', page.eval('!document.querySelector("#gauge").hidden'))
-    check('the chat has its address', page.eval('/^#\\d+$/.test(location.hash)'))
-    check('it stands in the list', page.wait('document.querySelector("#list .chat-link[aria-current]")?.innerText.includes("capital")'))
-    check('the window is named after it', 'capital' in page.eval('document.title'))
-    check('a second question keeps the first', ask(page, 'And of Italy?') and page.eval('document.querySelectorAll(".message").length') == 4)
-    check('what was said was spoken by sentences', page.eval('[...document.querySelectorAll("#live p")].some(p => p.textContent.length > 3)'))
+    check(ask(page, 'What is the capital of France? Answer in one word.'), 'an answer arrives')
+    check(len(page.text(LAST) or '') > 3, 'it has text')
+    check('tokens/s' in page.text('.message.assistant .facts'), 'speed and tokens are told')
+    check(page.eval('!document.querySelector("#gauge").hidden'), 'the context gauge shows')
+    check(page.eval('/^#\\d+$/.test(location.hash)'), 'the chat has its address')
+    check(page.wait('document.querySelector("#list .chat-link[aria-current]")?.innerText.includes("capital")'), 'it stands in the list')
+    check('capital' in page.eval('document.title'), 'the window is named after it')
+    check(ask(page, 'And of Italy?') and page.eval('document.querySelectorAll(".message").length') == 4, 'a second question keeps the first')
+    check(page.eval('[...document.querySelectorAll("#live p")].some(p => p.textContent.length > 3)'), 'what was said was spoken by sentences')
 
 
 def versions(s, page):
     page.click('.message.assistant:last-of-type .foot [aria-label="Answer again"]')
-    check('another answer', page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("2/2")') and page.wait(FINISHED, 60))
+    check(page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("2/2")') and page.wait(FINISHED, 60), 'another answer')
     new = page.eval('document.querySelector(".message.assistant:last-of-type").dataset.id')
     page.click('.message.assistant:last-of-type .versions button:first-of-type')
-    check('back to the first', page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("1/2")'))
-    check('it is another message', page.eval('document.querySelector(".message.assistant:last-of-type").dataset.id') != new)
+    check(page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("1/2")'), 'back to the first')
+    check(page.eval('document.querySelector(".message.assistant:last-of-type").dataset.id') != new, 'it is another message')
     page.eval('new Promise(r => setTimeout(r, 300))')
     page.reload()
-    check('the choice outlives a reload', page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("1/2")'))
+    check(page.wait('document.querySelector(".message.assistant:last-of-type .versions")?.innerText.includes("1/2")'), 'the choice outlives a reload')
     # Editing the last question from the empty field: a branch.
     page.eval('document.querySelector("#ask").focus()')
     page.key('ArrowUp')
-    check('arrow up edits', page.wait('document.activeElement.classList.contains("edit")'))
+    check(page.wait('document.activeElement.classList.contains("edit")'), 'arrow up edits')
     page.eval('document.activeElement.select()')
     page.type('And of Spain?')
     page.key('Enter')
-    check('a branch', page.wait('document.querySelector(".message.user:nth-last-of-type(2) .versions")?.innerText.includes("2/2")') and page.wait(FINISHED, 60))
-    check('with the new question', page.text('.message.user:nth-last-of-type(2) .body') == 'And of Spain?')
-    check('and the old answer is not in it', page.eval('document.querySelectorAll(".message").length') == 4)
+    check(page.wait('document.querySelector(".message.user:nth-last-of-type(2) .versions")?.innerText.includes("2/2")') and page.wait(FINISHED, 60), 'a branch')
+    check(page.text('.message.user:nth-last-of-type(2) .body') == 'And of Spain?', 'with the new question')
+    check(page.eval('document.querySelectorAll(".message").length') == 4, 'and the old answer is not in it')
     # Escape leaves editing without a change.
     page.eval('document.querySelector("#ask").focus()')
     page.key('ArrowUp')
     page.wait('document.activeElement.classList.contains("edit")')
     page.key('Escape')
-    check('Escape ends editing', page.eval('!document.querySelector("textarea.edit")') and page.text('.message.user:nth-last-of-type(2) .body') == 'And of Spain?')
+    check(page.eval('!document.querySelector("textarea.edit")') and page.text('.message.user:nth-last-of-type(2) .body') == 'And of Spain?', 'Escape ends editing')
 
 
 def stop_and_go_on(s, page):
     page.key('o', cdp.CTRL | cdp.SHIFT)
-    check('Ctrl+Shift+O begins a chat', page.wait('!document.querySelector(".message")'))
+    check(page.wait('!document.querySelector(".message")'), 'Ctrl+Shift+O begins a chat')
     ask(page, STORY, finish=False)
     page.wait(f'{RUNNING} && document.querySelector("{LAST}").innerText.length > 40')
     began = time.monotonic()
     page.key('Escape')
-    check('Escape stops', page.wait(FINISHED, 5), f'{time.monotonic() - began:.2f} s')
+    check(page.wait(FINISHED, 5), 'Escape stops', f'{time.monotonic() - began:.2f} s')
     text = page.text(LAST)
-    check('what there was stays', len(text) > 40)
-    check('and is called stopped', 'Stopped' in page.text('.message.assistant .status'))
+    check(len(text) > 40, 'what there was stays')
+    check('Stopped' in page.text('.message.assistant .status'), 'and is called stopped')
     page.click('.message.assistant .foot .small')
-    check('it goes on', page.wait(RUNNING, 5))
-    check('from where it stopped', page.wait(f'document.querySelector("{LAST}").innerText.length > {len(text) + 40}', 30))
+    check(page.wait(RUNNING, 5), 'it goes on')
+    check(page.wait(f'document.querySelector("{LAST}").innerText.length > {len(text) + 40}', 30), 'from where it stopped')
     page.click('#send')
-    check('the button stops, too', page.wait(FINISHED, 5))
+    check(page.wait(FINISHED, 5), 'the button stops, too')
     start = ' '.join(text.split())[:40]
-    check('the beginning is the same', ' '.join(page.text(LAST).split()).startswith(start))
+    check(' '.join(page.text(LAST).split()).startswith(start), 'the beginning is the same')
 
 
 def away(s, page):
@@ -194,14 +169,14 @@ def away(s, page):
     page.wait(f'document.querySelector("{LAST}")?.innerText.length > 30')
     before = ' '.join((page.text(LAST) or '').split())
     page.reload()
-    check('after a reload it is still running, with its text', page.wait(f'{RUNNING} && document.querySelector("{LAST}").innerText.length >= {len(before)}', 10))
-    check('the same text', ' '.join((page.text(LAST) or '').split()).startswith(before[:30]))
+    check(page.wait(f'{RUNNING} && document.querySelector("{LAST}").innerText.length >= {len(before)}', 10), 'after a reload it is still running, with its text')
+    check(' '.join((page.text(LAST) or '').split()).startswith(before[:30]), 'the same text')
     chat = page.eval('location.hash')
     length = len(page.text(LAST))
     page.call('Page.navigate', {'url': 'about:blank'})
     time.sleep(.7)
     page.go(s.url + chat)
-    check('it went on without the page', page.wait(f'document.querySelector("{LAST}")?.innerText.length > {length}', 10))
+    check(page.wait(f'document.querySelector("{LAST}")?.innerText.length > {length}', 10), 'it went on without the page')
     if not page.eval(RUNNING):  # ended early by itself: another
         ask(page, STORY, finish=False)
         page.wait(f'document.querySelector("{LAST}")?.innerText.length > 30')
@@ -209,16 +184,16 @@ def away(s, page):
     questions = page.eval('[...document.querySelectorAll(".message.user .body")].map(e => e.innerText)')
     time.sleep(1.2)  # a save is due each second
     running = page.eval(RUNNING)
-    s.kill()
-    check('the page says that the server is gone', not running or page.wait('document.querySelector(".status:not([hidden])")?.innerText.includes("Reconnecting")', 10))
+    s.stop(signal.SIGKILL)
+    check(not running or page.wait('document.querySelector(".status:not([hidden])")?.innerText.includes("Reconnecting")', 10), 'the page says that the server is gone')
     began = time.monotonic()
     s.start()
     up = time.monotonic() - began
-    check('the page finds it again', page.wait(f'{FINISHED}', 20))
+    check(page.wait(f'{FINISHED}', 20), 'the page finds it again')
     if running:
-        check('the cut answer says so', page.wait('[...document.querySelectorAll(".status")].some(e => e.innerText.includes("Interrupted"))'))
-        check('and kept its text', len(page.text(LAST)) > 30)
-    check('the questions are all there', page.eval('[...document.querySelectorAll(".message.user .body")].map(e => e.innerText)') == questions)
+        check(page.wait('[...document.querySelectorAll(".status")].some(e => e.innerText.includes("Interrupted"))'), 'the cut answer says so')
+        check(len(page.text(LAST)) > 30, 'and kept its text')
+    check(page.eval('[...document.querySelectorAll(".message.user .body")].map(e => e.innerText)') == questions, 'the questions are all there')
     print(f'up again after {up:.1f} s', file=sys.stderr)
 
 
@@ -268,23 +243,23 @@ def imported(s, text, thinking='', title='Imported', info=None):
 def rich_text(s, page):
     chat = imported(s, RICH, 'First I **think**.\n\nThen I know.', 'Rich text', {'think_ms': 12000, 'gen_tok': 90, 'gen_ms': 9000, 'prompt_tok': 30, 'cached_tok': 10, 'thinking_tok': 8})
     page.go(s.url + '#' + str(chat))
-    check('thinking is folded', page.wait('document.querySelector("details.thinking")?.open === false'))
-    check('and says how long it took', page.text('.thinking summary').startswith('Thought for 12 s'))
-    check('formulas are set', page.wait('document.querySelectorAll(".body .katex math").length === 4', 10), page.eval('document.querySelectorAll(".body .katex").length'))
-    check('with styles of their own', page.eval('[...document.querySelectorAll(".katex-html span")].some(e => e.style.height)'))
-    check('code is coloured', page.wait('document.querySelector(".code .hljs-keyword")?.textContent === "def"', 10))
-    check('and is whole', page.eval('document.querySelector(".code code").textContent').count('\n') == 2)
-    check('a table', page.eval('document.querySelectorAll(".body table td").length') == 4)
-    check('money is not a formula', '$5 and $6' in page.text('.body:not(.user .body)') or '$5 and $6' in page.text('.message.assistant .body'))
-    check('a link opens apart', page.eval('(e => e.target === "_blank" && e.rel.includes("noopener"))(document.querySelector(".body a"))'))
-    check('HTML is text', page.eval('!document.querySelector(".body img, .body script") && !window.bad') and '<img src=x' in page.text('.message.assistant .body'))
-    check('no link runs anything', page.eval('[...document.querySelectorAll(".body a")].every(a => /^https?:/.test(a.href))'))
+    check(page.wait('document.querySelector("details.thinking")?.open === false'), 'thinking is folded')
+    check(page.text('.thinking summary').startswith('Thought for 12 s'), 'and says how long it took')
+    check(page.wait('document.querySelectorAll(".body .katex math").length === 4', 10), 'formulas are set', page.eval('document.querySelectorAll(".body .katex").length'))
+    check(page.eval('[...document.querySelectorAll(".katex-html span")].some(e => e.style.height)'), 'with styles of their own')
+    check(page.wait('document.querySelector(".code .hljs-keyword")?.textContent === "def"', 10), 'code is coloured')
+    check(page.eval('document.querySelector(".code code").textContent').count('\n') == 2, 'and is whole')
+    check(page.eval('document.querySelectorAll(".body table td").length') == 4, 'a table')
+    check('$5 and $6' in page.text('.body:not(.user .body)') or '$5 and $6' in page.text('.message.assistant .body'), 'money is not a formula')
+    check(page.eval('(e => e.target === "_blank" && e.rel.includes("noopener"))(document.querySelector(".body a"))'), 'a link opens apart')
+    check(page.eval('!document.querySelector(".body img, .body script") && !window.bad') and '<img src=x' in page.text('.message.assistant .body'), 'HTML is text')
+    check(page.eval('[...document.querySelectorAll(".body a")].every(a => /^https?:/.test(a.href))'), 'no link runs anything')
     page.click('.thinking summary')
-    check('thinking opens by hand', page.wait('document.querySelector("details.thinking").open'))
+    check(page.wait('document.querySelector("details.thinking").open'), 'thinking opens by hand')
     shot(page, 'page-rich')
     page.media(dark=True)
     shot(page, 'page-dark')
-    check('dark', page.eval('getComputedStyle(document.body).backgroundColor') == 'rgb(20, 22, 27)')
+    check(page.eval('getComputedStyle(document.body).backgroundColor') == 'rgb(20, 22, 27)', 'dark')
     contrast(page, 'dark')
     page.media(dark=False)
     contrast(page, 'light')
@@ -310,8 +285,8 @@ def growing_text(s, page):
         for (let i = 0; i < 600; i++) m.set(all += 'Some words of *paragraph* number ' + i + ' that are a line long.\\n\\n', true);
         out.push(big.childElementCount, performance.now() - t0);
         return out; })(%s)''' % json.dumps(RICH))
-    check('grown by pieces it is the same', all(r[i] and r[i + 1] and r[i + 2] == 4 and r[i + 3] > 1 for i in (0, 4, 8)), r)
-    check('a long text keeps all its paragraphs', r[12] == 600, r[12])
+    check(all(r[i] and r[i + 1] and r[i + 2] == 4 and r[i + 3] > 1 for i in (0, 4, 8)), 'grown by pieces it is the same', r)
+    check(r[12] == 600, 'a long text keeps all its paragraphs', r[12])
     print(f'600 paragraphs in 600 steps: {r[13]:.0f} ms', file=sys.stderr)
 
 
@@ -319,12 +294,12 @@ def hostile_text(s, page):
     chat = imported(s, HOSTILE, HOSTILE, 'Hostile')
     began = time.monotonic()
     page.go(s.url + '#' + str(chat))
-    check('hostile text is shown', page.wait('document.querySelector(".message.assistant .body")?.innerText.length > 100', 15))
+    check(page.wait('document.querySelector(".message.assistant .body")?.innerText.length > 100', 15), 'hostile text is shown')
     page.eval('new Promise(r => setTimeout(r, 1500))')
-    check('the page answers', page.eval('1 + 1') == 2, f'{time.monotonic() - began:.1f} s')
-    check('nothing of it ran', page.eval('!window.bad'))
-    check('no dangerous link or attribute', page.eval('''![...document.querySelectorAll(".message *")].some(e => [...e.attributes].some(a =>
-        /^on/.test(a.name) || (["href", "src"].includes(a.name) && !/^https?:/.test(a.value)) || /url\\(/.test(a.value)))'''))
+    check(page.eval('1 + 1') == 2, 'the page answers', f'{time.monotonic() - began:.1f} s')
+    check(page.eval('!window.bad'), 'nothing of it ran')
+    check(page.eval('''![...document.querySelectorAll(".message *")].some(e => [...e.attributes].some(a =>
+        /^on/.test(a.name) || (["href", "src"].includes(a.name) && !/^https?:/.test(a.value)) || /url\\(/.test(a.value)))'''), 'no dangerous link or attribute')
 
 
 def live_thinking(s, page):
@@ -347,8 +322,8 @@ def live_thinking(s, page):
         v.el.remove();
         return out; })()''')
     want = ['Waiting: 3 requests are before yours', 'Reading: 1,024 of 4,096 tokens', True, 'Thinking…', 'true', False, 'Here', 4, 'Connection lost. Reconnecting…']
-    check('thinking opens while it runs and folds after', r[:9] == want, r)
-    check('and tells its time', r[9].startswith('Thought for 1 min 1 s') and r[10].strip() == 'Let me see.' and r[11] == 'false', r[9:])
+    check(r[:9] == want, 'thinking opens while it runs and folds after', r)
+    check(r[9].startswith('Thought for 1 min 1 s') and r[10].strip() == 'Let me see.' and r[11] == 'false', 'and tells its time', r[9:])
 
 
 def really_thinking(browser, folder):
@@ -364,59 +339,59 @@ def really_thinking(browser, folder):
                 page.reload()
                 page.wait(FINISHED, 20)
             else:
-                check('an answer with a thought arrives', ask(page, 'Tell me ' + 'of one thing and the next thing ' * 6))
-            check('it says what it says', page.wait(f'document.querySelector("{LAST}")?.innerText.trim() === {json.dumps(thinker.ANSWER.strip())}'), page.text(LAST))
-            check('the thought is folded', page.eval('document.querySelector("details.thinking")?.open === false'))
-            check('it says how long it thought', (page.text('.thinking summary') or '').startswith('Thought for'), page.text('.thinking summary'))
-            check('and what', page.eval('document.querySelector("details.thinking").textContent').find(thinker.THOUGHT) >= 0)
+                check(ask(page, 'Tell me ' + 'of one thing and the next thing ' * 6), 'an answer with a thought arrives')
+            check(page.wait(f'document.querySelector("{LAST}")?.innerText.trim() === {json.dumps(thinker.ANSWER.strip())}'), 'it says what it says', page.text(LAST))
+            check(page.eval('document.querySelector("details.thinking")?.open === false'), 'the thought is folded')
+            check((page.text('.thinking summary') or '').startswith('Thought for'), 'it says how long it thought', page.text('.thinking summary'))
+            check(page.eval('document.querySelector("details.thinking").textContent').find(thinker.THOUGHT) >= 0, 'and what')
         time.sleep(1)
-        check('a second question', ask(page, 'And then?'))
+        check(ask(page, 'And then?'), 'a second question')
         last = s.call('GET', 'api/ui/chats/' + page.eval('location.hash.slice(1)'))['messages'][-1]
-        check('its beginning was computed ahead', last['info']['cached_tok'] > last['info']['prompt_tok'] - 84, last['info'])
-        check('no problems', not page.problems, page.problems[:5])
+        check(last['info']['cached_tok'] > last['info']['prompt_tok'] - 84, 'its beginning was computed ahead', last['info'])
+        check(not page.problems, 'no problems', page.problems[:5])
     finally:
         page.close()
-        s.kill(signal.SIGINT)
+        s.stop()
 
 
 def list_of_chats(s, page):
     page.go(s.url)
     page.key('k', cdp.CTRL)
-    check('Ctrl+K goes to the search', page.eval('document.activeElement.id') == 'search')
+    check(page.eval('document.activeElement.id') == 'search', 'Ctrl+K goes to the search')
     page.type('capital fra')
-    check('it finds', page.wait('document.querySelector(".found mark")?.textContent.toLowerCase().includes("capital")'))
+    check(page.wait('document.querySelector(".found mark")?.textContent.toLowerCase().includes("capital")'), 'it finds')
     page.key('ArrowDown')
     page.key('Enter')
-    check('and opens', page.wait('document.querySelector(".message.user .body")?.innerText.includes("capital")'))
+    check(page.wait('document.querySelector(".message.user .body")?.innerText.includes("capital")'), 'and opens')
     page.eval('document.querySelector("#search").value = ""; document.querySelector("#search").dispatchEvent(new Event("input"))')
     row = '#list li:has([aria-current])'
-    check('without words the list is back', page.wait(f'document.querySelector("{row} .chat-more")'))
+    check(page.wait(f'document.querySelector("{row} .chat-more")'), 'without words the list is back')
     page.click(f'{row} .chat-more')
-    check('its menu has the focus', page.wait('document.activeElement.getAttribute("role") === "menuitem"'))
+    check(page.wait('document.activeElement.getAttribute("role") === "menuitem"'), 'its menu has the focus')
     page.key('Enter')
-    check('a name is asked for', page.wait('document.querySelector("dialog[open] input")'))
+    check(page.wait('document.querySelector("dialog[open] input")'), 'a name is asked for')
     page.eval('document.querySelector("dialog input").select()')
     page.type('Capitals <b>of</b> Europe')
     page.key('Enter')
-    check('renamed', page.wait(f'document.querySelector("{row}")?.innerText.includes("<b>of</b>")') and page.text('#title') == 'Capitals <b>of</b> Europe')
+    check(page.wait(f'document.querySelector("{row}")?.innerText.includes("<b>of</b>")') and page.text('#title') == 'Capitals <b>of</b> Europe', 'renamed')
     page.click(f'{row} .chat-more')
     page.key('ArrowDown')
     page.key('Enter')
-    check('pinned', page.wait('document.querySelector("#list h2")?.innerText === "Pinned"'))
+    check(page.wait('document.querySelector("#list h2")?.innerText === "Pinned"'), 'pinned')
     n = page.eval('document.querySelectorAll("#list li").length')
     page.click('#list ul:last-of-type li:last-of-type .chat-more')
     page.key('ArrowUp')
     page.key('Enter')
-    check('deleting asks', page.wait('document.querySelector("dialog[open] .danger")'))
+    check(page.wait('document.querySelector("dialog[open] .danger")'), 'deleting asks')
     page.key('Escape')
     page.wait('!document.querySelector("dialog[open]")')
-    check('and can be left', page.eval('document.querySelectorAll("#list li").length') == n)
+    check(page.eval('document.querySelectorAll("#list li").length') == n, 'and can be left')
     page.click('#list ul:last-of-type li:last-of-type .chat-more')
     page.key('ArrowUp')
     page.key('Enter')
     page.wait('document.querySelector("dialog[open] .danger")')
     page.click('dialog[open] .danger')
-    check('deleted', page.wait(f'document.querySelectorAll("#list li").length === {n - 1}'))
+    check(page.wait(f'document.querySelectorAll("#list li").length === {n - 1}'), 'deleted')
     shot(page, 'page-list')
 
 
@@ -424,28 +399,28 @@ def settings(s, page):
     page.click('#new')
     page.click('#settings')
     page.wait('document.querySelector("dialog.settings[open]")')
-    check('defaults are shown', page.eval('document.querySelector("#set-temperature").placeholder !== ""'))
+    check(page.eval('document.querySelector("#set-temperature").placeholder !== ""'), 'defaults are shown')
     shot(page, 'page-settings')
     page.eval('document.querySelector("#set-system").focus()')
     page.type('You are a pirate.')
     page.eval('document.querySelector("#set-max_tokens").focus()')
     page.type('5')
     page.click('dialog .main-button')
-    check('saved', page.wait('!document.querySelector("dialog.settings")'))
-    check('the cap on tokens holds', ask(page, 'Tell me a long story about the sea.') and page.wait('document.querySelector(".message.assistant .status")?.innerText.includes("limit")'))
+    check(page.wait('!document.querySelector("dialog.settings")'), 'saved')
+    check(ask(page, 'Tell me a long story about the sea.') and page.wait('document.querySelector(".message.assistant .status")?.innerText.includes("limit")'), 'the cap on tokens holds')
     chat = page.eval('location.hash.slice(1)')
     c = s.call('GET', 'api/ui/chats/' + chat)
-    check('settings are the chat\'s', c['system'] == 'You are a pirate.' and c['settings']['max_tokens'] == 5, c['settings'])
+    check(c['system'] == 'You are a pirate.' and c['settings']['max_tokens'] == 5, 'settings are the chat\'s', c['settings'])
     for bad in ({'settings': {'temperature': 99}}, {'settings': {'top_k': 1.5}}, {'title': ''}, {'head': 'x'}, []):
         try:
             s.call('POST', 'api/ui/chats/' + chat, bad)
-            check(f'{bad} is refused', False)
+            check(False, f'{bad} is refused')
         except urllib.error.HTTPError as e:
-            check(f'{bad} is refused', e.code in (400, 422), e.code)
+            check(e.code in (400, 422), f'{bad} is refused', e.code)
     page.click('#settings')
     page.wait('document.querySelector("dialog.settings[open]")')
     page.eval('(e => { e.value = "fr"; e.dispatchEvent(new Event("change")); })(document.querySelector("#set-language"))')
-    check('French', page.wait('document.querySelector("#new").innerText === "Nouvelle discussion"') and page.eval('document.documentElement.lang') == 'fr')
+    check(page.wait('document.querySelector("#new").innerText === "Nouvelle discussion"') and page.eval('document.documentElement.lang') == 'fr', 'French')
     page.eval('localStorage.removeItem("lang")')
 
 
@@ -454,17 +429,17 @@ def languages(s, browser):
     page.go(s.url)
     r = page.eval('''Promise.all(performance.getEntriesByType('resource').map(e => e.name).filter(n => /lang-/.test(n)).map(n => import(n))).then(all => all.map(m =>
         Object.entries(m.default).map(([k, v]) => k + ' ' + (typeof v === 'string' ? v : v.other).match(/\\{\\w+\\}/g)?.sort())))''')
-    check('every language has every word, with the same values in it', len(r) == 3 and len(r[0]) > 90 and set(r[0]) == set(r[1]) == set(r[2]),
+    check(len(r) == 3 and len(r[0]) > 90 and set(r[0]) == set(r[1]) == set(r[2]), 'every language has every word, with the same values in it',
           (set(r[0]) ^ set(r[1])) | (set(r[0]) ^ set(r[2])))
     page.close()
     for language, code, word in (('fr-FR,fr', 'fr', 'Nouvelle discussion'), ('zh-CN,zh', 'zh-Hans', '新对话'), ('de-DE', 'en', 'New chat')):
         page = browser.page(language=language)
         page.go(s.url)
-        check(f'{language}: the browser\'s language', page.text('#new') == word and page.eval('document.documentElement.lang') == code)
+        check(page.text('#new') == word and page.eval('document.documentElement.lang') == code, f'{language}: the browser\'s language')
         if code == 'fr':
-            check('fr: an answer', ask(page, 'Dis bonjour.') and 'jetons' in page.text('.message.assistant .facts'))
+            check(ask(page, 'Dis bonjour.') and 'jetons' in page.text('.message.assistant .facts'), 'fr: an answer')
             shot(page, 'page-french')
-        check(f'{language}: no problems', not page.problems, page.problems)
+        check(not page.problems, f'{language}: no problems', page.problems)
         page.close()
 
 
@@ -472,23 +447,23 @@ def phone(s, browser):
     page = browser.page(width=360, height=640)
     page.go(s.url)
     wide = 'document.documentElement.scrollWidth <= 360 && document.querySelector("#log").scrollWidth <= 360'
-    check('360 px: nothing sticks out', page.eval(wide))
-    check('360 px: the list is away', page.eval('document.querySelector("#side").inert && getComputedStyle(document.querySelector("#side")).visibility === "hidden"'))
+    check(page.eval(wide), '360 px: nothing sticks out')
+    check(page.eval('document.querySelector("#side").inert && getComputedStyle(document.querySelector("#side")).visibility === "hidden"'), '360 px: the list is away')
     page.click('#open-side')
-    check('360 px: it opens', page.wait('getComputedStyle(document.querySelector("#side")).visibility === "visible"'))
+    check(page.wait('getComputedStyle(document.querySelector("#side")).visibility === "visible"'), '360 px: it opens')
     shot(page, 'page-phone-list')
     axe(page, 'phone')
     page.wait('document.querySelectorAll("#list a").length > 2')
     page.click('#list li:has(a[title="Rich text"]) a')
-    check('360 px: and closes when a chat is opened', page.wait('document.querySelector("#side").inert && document.querySelector(".body .katex")'))
-    check('360 px: tables and code scroll inside', page.eval(wide))
-    check('360 px: things to touch are large enough', page.eval('''[...document.querySelectorAll("button")].filter(b => b.offsetParent).every(b => {
-        const r = b.getBoundingClientRect(); return r.width >= 24 && r.height >= 24; })'''))
+    check(page.wait('document.querySelector("#side").inert && document.querySelector(".body .katex")'), '360 px: and closes when a chat is opened')
+    check(page.eval(wide), '360 px: tables and code scroll inside')
+    check(page.eval('''[...document.querySelectorAll("button")].filter(b => b.offsetParent).every(b => {
+        const r = b.getBoundingClientRect(); return r.width >= 24 && r.height >= 24; })'''), '360 px: things to touch are large enough')
     page.eval('document.querySelector("#log").scrollTop = 0')
     shot(page, 'page-phone')
     page.size(550, 400)  # 1100 x 800 at 200 %
-    check('200 %: nothing sticks out', page.eval('document.documentElement.scrollWidth <= 550'))
-    check('phone: no problems', not page.problems, page.problems)
+    check(page.eval('document.documentElement.scrollWidth <= 550'), '200 %: nothing sticks out')
+    check(not page.problems, 'phone: no problems', page.problems)
     page.close()
 
 
@@ -500,24 +475,24 @@ def keyboard(s, browser):
     for _ in range(40):
         page.key('Tab')
         seen.append(page.eval('document.activeElement.id || document.activeElement.className || document.activeElement.tagName'))
-    check('Tab reaches everything, the way to the field first', seen[1] == 'skip' and all(k in seen for k in ('close-side', 'new', 'search', 'log', 'ask')), seen)
+    check(seen[1] == 'skip' and all(k in seen for k in ('close-side', 'new', 'search', 'log', 'ask')), 'Tab reaches everything, the way to the field first', seen)
     page.eval('document.querySelector("#ask").focus()')
     page.type('one')
     page.key('Enter', cdp.SHIFT)
     page.type('two')
-    check('Shift+Enter is a new line', page.eval('document.querySelector("#ask").value') == 'one\ntwo')
+    check(page.eval('document.querySelector("#ask").value') == 'one\ntwo', 'Shift+Enter is a new line')
     page.eval('document.querySelector("#ask").value = ""')
     page.call('Input.imeSetComposition', {'text': '你', 'selectionStart': 1, 'selectionEnd': 1})
     page.call('Input.dispatchKeyEvent', {'type': 'rawKeyDown', 'key': 'Enter', 'windowsVirtualKeyCode': 229})
     time.sleep(.3)
-    check('Enter that chooses a character does not send', page.eval('!document.querySelector(".message")'))
+    check(page.eval('!document.querySelector(".message")'), 'Enter that chooses a character does not send')
     page.type('你好')
-    check('the draft outlives a reload', page.eval('document.querySelector("#ask").value.length') > 0 and page.reload()
-          and page.wait('document.querySelector("#ask")?.value.includes("你好")'))
+    check(page.eval('document.querySelector("#ask").value.length') > 0 and page.reload()
+          and page.wait('document.querySelector("#ask")?.value.includes("你好")'), 'the draft outlives a reload')
     page.eval('document.querySelector("#ask").focus()')
     page.key('Enter')
-    check('Enter sends', page.wait('document.querySelector(".message.user")') and page.wait(FINISHED, 60))
-    check('keyboard: no problems', not page.problems, page.problems)
+    check(page.wait('document.querySelector(".message.user")') and page.wait(FINISHED, 60), 'Enter sends')
+    check(not page.problems, 'keyboard: no problems', page.problems)
     page.close()
 
 
@@ -539,7 +514,7 @@ CONTRAST = '''(() => {
 
 def contrast(page, theme):
     bad = page.eval(CONTRAST)
-    check(f'{theme}: text stands out 4.5:1', not bad, bad)
+    check(not bad, f'{theme}: text stands out 4.5:1', bad)
 
 
 NAMES = '''(() => {
@@ -565,7 +540,7 @@ def axe(page, where):
     page.eval(open(os.environ['HADAL_TEST_AXE'], encoding='utf8').read())
     r = page.eval('''axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}).then(r => [r.passes.length,
         r.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 120))])])''')
-    check(f'{where}: axe-core finds nothing', r[0] > 10 and not r[1], json.dumps(r))
+    check(r[0] > 10 and not r[1], f'{where}: axe-core finds nothing', json.dumps(r))
 
 
 def for_readers(s, page):
@@ -573,13 +548,13 @@ def for_readers(s, page):
     page.go(s.url + f'#{chat}')
     page.wait('document.querySelector(".body .katex")')
     bad = page.eval(NAMES)
-    check('everything that can be used has a name', not bad, bad)
+    check(not bad, 'everything that can be used has a name', bad)
     roles = {n['role']['value'] for n in page.call('Accessibility.getFullAXTree')['nodes'] if not n.get('ignored')}
-    check('a reader sees landmarks, articles and formulas', {'main', 'navigation', 'search', 'article', 'heading', 'MathMLMath', 'table'} <= roles, roles)
+    check({'main', 'navigation', 'search', 'article', 'heading', 'MathMLMath', 'table'} <= roles, 'a reader sees landmarks, articles and formulas', roles)
     page.click('#settings')
     page.wait('document.querySelector("dialog.settings[open]")')
     bad = page.eval(NAMES)
-    check('the settings, too', not bad, bad)
+    check(not bad, 'the settings, too', bad)
     axe(page, 'settings')
     contrast(page, 'settings')
     page.key('Escape')
@@ -592,15 +567,15 @@ def for_readers(s, page):
 def carrying(s):
     everything = s.call('GET', 'api/ui/export?format=json')
     n = len(everything['chats'])
-    check('an export of all', everything['format'] == 'hadal-chats' and n > 3)
-    check('comes in again', s.call('POST', 'api/ui/import', everything)['chats'] == n and len(s.call('GET', 'api/ui/export?format=json')['chats']) == 2 * n)
+    check(everything['format'] == 'hadal-chats' and n > 3, 'an export of all')
+    check(s.call('POST', 'api/ui/import', everything)['chats'] == n and len(s.call('GET', 'api/ui/export?format=json')['chats']) == 2 * n, 'comes in again')
     chat = next(c['id'] for c in everything['chats'] if c['title'] == 'Rich text')
     with urllib.request.urlopen(f'{s.url}api/ui/export?format=md&chat={chat}') as f:
         md = f.read().decode()
-        check('Markdown', f.headers['content-type'].startswith('text/markdown') and '# Rich text' in md and '> First I **think**.' in md and r'\int_0^\infty' in md)
+        check(f.headers['content-type'].startswith('text/markdown') and '# Rich text' in md and '> First I **think**.' in md and r'\int_0^\infty' in md, 'Markdown')
     copy = f'{s.folder}/copy.db'
     r = subprocess.run([HADAL, 'backup', f'{s.folder}/chats.db', copy], capture_output=True, text=True)
-    check('a backup while it runs', r.returncode == 0 and os.path.getsize(copy) > 10000, r.stderr)
+    check(r.returncode == 0 and os.path.getsize(copy) > 10000, 'a backup while it runs', r.stderr)
 
 
 def with_key(browser, folder):
@@ -612,20 +587,20 @@ def with_key(browser, folder):
     page = browser.page()
     try:
         page.go(s.url)
-        check('a key is asked for', page.wait('document.querySelector("dialog[open] input")'))
+        check(page.wait('document.querySelector("dialog[open] input")'), 'a key is asked for')
         page.type('wrong')
         page.key('Enter')
         page.eval('new Promise(r => setTimeout(r, 500))')
-        check('a wrong one is asked for again', page.wait('document.querySelector("dialog[open] input")?.value === ""'))
+        check(page.wait('document.querySelector("dialog[open] input")?.value === ""'), 'a wrong one is asked for again')
         page.type('a-key-of-the-test-0123456789')
         page.key('Enter')
-        check('the right one lets in', page.wait('!document.querySelector("dialog[open]") && document.querySelector("#model").textContent') and ask(page, 'Hello'))
+        check(page.wait('!document.querySelector("dialog[open]") && document.querySelector("#model").textContent') and ask(page, 'Hello'), 'the right one lets in')
         page.reload()
-        check('for good', page.wait('document.querySelector("#model").textContent && document.querySelector(".message") && !document.querySelector("dialog[open]")'))
-        check('and no script can read it', page.eval('!document.cookie && !JSON.stringify(localStorage).includes("a-key")'))
+        check(page.wait('document.querySelector("#model").textContent && document.querySelector(".message") && !document.querySelector("dialog[open]")'), 'for good')
+        check(page.eval('!document.cookie && !JSON.stringify(localStorage).includes("a-key")'), 'and no script can read it')
     finally:
         page.close()
-        s.kill(signal.SIGINT)
+        s.stop()
 
 
 def offline(s, page):
@@ -633,21 +608,21 @@ def offline(s, page):
     page.go(s.url)
     ready = page.eval('''navigator.serviceWorker.ready.then(async () => { for (let i = 0; i < 100; i++) {
         if (await caches.match("/")) return true; await new Promise(r => setTimeout(r, 50)); } return false; })''')
-    check('the service worker is there', ready)
-    s.kill(signal.SIGINT)
+    check(ready, 'the service worker is there')
+    s.stop()
     page.problems.clear()
     page.reload()
-    check('the page opens without the server, and says so', page.wait('document.querySelector(".toast.shown")?.innerText.includes("does not answer")', 10))
+    check(page.wait('document.querySelector(".toast.shown")?.innerText.includes("does not answer")', 10), 'the page opens without the server, and says so')
     s.start()
-    check('and finds it', page.wait('!document.querySelector(".toast.shown") && document.querySelectorAll("#list a").length > 2', 10))
+    check(page.wait('!document.querySelector(".toast.shown") && document.querySelectorAll("#list a").length > 2', 10), 'and finds it')
     page.problems.clear()
 
 
 def main():
     if not cdp.find_chromium() or not MODEL:
         print('test_page_full: needs chromium (apt-get install chromium) and the default model', file=sys.stderr)
-        print('0 passed, 1 failed')
-        return 1
+        check(False, 'what is tested')
+        finish()
     with tempfile.TemporaryDirectory() as folder:
         s, browser = Server(folder), None
         try:
@@ -657,13 +632,13 @@ def main():
             assets(s)
             for part in (conversation, versions, stop_and_go_on, rich_text, growing_text, hostile_text, live_thinking, list_of_chats, settings, for_readers):
                 part(s, page)
-                check(f'{part.__name__}: no problems', not page.problems, page.problems[:5])
+                check(not page.problems, f'{part.__name__}: no problems', page.problems[:5])
                 page.problems.clear()
             languages(s, browser)
             phone(s, browser)
             keyboard(s, browser)
             carrying(s)
-            check('no request to anybody else', all(u.startswith((s.url, 'data:', 'about:', 'blob:')) for u in page.requests), [u for u in page.requests if not u.startswith(s.url)][:3])
+            check(all(u.startswith((s.url, 'data:', 'about:', 'blob:')) for u in page.requests), 'no request to anybody else', [u for u in page.requests if not u.startswith(s.url)][:3])
             away(s, page)
             with_key(browser, folder)
             really_thinking(browser, folder)
@@ -672,10 +647,9 @@ def main():
             if browser:
                 browser.close()
             if s.process.poll() is None:
-                s.kill(signal.SIGINT)
-    print(f'{passed} passed, {failed} failed')
-    return failed != 0
+                s.stop()
+    finish()
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()
