@@ -10,6 +10,7 @@
  * Element order: 2-bit codes come as 128 elements in 32 bytes (element e of the 128 at byte e % 32, bits 2 (e / 32));
  * nibbles as 64 elements in 32 bytes; single bits as 256 elements in 32 bytes (element e at byte e % 32, bit e / 32). */
 #include "kernels/fmt.h"
+#include "kernels/inline.h"
 
 /* Scales and minima of q4_k and q5_k, 8 of each with 6 bits in 12 bytes: the first four of each fill the lower 6 bits of
  * bytes 0-3 and 4-7; the last four keep their lower nibbles in bytes 8-11 and their upper 2 bits on top of bytes 0-7. */
@@ -86,39 +87,30 @@ void fmt_q3_k_dequant(float *y, const void *x, int64_t n)
     }
 }
 
-void fmt_q4_k_dequant(float *y, const void *x, int64_t n)
+/* d, dmin, scales and minima; q5_k: a fifth bit of each, bit j of byte i for element 32 j + i; nibbles */
+INLINE void dequant_45(bool five, float *y, const uint8_t *p, int64_t n)
 {
-    const uint8_t *p = x;
-    for (int64_t b = 0; b < n / HD_QK; b++, p += 144, y += HD_QK) {
+    const uint8_t *fifth = p + 16, *nibbles = five ? p + 48 : p + 16;
+    const int bytes = five ? 176 : 144;
+    for (int64_t b = 0; b < n / HD_QK; b++, p += bytes, fifth += bytes, nibbles += bytes, y += HD_QK) {
         float d = fmt_f16(p), dmin = fmt_f16(p + 2);
         uint8_t scale[8], min[8];
         fmt_k_scales_get(p + 4, scale, min);
         for (int j = 0; j < 8; j++) {
             float dl = d * (float)scale[j], ml = dmin * (float)min[j];
-            const uint8_t *q = p + 16 + j / 2 * 32;
+            const uint8_t *q = nibbles + j / 2 * 32;
             int shift = j % 2 * 4;
-            for (int i = 0; i < 32; i++) y[32 * j + i] = dl * (float)(q[i] >> shift & 15) - ml;
+            for (int i = 0; i < 32; i++) {
+                int v = q[i] >> shift & 15;
+                if (five) v |= (fifth[i] >> j & 1) << 4;
+                y[32 * j + i] = dl * (float)v - ml;
+            }
         }
     }
 }
 
-void fmt_q5_k_dequant(float *y, const void *x, int64_t n)
-{
-    const uint8_t *p = x;
-    for (int64_t b = 0; b < n / HD_QK; b++, p += 176, y += HD_QK) {
-        const uint8_t *fifth = p + 16;
-        float d = fmt_f16(p), dmin = fmt_f16(p + 2);
-        uint8_t scale[8], min[8];
-        fmt_k_scales_get(p + 4, scale, min);
-        for (int j = 0; j < 8; j++) {
-            float dl = d * (float)scale[j], ml = dmin * (float)min[j];
-            const uint8_t *q = p + 48 + j / 2 * 32;
-            int shift = j % 2 * 4;
-            for (int i = 0; i < 32; i++)
-                y[32 * j + i] = dl * (float)((q[i] >> shift & 15) | (fifth[i] >> j & 1) << 4) - ml;
-        }
-    }
-}
+void fmt_q4_k_dequant(float *y, const void *x, int64_t n) { dequant_45(false, y, x, n); }
+void fmt_q5_k_dequant(float *y, const void *x, int64_t n) { dequant_45(true, y, x, n); }
 
 void fmt_q6_k_dequant(float *y, const void *x, int64_t n)
 {

@@ -99,37 +99,25 @@ static void solve(super *u, const shape *f, const float *x, const float *importa
 
 /* ---- packing ---- */
 
-void fmt_q2_k_quant(void *y, const float *x, int64_t n, const float *importance)
+static void put_q2_k(uint8_t *p, const super *u)
 {
-    uint8_t *p = y;
-    for (int64_t b = 0; b < n / HD_QK; b++, p += 84) {
-        super u;
-        solve(&u, &q2_k, x + b * HD_QK, importance ? importance + b * HD_QK : NULL);
-        memset(p, 0, 84);
-        for (int j = 0; j < 16; j++) p[j] = (uint8_t)(u.s[j] | u.m[j] << 4);
-        for (int i = 0; i < HD_QK; i++) p[16 + i / 128 * 32 + i % 32] |= (uint8_t)((int)u.q[i] << i % 128 / 32 * 2);
-        fmt_put_f16(p + 80, u.d);
-        fmt_put_f16(p + 82, u.dmin);
-    }
+    for (int j = 0; j < 16; j++) p[j] = (uint8_t)(u->s[j] | u->m[j] << 4);
+    for (int i = 0; i < HD_QK; i++) p[16 + i / 128 * 32 + i % 32] |= (uint8_t)((int)u->q[i] << i % 128 / 32 * 2);
+    fmt_put_f16(p + 80, u->d);
+    fmt_put_f16(p + 82, u->dmin);
 }
 
-void fmt_q3_k_quant(void *y, const float *x, int64_t n, const float *importance)
+static void put_q3_k(uint8_t *p, const super *u)
 {
-    uint8_t *p = y;
-    for (int64_t b = 0; b < n / HD_QK; b++, p += 110) {
-        super u;
-        solve(&u, &q3_k, x + b * HD_QK, importance ? importance + b * HD_QK : NULL);
-        memset(p, 0, 110);
-        int8_t scale[16];
-        for (int j = 0; j < 16; j++) scale[j] = (int8_t)u.s[j];
-        for (int i = 0; i < HD_QK; i++) {
-            int q = (int)u.q[i] + 4;
-            p[i % 32] |= (uint8_t)((q >> 2) << i / 32);
-            p[32 + i / 128 * 32 + i % 32] |= (uint8_t)((q & 3) << i % 128 / 32 * 2);
-        }
-        fmt_q3_k_scales_put(p + 96, scale);
-        fmt_put_f16(p + 108, u.d);
+    int8_t scale[16];
+    for (int j = 0; j < 16; j++) scale[j] = (int8_t)u->s[j];
+    for (int i = 0; i < HD_QK; i++) {
+        int q = (int)u->q[i] + 4;
+        p[i % 32] |= (uint8_t)((q >> 2) << i / 32);
+        p[32 + i / 128 * 32 + i % 32] |= (uint8_t)((q & 3) << i % 128 / 32 * 2);
     }
+    fmt_q3_k_scales_put(p + 96, scale);
+    fmt_put_f16(p + 108, u->d);
 }
 
 /* d, dmin, scales and nibbles, alike in q4_k and q5_k */
@@ -146,42 +134,43 @@ static void put_45(uint8_t *p, uint8_t *nibbles, const super *u)
     for (int i = 0; i < HD_QK; i++) nibbles[i / 64 * 32 + i % 32] |= (uint8_t)(((int)u->q[i] & 15) << i % 64 / 32 * 4);
 }
 
-void fmt_q4_k_quant(void *y, const float *x, int64_t n, const float *importance)
+static void put_q4_k(uint8_t *p, const super *u) { put_45(p, p + 16, u); }
+
+static void put_q5_k(uint8_t *p, const super *u)
 {
-    uint8_t *p = y;
-    for (int64_t b = 0; b < n / HD_QK; b++, p += 144) {
+    put_45(p, p + 48, u);
+    for (int i = 0; i < HD_QK; i++) p[16 + i % 32] |= (uint8_t)(((int)u->q[i] >> 4) << i / 32);
+}
+
+static void put_q6_k(uint8_t *p, const super *u)
+{
+    for (int i = 0; i < HD_QK; i++) {
+        int q = (int)u->q[i] + 32;
+        p[i / 128 * 64 + i % 64] |= (uint8_t)((q & 15) << i % 128 / 64 * 4);
+        p[128 + i / 128 * 32 + i % 32] |= (uint8_t)((q >> 4) << i % 128 / 32 * 2);
+    }
+    for (int j = 0; j < 16; j++) p[192 + j] = (uint8_t)(int8_t)u->s[j];
+    fmt_put_f16(p + 208, u->d);
+}
+
+static void quant(const shape *f, size_t bytes, void (*put)(uint8_t *p, const super *u), uint8_t *p, const float *x, int64_t n,
+                  const float *importance)
+{
+    for (int64_t i = 0; i < n; i += HD_QK, p += bytes) {
         super u;
-        solve(&u, &q4_k, x + b * HD_QK, importance ? importance + b * HD_QK : NULL);
-        memset(p, 0, 144);
-        put_45(p, p + 16, &u);
+        solve(&u, f, x + i, importance ? importance + i : NULL);
+        memset(p, 0, bytes);
+        put(p, &u);
     }
 }
 
-void fmt_q5_k_quant(void *y, const float *x, int64_t n, const float *importance)
-{
-    uint8_t *p = y;
-    for (int64_t b = 0; b < n / HD_QK; b++, p += 176) {
-        super u;
-        solve(&u, &q5_k, x + b * HD_QK, importance ? importance + b * HD_QK : NULL);
-        memset(p, 0, 176);
-        put_45(p, p + 48, &u);
-        for (int i = 0; i < HD_QK; i++) p[16 + i % 32] |= (uint8_t)(((int)u.q[i] >> 4) << i / 32);
+#define QUANT(name, bytes)                                                                                   \
+    void fmt_##name##_quant(void *y, const float *x, int64_t n, const float *importance)                     \
+    {                                                                                                        \
+        quant(&name, bytes, put_##name, y, x, n, importance);                                                \
     }
-}
-
-void fmt_q6_k_quant(void *y, const float *x, int64_t n, const float *importance)
-{
-    uint8_t *p = y;
-    for (int64_t b = 0; b < n / HD_QK; b++, p += 210) {
-        super u;
-        solve(&u, &q6_k, x + b * HD_QK, importance ? importance + b * HD_QK : NULL);
-        memset(p, 0, 210);
-        for (int i = 0; i < HD_QK; i++) {
-            int q = (int)u.q[i] + 32;
-            p[i / 128 * 64 + i % 64] |= (uint8_t)((q & 15) << i % 128 / 64 * 4);
-            p[128 + i / 128 * 32 + i % 32] |= (uint8_t)((q >> 4) << i % 128 / 32 * 2);
-        }
-        for (int j = 0; j < 16; j++) p[192 + j] = (uint8_t)(int8_t)u.s[j];
-        fmt_put_f16(p + 208, u.d);
-    }
-}
+QUANT(q2_k, 84)
+QUANT(q3_k, 110)
+QUANT(q4_k, 144)
+QUANT(q5_k, 176)
+QUANT(q6_k, 210)

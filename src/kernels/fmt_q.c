@@ -127,42 +127,20 @@ static void quant_range(uint8_t *p, const float *x, const float *w, int max_q, u
     put_codes(nibbles, high, q, 0);
 }
 
-void fmt_q4_0_quant(void *y, const float *x, int64_t n, const float *importance)
+/* A block: d (and m), the fifth bits, the nibbles. */
+static void quant_blocks(uint8_t *p, const float *x, int64_t n, const float *importance, bool range, bool five)
 {
-    uint8_t *p = y;
+    const int head = range ? 4 : 2, nibbles = five ? head + 4 : head;
     float w[BLOCK];
-    for (int64_t i = 0; i < n; i += BLOCK, p += 18) {
+    for (int64_t i = 0; i < n; i += BLOCK, p += nibbles + BLOCK / 2) {
+        uint8_t *high = five ? p + head : NULL;
         weigh(w, x + i, importance, i);
-        quant_scale(p, x + i, w, 8, p + 2, NULL);
+        if (range) quant_range(p, x + i, w, five ? 31 : 15, p + nibbles, high);
+        else quant_scale(p, x + i, w, five ? 16 : 8, p + nibbles, high);
     }
 }
 
-void fmt_q4_1_quant(void *y, const float *x, int64_t n, const float *importance)
-{
-    uint8_t *p = y;
-    float w[BLOCK];
-    for (int64_t i = 0; i < n; i += BLOCK, p += 20) {
-        weigh(w, x + i, importance, i);
-        quant_range(p, x + i, w, 15, p + 4, NULL);
-    }
-}
-
-void fmt_q5_0_quant(void *y, const float *x, int64_t n, const float *importance)
-{
-    uint8_t *p = y;
-    float w[BLOCK];
-    for (int64_t i = 0; i < n; i += BLOCK, p += 22) {
-        weigh(w, x + i, importance, i);
-        quant_scale(p, x + i, w, 16, p + 6, p + 2);
-    }
-}
-
-void fmt_q5_1_quant(void *y, const float *x, int64_t n, const float *importance)
-{
-    uint8_t *p = y;
-    float w[BLOCK];
-    for (int64_t i = 0; i < n; i += BLOCK, p += 24) {
-        weigh(w, x + i, importance, i);
-        quant_range(p, x + i, w, 31, p + 8, p + 4);
-    }
-}
+void fmt_q4_0_quant(void *y, const float *x, int64_t n, const float *importance) { quant_blocks(y, x, n, importance, false, false); }
+void fmt_q4_1_quant(void *y, const float *x, int64_t n, const float *importance) { quant_blocks(y, x, n, importance, true, false); }
+void fmt_q5_0_quant(void *y, const float *x, int64_t n, const float *importance) { quant_blocks(y, x, n, importance, false, true); }
+void fmt_q5_1_quant(void *y, const float *x, int64_t n, const float *importance) { quant_blocks(y, x, n, importance, true, true); }
