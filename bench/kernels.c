@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
+#include "base/log.h"
 #include "base/rng.h"
 #include "ops/ops.h"
 #include "peak.h"
@@ -20,12 +20,7 @@ static const hd_type types[] = {HD_F32,  HD_F16,  HD_BF16, HD_F8_E4M3, HD_Q8_0, 
                                 HD_Q5_0, HD_Q5_1, HD_Q4_K, HD_Q5_K,    HD_Q6_K, HD_IQ4_NL, HD_IQ4_XS};
 static hd_err err;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double now(void) { return hd_now_s(); } // the clock of peak.h
 
 static void must(hd_status st)
 {

@@ -14,4 +14,12 @@ hd_status hd_utf8_repair(hd_buf *out, const void *s, size_t n, hd_err *err);
  * could still become one. */
 size_t hd_utf8_whole(const void *s, size_t n);
 
+/* A hexadecimal digit's value; -1: it is none. */
+static inline int hd_hex_digit(int c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 #endif

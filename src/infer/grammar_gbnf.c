@@ -73,9 +73,7 @@ static int32_t hex(reader *r, int digits)
 {
     int32_t v = 0;
     for (int i = 0; i < digits; i++, r->at++) {
-        int c = peek(r), d = c >= '0' && c <= '9'                 ? c - '0'
-                             : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                                  : -1;
+        int d = hd_hex_digit(peek(r));
         if (d < 0 || v > 0x10FFFF) {
             bad(r, HD_FORMAT, "a hexadecimal number is cut short or too large");
             return 0;

@@ -90,9 +90,7 @@ static int32_t hex(reader *r, int digits)
 {
     int32_t v = 0;
     for (int i = 0; i < digits; i++, r->at++) {
-        int c = peek(r), d = c >= '0' && c <= '9'                 ? c - '0'
-                             : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                                  : -1;
+        int d = hd_hex_digit(peek(r));
         if (d < 0) bad(r, HD_FORMAT, "a hexadecimal number is cut short");
         if (d < 0) return 0;
         v = v * 16 + d;

@@ -85,13 +85,6 @@ static bool is_target(char c)
 
 static bool is_control(char c) { return (unsigned char)c < 0x20 || c == 0x7f; }
 
-static int hex(char c)
-{
-    if (is_digit(c)) return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 static bool all(const char *s, size_t n, bool (*is)(char))
 {
     for (size_t i = 0; i < n; i++) {
@@ -120,7 +113,7 @@ static const char *decode(hd_h1 *h, const char *s, size_t n, bool query)
     for (size_t i = 0; i < n; i++) {
         char c = s[i];
         if (c == '%') {
-            int hi = n - i > 2 ? hex(s[i + 1]) : -1, lo = n - i > 2 ? hex(s[i + 2]) : -1;
+            int hi = n - i > 2 ? hd_hex_digit(s[i + 1]) : -1, lo = n - i > 2 ? hd_hex_digit(s[i + 2]) : -1;
             if (hi < 0 || lo < 0) return refuse(h, 400, "target: % without two hexadecimal digits"), NULL;
             c = (char)(hi * 16 + lo);
             i += 2;
@@ -352,7 +345,7 @@ hd_h1_state hd_h1_accept(hd_h1 *h, size_t max_body)
 /* One byte of "1a2b" CRLF */
 static hd_h1_state size_byte(hd_h1 *h, char c)
 {
-    int d = hex(c);
+    int d = hd_hex_digit(c);
     if (h->cr) {
         if (c != '\n') return refuse(h, 400, "chunk: a CR without LF");
         h->cr = false;
@@ -420,7 +413,7 @@ hd_h1_state hd_h1_feed(hd_h1 *h, const void *p, size_t n, size_t *used)
 /* ---- Pieces ---- */
 
 static bool is_host(char c) { return is_digit(c) || is_alpha(c) || c == '-' || c == '.' || c == '_'; }
-static bool is_v6(char c) { return hex(c) >= 0 || c == ':' || c == '.'; }
+static bool is_v6(char c) { return hd_hex_digit(c) >= 0 || c == ':' || c == '.'; }
 
 int hd_http_host_len(const char *host)
 {
