@@ -1,6 +1,6 @@
 /* Products of float panels over v16, included by each level's file, which defines
  *   ROWS               the most rows of a tile
- *   HALVES             of a panel that have registers at a time for pairs of weights: 1 or 2
+ *   HALVES             of a panel whose pairs of weights are in registers at a time: 1 where those are few, else 2
  *   FETCH(p, bytes)    asks for the weights from p on; nothing where the hardware's own prefetcher is as good
  *
  * Weights are widened to f32 in registers.  An output's products are added in order of k by one chain of FMAs, whatever the
