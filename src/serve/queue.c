@@ -94,6 +94,8 @@ void hd_queue_leave(hd_sched *s, hd_job *j)
     while (s->live[i] != j) i++;
     memmove(&s->live[i], &s->live[i + 1], (size_t)(--s->n_live - i) * sizeof *s->live);
     j->user->n_live--;
+    s->drafted_tok += j->s->n_drafted;
+    s->accepted_tok += j->s->n_accepted;
     hd_session_close(j->s);
     j->s = NULL;
     j->last = NULL;
@@ -290,7 +292,8 @@ static hd_status open_session(hd_sched *s, hd_job *j, hd_err *err)
     hd_status st;
     bool later;
     HD_TRY(hd_session_open(&j->s, s->e, err));
-    if (s->o.draft && !j->warm) HD_TRY(hd_session_draft(j->s, HD_DRAFT_LOOKUP, NULL, HD_DRAFT_ROWS, err));
+    if (s->o.draft != HD_DRAFT_NONE && !j->warm)
+        HD_TRY(hd_session_draft(j->s, s->o.draft, s->o.small, s->o.draft == HD_DRAFT_LOOKUP ? HD_DRAFT_ROWS : 0, err));
     HD_TRY(hd_session_queue(j->s, j->ids.id, j->ids.n, err));
     s->disk_budget = 0; // from memory: the disk is read when it lives
     HD_TRY(hd_path_find(s, j, &later, err));

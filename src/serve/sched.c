@@ -64,7 +64,9 @@ static void show_stats(hd_sched *s)
                         .cached_tok = s->cached_tok,
                         .gen_tok = s->gen_tok,
                         .passes = s->n_passes,
-                        .parkings = s->parkings};
+                        .parkings = s->parkings,
+                        .drafted_tok = s->drafted_tok,
+                        .accepted_tok = s->accepted_tok};
     for (hd_user *u = s->users; u; u = u->next) x.users++;
     if (s->disk) hd_disk_totals(s->disk, &x.disk_bytes, &x.disk_tok);
     x.disk_tok *= HD_PAGE_TOK;
@@ -143,6 +145,16 @@ static void *run(void *arg)
 
 /* ---- Opening ---- */
 
+/* Can the model guess that way?  Told at once, not with the first job. */
+static hd_status try_draft(hd_engine *e, const hd_sched_opts *o, hd_err *err)
+{
+    hd_session *s = NULL;
+    hd_status st = hd_session_open(&s, e, err);
+    if (st == HD_OK) st = hd_session_draft(s, o->draft, o->small, 0, err);
+    hd_session_close(s);
+    return st;
+}
+
 /* Sequences that were parked when the program was killed: nobody waits for them any more. */
 static void forget_parked(const char *dir)
 {
@@ -195,6 +207,7 @@ hd_status hd_sched_open(hd_sched **out, hd_engine *e, const hd_sched_opts *o, hd
     HD_TRY(hd_alloc_n(&s->live, (size_t)s->o.max_live, sizeof *s->live, err));
     HD_TRY(hd_alloc_n(&s->most, (size_t)s->o.max_live, sizeof *s->most, err));
     HD_TRY(hd_alloc_n(&s->who, (size_t)s->o.max_live, sizeof *s->who, err));
+    if (o->draft != HD_DRAFT_NONE) HD_TRY(try_draft(e, o, err));
     HD_TRY(open_disk(s, o, key, err));
     HD_TRY(hd_prefix_open(&s->prefix, e->cache, key, err));
     show_stats(s);

@@ -69,7 +69,7 @@ struct hd_sched {
     int *most;          // [max_live]
     hd_session **who;   // [max_live]
 
-    int64_t jobs_done, jobs_cancelled, prompt_tok, cached_tok, gen_tok, parkings;
+    int64_t jobs_done, jobs_cancelled, prompt_tok, cached_tok, gen_tok, parkings, drafted_tok, accepted_tok;
     double job_s; // how long a job lives, of late
     double rate_t0;
     int64_t rate_gen0, rate_prompt0;
