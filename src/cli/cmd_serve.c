@@ -22,7 +22,7 @@
 #include "cli/serve_lan.h"
 #include "serve/chats.h"
 
-enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX, WORKERS = 2 };
+enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX, WORKERS = 2, EVENTS = 32 };
 
 typedef struct {
     hd_load_opts load;
@@ -121,12 +121,14 @@ fail:
     return st;
 }
 
-/* The scheduler has events: they are delivered on the network thread, many at a time. */
+/* The scheduler has events: they are delivered on the network thread, many at a time, but not so many that a crowd's would keep
+ * everybody else waiting. */
+static void on_wake(void *arg);
 static void deliver(void *arg)
 {
     serving *v = arg;
     v->waking = false;
-    hd_sched_poll(v->s.sched);
+    if (hd_sched_poll_some(v->s.sched, EVENTS)) on_wake(v);
 }
 static void on_wake(void *arg)
 {

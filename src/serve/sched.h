@@ -79,6 +79,8 @@ hd_status hd_sched_open(hd_sched **out, hd_engine *e, const hd_sched_opts *o, hd
 void hd_sched_close(hd_sched *s); // running jobs end with HD_END_CANCELLED, their events are dropped
 /* Deliver what the mailbox holds.  One thread, always the same. */
 void hd_sched_poll(hd_sched *s);
+/* The same, when others wait for this thread, too: `most` events; true: there are more. */
+bool hd_sched_poll_some(hd_sched *s, int most);
 
 /* HD_LIMIT: queue full, or the prompt leaves no room in the context (the message has both numbers; *context_full tells the
  * two apart).  HD_USAGE: an option out of range.  HD_CANCELLED: the server is stopping.  On failure everything taken is

@@ -4,6 +4,7 @@
  *   queue.c  who is next: users, admission, parking
  *   path.c   a job's way through the prefix cache, in memory and on disk
  *   pass.c   one pass over the living sequences, and what it has brought
+ *   park.c   parked sequences on their way to disk and back
  *   past.c   texts that ended, to be recognised by their bytes
  */
 #ifndef HD_SERVE_SCHED_PARTS_H
@@ -33,7 +34,7 @@ typedef enum { HD_DRAIN_NO, HD_DRAIN_FINISH, HD_DRAIN_STOP } hd_drain;
 struct hd_sched {
     hd_engine *e;
     hd_sched_opts o;
-    char *park_dir; // for parked sequences; NULL: none
+    hd_park *park; // of parked sequences; NULL: none
     pthread_t thread;
     bool started;
     hd_mailbox mail;

@@ -1,5 +1,8 @@
 /* The scheduler on tiny random models: a reply is the same alone, in a crowd, parked, cached; users share evenly; jobs end when
  * they are told to, wherever they are. */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "scheds.h"
 
 enum { N = 8 };
@@ -112,6 +115,30 @@ static void test_ends(void)
     bad.n_top = HD_MAX_TOP + 1;
     bad.prompt = ids_of(text, 3);
     CHECK(hd_sched_submit(s, &j, &bad, &full, &err) == HD_USAGE);
+    hd_sched_close(s);
+    hd_engine_close(e);
+}
+
+/* Events one at a time, none lost, in their order. */
+static void test_some(void)
+{
+    static reply r;
+    hd_sched_stats st = {0};
+    hd_engine *e = tiny_engine(TINY_LLAMA, 1, 256, 1);
+    hd_sched *s = open_sched(e, (hd_sched_opts){0});
+    int n = 0;
+    CHECK(!hd_sched_poll_some(s, 1));
+    submit(s, &r, text, 20, plain(20));
+    for (int i = 0; i < 2000 && st.jobs_done == 0; i++) {
+        usleep(5000);
+        hd_sched_get_stats(s, &st);
+    }
+    for (bool more = true; more;) {
+        more = hd_sched_poll_some(s, 1);
+        CHECK(r.events == ++n);
+    }
+    CHECK(r.done && r.n_id == 20 && n >= 20 && !hd_sched_poll_some(s, 1), "%d", n);
+    free_jobs(&r, 1);
     hd_sched_close(s);
     hd_engine_close(e);
 }
@@ -390,6 +417,16 @@ static void test_park(hd_engine *roomy, hd_engine *tight, const char *dir, hd_dr
     hd_engine_close(tight);
 }
 
+/* A disk that takes no file larger than so many bytes. */
+static void disk_of(rlim_t bytes)
+{
+    struct rlimit l;
+    getrlimit(RLIMIT_FSIZE, &l);
+    l.rlim_cur = bytes < l.rlim_max ? bytes : l.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &l);
+}
+
 /* ---- Across a restart ---- */
 
 static void stop_gently(hd_sched *s)
@@ -553,6 +590,7 @@ int main(void)
     test_crowd(TINY_LLAMA);
     test_crowd(TINY_V3);
     test_ends();
+    test_some();
     test_logprobs();
     test_thinking();
     test_grammar();
@@ -563,6 +601,9 @@ int main(void)
     test_park(tiny_engine(TINY_LLAMA, 1, 512, 1), tiny_engine(TINY_LLAMA, 1, 512, 2), NULL, HD_DRAFT_LOOKUP);
     test_park(tiny_engine(TINY_V3, 1, 512, 1), tiny_engine(TINY_V3, 1, 512, 2), dir[0], HD_DRAFT_NONE);
     test_park(foreseeing_engine(512, 1), foreseeing_engine(512, 2), dir[0], HD_DRAFT_MTP);
+    disk_of(4096);
+    test_park(tiny_engine(TINY_V3, 1, 512, 1), tiny_engine(TINY_V3, 1, 512, 2), dir[0], HD_DRAFT_NONE);
+    disk_of(RLIM_INFINITY);
     test_disk(dir[1]);
     test_drain(dir[2]);
     test_storm(dir[0]);
