@@ -17,7 +17,8 @@ enum { SLOW = 0, WAIT_S = 60 };
 
 typedef struct {
     hd_job *job;
-    char text[MAX_TEXT], thought[MAX_TEXT];
+    char text[MAX_TEXT], thought[MAX_TEXT]; // zeros may be part of them
+    size_t n_text, n_thought;
     int32_t id[MAX_IDS];
     hd_token_info last;
     int n_id, events, positions, position, told_prefill, order;
@@ -48,9 +49,9 @@ static inline void hear_job(void *arg, const hd_job_event *e)
         r->told_prefill++;
     }
     if (e->kind == HD_JOB_TEXT) {
-        char *to = e->text_kind == HD_TEXT_THINKING ? r->thought : r->text;
-        size_t n = strlen(to);
-        if (n + e->n < MAX_TEXT) memcpy(to + n, e->text, e->n), to[n + e->n] = 0;
+        bool thought = e->text_kind == HD_TEXT_THINKING;
+        size_t *n = thought ? &r->n_thought : &r->n_text;
+        if (*n + e->n < MAX_TEXT) memcpy((thought ? r->thought : r->text) + *n, e->text, e->n), *n += e->n;
     }
     for (int i = 0; i < e->n_token && r->n_id < MAX_IDS; i++) r->id[r->n_id++] = e->token[i].id, r->last = e->token[i];
     if (e->kind == HD_JOB_DONE) {
@@ -122,7 +123,8 @@ static inline void submit(hd_sched *s, reply *r, const int32_t *id, int64_t n, h
 static inline bool same_reply(const reply *a, const reply *b)
 {
     return ended(a) && a->done == b->done && a->n_id == b->n_id && memcmp(a->id, b->id, (size_t)a->n_id * sizeof *a->id) == 0 &&
-           strcmp(a->text, b->text) == 0 && strcmp(a->thought, b->thought) == 0 && a->end.reason == b->end.reason;
+           a->n_text == b->n_text && memcmp(a->text, b->text, a->n_text) == 0 && a->n_thought == b->n_thought &&
+           memcmp(a->thought, b->thought, a->n_thought) == 0 && a->end.reason == b->end.reason;
 }
 
 #endif

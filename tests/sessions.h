@@ -9,24 +9,39 @@
 
 static hd_err err;
 
-static inline const char *tiny_model(tiny_kind kind, uint64_t seed)
+static inline const char *tiny_file(const tiny_opts *o)
 {
     char name[64];
-    snprintf(name, sizeof name, "tiny-%d-%llu.gguf", (int)kind, (unsigned long long)seed);
+    snprintf(name, sizeof name, "tiny-%d-%llu%s.gguf", (int)o->kind, (unsigned long long)o->seed, o->foresees ? "-foresees" : "");
     const char *path = build_path(name);
-    tiny_opts o = {.kind = kind, .type = HD_Q8_0, .seed = seed};
-    if (access(path, R_OK) != 0) CHECK_OK(tiny_write(path, &o, &err));
+    if (access(path, R_OK) != 0) CHECK_OK(tiny_write(path, o, &err));
     return path;
 }
 
+static inline const char *tiny_model(tiny_kind kind, uint64_t seed)
+{
+    return tiny_file(&(tiny_opts){.kind = kind, .type = HD_Q8_0, .seed = seed});
+}
+
 /* Two threads, so that sharing work is part of every test. */
-static inline hd_engine *tiny_engine(tiny_kind kind, uint64_t seed, int64_t ctx, int n_sessions)
+static inline hd_engine *tiny_engine_at(const char *path, int64_t ctx, int n_sessions)
 {
     hd_engine *e = NULL;
     hd_engine_opts o = {.n_threads = 2, .ctx_tok = ctx, .n_sessions = n_sessions};
-    CHECK_OK(hd_engine_open(&e, tiny_model(kind, seed), &o, &err));
+    CHECK_OK(hd_engine_open(&e, path, &o, &err));
     if (!e) exit(hd_test_end());
     return e;
+}
+
+static inline hd_engine *tiny_engine(tiny_kind kind, uint64_t seed, int64_t ctx, int n_sessions)
+{
+    return tiny_engine_at(tiny_model(kind, seed), ctx, n_sessions);
+}
+
+/* A V3 whose MTP layer guesses right. */
+static inline hd_engine *foreseeing_engine(int64_t ctx, int n_sessions)
+{
+    return tiny_engine_at(tiny_file(&(tiny_opts){.kind = TINY_V3, .type = HD_Q8_0, .seed = 1, .foresees = true}), ctx, n_sessions);
 }
 
 static inline hd_session *open_session(hd_engine *e)

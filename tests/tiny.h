@@ -25,6 +25,7 @@ typedef struct {
     uint64_t seed;    // 0: all weights are zero, for tests of the files alone
     bool split_kv_b;  // MLA: k_b and v_b instead of kv_b
     bool no_mtp;      // V3 without its extra layer
+    bool foresees;    // V3 whose next id depends on the last one alone, so that its extra layer knows it, too
     /* Damage, by GGUF name (NULL: none): a tensor that is not there, one with a row more, one of bytes. */
     const char *leave_out, *one_more, *as_bytes;
 } tiny_opts;
@@ -197,6 +198,18 @@ static inline hd_type tiny_type(const tiny_writer *t, const hd_slot *s, int64_t 
     return k % 32 == 0 ? HD_Q8_0 : HD_BF16;
 }
 
+/* Layers add nothing, the extra one passes the embedding on, and the head is sure of what it says. */
+static inline void tiny_foresee(const hd_slot *s, int64_t row, int64_t k, float *x)
+{
+    bool out = strstr(s->gguf, "attn_output") || strstr(s->gguf, "ffn_down"), join = strstr(s->gguf, "eh_proj");
+    for (int64_t i = 0; i < k; i++) {
+        if (s->kind == HD_SLOT_NORM) x[i] = 1;
+        else if (out) x[i] = 0;
+        else if (join) x[i] = i == row;
+        else if (strcmp(s->gguf, "output.weight") == 0) x[i] *= 8;
+    }
+}
+
 static inline hd_status tiny_rows(tiny_writer *t, const hd_slot *s, hd_type type, int64_t rows, int64_t k)
 {
     hd_status st = HD_OK;
@@ -210,6 +223,7 @@ static inline hd_status tiny_rows(tiny_writer *t, const hd_slot *s, hd_type type
     float dev = s->kind == HD_SLOT_EMBED ? 1.0f : vector ? 0.2f : 1.5f / sqrtf((float)k);
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t i = 0; t->o->seed && i < k; i++) x[i] = mean + dev * hd_rng_normal(&t->rng);
+        if (t->o->foresees) tiny_foresee(s, r, k, x);
         if (f->quant && t->o->seed) f->quant(q, x, k, NULL);
         else memset(q, 0, row_bytes);
         HD_TRY(hd_gguf_write(t->w, q, row_bytes, t->err));

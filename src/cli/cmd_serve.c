@@ -22,7 +22,7 @@
 #include "cli/serve_lan.h"
 #include "serve/chats.h"
 
-enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX, WORKERS = 2 };
+enum { PORT = 8080, PORTS = 10, GRACE_MS = 30000, MAX_ALIAS = HD_OPT_LIST_MAX, WORKERS = 2, EVENTS = 32 };
 
 typedef struct {
     hd_load_opts load;
@@ -34,6 +34,7 @@ typedef struct {
 
 typedef struct {
     hd_server s; // first: what the network calls `app` is this, too
+    hd_engine *small; // of --draft, or NULL
     options o;
     hd_words argv, keys;
     char lan_address[48], *lan_cert, *lan_key;
@@ -59,8 +60,6 @@ static hd_status check(const serving *v, hd_err *err)
     if (inet_pton(AF_INET, o->host, a) != 1 && inet_pton(AF_INET6, o->host, a) != 1)
         return hd_fail(err, HD_USAGE,
                        "option --host: '%.60s': needs an address, as 127.0.0.1, 0.0.0.0 or ::1", o->host);
-    if (o->load.draft && strcmp(o->load.draft, "lookup") != 0)
-        return hd_fail(err, HD_USAGE, "option --draft: '%.60s': only lookup serves many at once", o->load.draft);
     if (!o->cert != !o->key) return hd_fail(err, HD_USAGE, "options --cert and --key: one without the other");
     if (!is_loopback(o->host) && !o->open && !o->lan && v->keys.n == 0)
         return hd_fail(err, HD_USAGE,
@@ -114,6 +113,7 @@ static hd_status open_engine(serving *v, const char *model, hd_err *err)
                          .n_sessions = (int)o->load.n_sessions,
                          .chat_format = o->load.chat_format,
                          .progress = true};
+    HD_TRY(hd_load_small(&v->small, &o->load, &eo, err)); // first, so that the context's plan sees what it leaves
     HD_TRY(hd_hub_open_engine(&v->s.engine, model, &eo, err));
     v->s.tok = hd_engine_tokenizer(v->s.engine, err);
     if (!v->s.tok) st = err->code;
@@ -121,12 +121,14 @@ fail:
     return st;
 }
 
-/* The scheduler has events: they are delivered on the network thread, many at a time. */
+/* The scheduler has events: they are delivered on the network thread, many at a time, but not so many that a crowd's would keep
+ * everybody else waiting. */
+static void on_wake(void *arg);
 static void deliver(void *arg)
 {
     serving *v = arg;
     v->waking = false;
-    hd_sched_poll(v->s.sched);
+    if (hd_sched_poll_some(v->s.sched, EVENTS)) on_wake(v);
 }
 static void on_wake(void *arg)
 {
@@ -181,7 +183,8 @@ static hd_status open_sched(serving *v, hd_err *err)
                         .max_live = (int)o->parallel,
                         .park_dir = dir,
                         .disk_bytes = (uint64_t)o->disk_gb << 30,
-                        .draft = o->load.draft != NULL,
+                        .draft = hd_load_draft_kind(&o->load),
+                        .small = v->small,
                         .wake = on_wake,
                         .wake_arg = v};
     HD_TRY(hd_sched_open(&v->s.sched, v->s.engine, &so, err));
@@ -350,6 +353,7 @@ fail:
     hd_sched_close(v->s.sched); // no request is left that has a job; the jobs' events had to find the network
     hd_net_close(v->s.net);
     hd_engine_close(v->s.engine);
+    hd_engine_close(v->small);
     if (v->log_fd >= 0) close(v->log_fd);
     return st;
 }
@@ -449,7 +453,9 @@ const hd_command hd_cmd_serve = {
             "      --cache-gb N         of them at most; default 4, 0: keep none\n"
             "      --shared-prefix FILE a system prompt, or its beginning, that is computed once for all users "
             "(may be repeated)\n"
-            "      --draft lookup       guess repeated words ahead; answers stay the same\n"
+            "      --draft WHAT         guess ahead, answers stay the same: lookup (repeated words), mtp (the "
+            "model's\n"
+            "                           own extra layer), or a smaller MODEL with the same vocabulary\n"
             "      --chats FILE         the page's conversations; default: in ~/.local/state/hadal\n"
             "      --no-chats           keep none\n"
             "      --chat-format NAME   instead of the model's own\n"

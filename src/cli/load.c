@@ -70,16 +70,26 @@ fail:
     return st;
 }
 
-static hd_draft_kind draft_kind(const char *draft)
+hd_draft_kind hd_load_draft_kind(const hd_load_opts *o)
 {
+    const char *draft = o->draft;
     if (!draft || strcmp(draft, "none") == 0) return HD_DRAFT_NONE;
     if (strcmp(draft, "lookup") == 0) return HD_DRAFT_LOOKUP;
     return strcmp(draft, "mtp") == 0 ? HD_DRAFT_MTP : HD_DRAFT_MODEL;
 }
 
+hd_status hd_load_small(hd_engine **out, const hd_load_opts *o, const hd_engine_opts *eo, hd_err *err)
+{
+    hd_engine_opts so = *eo;
+    so.chat_format = NULL;
+    so.ctx_tok = 0;
+    *out = NULL;
+    return hd_load_draft_kind(o) == HD_DRAFT_MODEL ? hd_hub_open_engine(out, o->draft, &so, err) : HD_OK;
+}
+
 hd_status hd_load_session(hd_loaded *l, const hd_load_opts *o, hd_session **out, hd_err *err)
 {
-    hd_draft_kind kind = draft_kind(o->draft);
+    hd_draft_kind kind = hd_load_draft_kind(o);
     hd_status st = hd_session_open(out, l->engine, err);
     if (st != HD_OK || kind == HD_DRAFT_NONE) return st;
     st = hd_session_draft(*out, kind, l->small, (int)o->draft_max, err);
@@ -102,12 +112,7 @@ hd_status hd_load(hd_loaded *l, const char *model, const hd_load_opts *o, hd_err
                          .chat_format = o->chat_format,
                          .progress = true};
     *l = (hd_loaded){0};
-    if (draft_kind(o->draft) == HD_DRAFT_MODEL) { // first, so that the context's plan sees what it leaves
-        hd_engine_opts so = eo;
-        so.chat_format = NULL;
-        so.ctx_tok = 0;
-        HD_TRY(hd_hub_open_engine(&l->small, o->draft, &so, err));
-    }
+    HD_TRY(hd_load_small(&l->small, o, &eo, err)); // first, so that the context's plan sees what it leaves
     HD_TRY(hd_hub_open_engine(&l->engine, model, &eo, err));
     HD_TRY(hd_load_sampler(l, o, err));
     HD_TRY(hd_load_session(l, o, &l->session, err));

@@ -71,6 +71,9 @@ hd_status hd_load(hd_loaded *l, const char *model, const hd_load_opts *o, hd_err
 void hd_loaded_close(hd_loaded *l);
 /* The sampler again, with other options. */
 hd_status hd_load_sampler(hd_loaded *l, const hd_load_opts *o, hd_err *err);
+hd_draft_kind hd_load_draft_kind(const hd_load_opts *o);
+/* The smaller model of --draft in an engine like the other; *out NULL: none was asked for. */
+hd_status hd_load_small(hd_engine **out, const hd_load_opts *o, const hd_engine_opts *eo, hd_err *err);
 /* A fresh session with the drafting that was asked for. */
 hd_status hd_load_session(hd_loaded *l, const hd_load_opts *o, hd_session **out, hd_err *err);
 

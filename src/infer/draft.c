@@ -52,9 +52,9 @@ static hd_status mtp_buffers(hd_draft *d, const hd_engine *e, hd_err *err)
 {
     hd_status st;
     const hd_config *c = hd_model_config(e->model);
-    size_t D = (size_t)c->d_model, rows = (size_t)hd_model_max_rows(e->model);
-    HD_TRY(hd_alloc_n(&d->hidden, rows, D * sizeof(float), err));
-    HD_TRY(hd_alloc_n(&d->out, rows, D * sizeof(float), err));
+    size_t D = (size_t)c->d_model;
+    HD_TRY(hd_alloc_n(&d->hidden, HD_DRAFT_STATES, D * sizeof(float), err));
+    HD_TRY(hd_alloc_n(&d->out, HD_DRAFT_STATES, D * sizeof(float), err));
     HD_TRY(hd_alloc_n(&d->state, 2 * D, sizeof(float), err));
     HD_TRY(hd_alloc_n(&d->logits, (size_t)c->n_vocab, sizeof(float), err));
 fail:
@@ -104,7 +104,7 @@ hd_status hd_session_draft(hd_session *s, hd_draft_kind kind, hd_engine *small, 
     if (kind == HD_DRAFT_MTP) {
         if (c->n_mtp < 1)
             HD_TRY(hd_fail(err, HD_UNSUPPORTED, "draft: the model holds no multi-token-prediction layer"));
-        HD_TRY(hd_seq_open(&d.mtp, s->e->cache, err));
+        HD_TRY(hd_seq_open(&d.mtp, s->e->mtp_cache, err));
         HD_TRY(mtp_buffers(&d, s->e, err));
     }
     HD_TRY(rows_for(s, kind == HD_DRAFT_NONE ? 0 : max, err));
@@ -223,7 +223,10 @@ static int guess_model(hd_session *s, int room)
     if (k > 0) return k;
     /* A guess that cannot be made (its context is shorter, its cache full) is no error: the pass goes on
      * without. */
-    if (s->ids.n > q->e->ctx_tok || hd_session_sync(q, s->ids.id, s->ids.n, NULL, NULL) != HD_OK) return 0;
+    if (s->ids.n > q->e->ctx_tok || hd_session_queue(q, s->ids.id, s->ids.n, NULL) != HD_OK) return 0;
+    /* Of a long text it reads a slice a pass: others may wait for this one. */
+    if (!q->ready && hd_session_pass(&q, 1, NULL) != HD_OK) return 0;
+    if (!q->ready) return 0;
     while (k < room) {
         const float *logits;
         if (hd_session_logits(q, &logits, NULL) != HD_OK) break;
@@ -238,41 +241,57 @@ static int guess_model(hd_session *s, int room)
 
 /* ---- The model's own extra layer ---- */
 
-/* Bring the extra layer up to state n-2 and id n-1, as far as states are at hand.  `answer`: the last row's
- * logits and state are wanted; false when there are none. */
-static bool mtp_catch_up(hd_session *s, bool answer)
+/* Bring the extra layer up to state n-2 and id n-1, as far as these n_states states from position `from` on reach.  `answer`:
+ * the last row's logits and state are wanted (then there are HD_DRAFT_STATES at most); false when there are none. */
+static bool mtp_follow(hd_session *s, const float *states, int64_t from, int64_t n_states, bool answer)
 {
     hd_draft *d = &s->draft;
     int64_t D = hd_model_config(s->e->model)->d_model, at = d->mtp_from + hd_seq_len(d->mtp),
             end = s->ids.n - 1;
     /* States past the cache belong to guesses that were wrong. */
-    int64_t known = d->hidden_at + d->n_hidden, done = hd_seq_len(s->seq);
+    int64_t known = from + n_states, done = hd_seq_len(s->seq);
     if (known > done) known = done;
     if (end > known) end = known;
-    if (at < d->hidden_at) { // states before are gone: the layer begins anew; positions matter relative to
-                             // each other
+    if (at < from) { // states before are gone: the layer begins anew; positions matter relative to each other
         hd_seq_trim(d->mtp, 0);
-        d->mtp_from = at = d->hidden_at;
+        d->mtp_from = at = from;
     }
-    if (d->n_hidden == 0 || at >= end) return false;
+    if (at >= end) return false;
     int n = (int)(end - at);
     hd_batch b = {.n_rows = n, .tok = s->ids.id + at + 1, .n_seqs = 1, .n_of = &n, .seq = &d->mtp};
-    if (hd_forward_mtp(s->e->model, &b, d->hidden + (at - d->hidden_at) * D, answer ? d->logits : NULL,
-                       answer ? d->out : NULL, NULL) != HD_OK)
+    if (hd_forward_mtp(s->e->model, &b, states + (at - from) * D, answer ? d->logits : NULL, answer ? d->out : NULL,
+                       NULL) != HD_OK)
         return false;
     if (answer) memcpy(d->state, d->out + (n - 1) * D, (size_t)D * sizeof *d->out);
     return answer && end == s->ids.n - 1;
+}
+
+static bool mtp_catch_up(hd_session *s, bool answer)
+{
+    hd_draft *d = &s->draft;
+    return d->n_hidden > 0 && mtp_follow(s, d->hidden, d->hidden_at, d->n_hidden, answer);
 }
 
 void hd_draft_follow(hd_session *s, const float *hidden, int n, int64_t at)
 {
     hd_draft *d = &s->draft;
     int64_t D = hd_model_config(s->e->model)->d_model;
-    if (d->kind != HD_DRAFT_MTP) return;
-    memcpy(d->hidden, hidden, (size_t)(n * D) * sizeof *hidden);
-    d->hidden_at = at;
-    d->n_hidden = n;
+    int keep = n < HD_DRAFT_STATES ? n : HD_DRAFT_STATES;
+    if (d->kind != HD_DRAFT_MTP || d->paused) return;
+    if (n > keep) mtp_follow(s, hidden, at, n, false); // of a long slice the last states are kept
+    memcpy(d->hidden, hidden + (n - keep) * D, (size_t)(keep * D) * sizeof *hidden);
+    d->hidden_at = at + n - keep;
+    d->n_hidden = keep;
     if (!s->ready) mtp_catch_up(s, false); // in the middle of a prompt: the next slice brings other states
+}
+
+void hd_session_pause_draft(hd_session *s, bool paused)
+{
+    hd_draft *d = &s->draft;
+    d->paused = paused;
+    if (!paused || !d->mtp) return;
+    d->n_hidden = 0; // the layer begins anew when it is asked again
+    hd_seq_trim(d->mtp, 0);
 }
 
 static int guess_mtp(hd_session *s, int room)
@@ -302,6 +321,7 @@ int hd_draft_guess(hd_session *s, int room)
 {
     hd_draft *d = &s->draft;
     if (room > d->now) room = d->now;
+    if (d->paused) return 0;
     if (d->rest > 0 || room < 1) {
         d->rest -= d->rest > 0;
         if (d->mtp) mtp_catch_up(s, false); // its states will not come again

@@ -15,7 +15,7 @@ const char *hd_version(void) { return HADAL_VERSION; }
 static hd_status choose_context(hd_engine *e, int64_t wish, int n_sessions, hd_err *err)
 {
     const hd_config *c = hd_model_config(e->model);
-    uint64_t tok_bytes = hd_cache_tok_bytes(c, e->cache_type) * (uint64_t)n_sessions * (c->n_mtp > 0 ? 2 : 1);
+    uint64_t tok_bytes = hd_cache_tok_bytes(c, e->cache_type) * (uint64_t)n_sessions;
     uint64_t room = hd_mem_available() / 10 * 9 / (tok_bytes ? tok_bytes : 1);
     int64_t fits = room > INT32_MAX / 2 ? INT32_MAX / 2 : (int64_t)room;
     if (wish < 0)
@@ -41,11 +41,17 @@ static hd_status choose_context(hd_engine *e, int64_t wish, int n_sessions, hd_e
     return HD_OK;
 }
 
-/* Pages for every session, each rounded up; a fork or a draft layer keeps a second list. */
-static int64_t cache_positions(const hd_engine *e, int n_sessions)
+/* Pages for every session, each rounded up.  The extra layers' positions are pages of their own, since they begin and end
+ * elsewhere than the main layers': who drafts has both, and nobody's context gets shorter by it. */
+static hd_status open_caches(hd_engine *e, int n_sessions, hd_err *err)
 {
-    int64_t one = (e->ctx_tok + HD_PAGE_TOK - 1) / HD_PAGE_TOK * HD_PAGE_TOK;
-    return one * n_sessions * (hd_model_config(e->model)->n_mtp > 0 ? 2 : 1);
+    hd_status st;
+    const hd_config *c = hd_model_config(e->model);
+    int64_t n = (e->ctx_tok + HD_PAGE_TOK - 1) / HD_PAGE_TOK * HD_PAGE_TOK * n_sessions;
+    HD_TRY(hd_cache_open_layers(&e->cache, c, e->cache_type, 0, c->n_layers, n, err));
+    if (c->n_mtp > 0) HD_TRY(hd_cache_open_layers(&e->mtp_cache, c, e->cache_type, c->n_layers, c->n_mtp, n, err));
+fail:
+    return st;
 }
 
 static void add_stop(hd_engine *e, int32_t id)
@@ -100,8 +106,7 @@ hd_status hd_engine_open(hd_engine **out, const char *path, const hd_engine_opts
     HD_TRY(open_text(e, o->chat_format, err));
     if (!o->no_pack) hd_source_release_all(e->src); // the vocabulary was copied
     HD_TRY(choose_context(e, o->ctx_tok, n_sessions, err));
-    HD_TRY(hd_cache_open(&e->cache, hd_model_config(e->model), e->cache_type, cache_positions(e, n_sessions),
-                         err));
+    HD_TRY(open_caches(e, n_sessions, err));
     *out = e;
     return HD_OK;
 fail:
@@ -113,6 +118,7 @@ void hd_engine_close(hd_engine *e)
 {
     if (!e) return;
     hd_cache_close(e->cache);
+    hd_cache_close(e->mtp_cache);
     hd_tokenizer_close(e->tok);
     hd_model_close(e->model);
     hd_source_close(e->src);

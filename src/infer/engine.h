@@ -20,7 +20,8 @@ struct hd_engine {
     hd_err tok_err;
     const hd_chat_format *chat; // NULL: chat_err says why
     hd_err chat_err;
-    hd_cache *cache;
+    hd_cache *cache;     // of the main layers
+    hd_cache *mtp_cache; // of the multi-token-prediction layers; NULL: there are none
     hd_cache_type cache_type;
     int64_t ctx_tok, n_vocab;
     int32_t stop[HD_MAX_STOP_IDS];

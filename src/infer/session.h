@@ -13,7 +13,7 @@
 #include "base/buf.h"
 #include "infer/engine.h"
 
-enum { HD_MAX_GUESS = 16 };
+enum { HD_MAX_GUESS = 16, HD_DRAFT_STATES = HD_MAX_GUESS + 1 };
 
 /* How guesses are made: draft.c. */
 typedef struct {
@@ -23,13 +23,14 @@ typedef struct {
     int steps;         // guesses made that way for the coming pass
     float balance;     // passes saved less what guessing cost, of late
     int rest, idle;    // passes to go without guessing, and how long the last such rest was
+    bool paused;       // hd_session_pause_draft
     hd_session *small; // HD_DRAFT_MODEL: the same timeline in the smaller engine, owned
     hd_seq *mtp;       // HD_DRAFT_MTP: keys of the extra layer; its row i joins state and next id of position
                        // mtp_from + i
     int64_t mtp_from;
-    float *hidden; // HD_DRAFT_MTP: [max_rows, D] states of the last pass, from position hidden_at
+    float *hidden; // HD_DRAFT_MTP: [HD_DRAFT_STATES, D] the last pass's last states, from position hidden_at
     int64_t hidden_at, n_hidden;
-    float *out, *state, *logits; // HD_DRAFT_MTP: [max_rows, D], [D] twice, [V]
+    float *out, *state, *logits; // HD_DRAFT_MTP: [HD_DRAFT_STATES, D], [D] twice, [V]
 } hd_draft;
 
 struct hd_session {
@@ -52,6 +53,9 @@ hd_status hd_session_pass_most(hd_session *const *s, const int *most, int n, hd_
 
 /* Forget guesses that were computed ahead: afterwards done <= n. */
 void hd_session_settle(hd_session *s);
+
+/* While many share the passes nobody guesses: paused, a session keeps nothing for it either. */
+void hd_session_pause_draft(hd_session *s, bool paused);
 
 /* Fill s->guess for the coming pass, at most `room` of them; returns how many.  The timeline's last id is
  * pending. */

@@ -61,8 +61,7 @@ void hd_engine_fingerprint(const hd_engine *e, uint8_t out[HASH])
 
 static head head_of(const hd_session *s)
 {
-    const hd_config *c = hd_model_config(s->e->model);
-    head h = {.n_layers = (uint32_t)(c->n_layers + c->n_mtp), .cache_type = (uint32_t)s->e->cache_type};
+    head h = {.n_layers = (uint32_t)hd_model_config(s->e->model)->n_layers, .cache_type = (uint32_t)s->e->cache_type};
     memcpy(h.magic, MAGIC, sizeof MAGIC);
     hd_engine_fingerprint(s->e, h.model);
     h.layer_bytes = hd_kv_page_bytes(hd_seq_shape(s->seq));

@@ -21,7 +21,7 @@
 
 struct hd_cache {
     hd_kv_shape shape;
-    int n_layers;
+    int first_layer, n_layers;
     size_t layer_bytes, page_bytes; // one layer's part of a page; the page
     uint8_t *base;
     size_t map_bytes;
@@ -72,11 +72,16 @@ size_t hd_cache_tok_bytes(const hd_config *c, hd_cache_type type)
 
 hd_status hd_cache_open(hd_cache **out, const hd_config *config, hd_cache_type type, int64_t max_tok, hd_err *err)
 {
+    return hd_cache_open_layers(out, config, type, 0, (int64_t)config->n_layers + config->n_mtp, max_tok, err);
+}
+
+hd_status hd_cache_open_layers(hd_cache **out, const hd_config *config, hd_cache_type type, int first, int64_t n_layers,
+                               int64_t max_tok, hd_err *err)
+{
     enum { MAX_DIM = 1 << 20 }; // keeps hd_kv_page_bytes far from wrapping
     hd_status st;
     hd_cache *c = NULL;
     hd_kv_shape s = hd_cache_shape(config, type);
-    int64_t n_layers = (int64_t)config->n_layers + config->n_mtp;
     size_t n;
 
     if ((unsigned)type >= HD_N_CACHE_TYPE) {
@@ -96,6 +101,7 @@ hd_status hd_cache_open(hd_cache **out, const hd_config *config, hd_cache_type t
     HD_TRY(hd_alloc(&c, sizeof *c, err));
     c->base = MAP_FAILED;
     c->shape = s;
+    c->first_layer = first;
     c->n_layers = (int)n_layers;
     c->n_pages = (int32_t)((max_tok + HD_PAGE_TOK - 1) / HD_PAGE_TOK);
     c->layer_bytes = hd_kv_page_bytes(&s);
@@ -340,6 +346,7 @@ void hd_seq_trim(hd_seq *s, int64_t len)
 
 uint8_t *const *hd_seq_pages(hd_seq *s, int layer)
 {
+    layer -= s->c->first_layer;
     assert(layer >= 0 && layer < s->c->n_layers);
     return s->ptr + (size_t)layer * (size_t)s->cap;
 }

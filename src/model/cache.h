@@ -22,6 +22,9 @@ size_t hd_cache_tok_bytes(const hd_config *c, hd_cache_type type); // bytes a po
 
 /* max_tok positions in all, in pages; memory is reserved and touched only as pages are used. */
 hd_status hd_cache_open(hd_cache **out, const hd_config *c, hd_cache_type type, int64_t max_tok, hd_err *err);
+/* Of n_layers layers from `first` on alone: what walks through other layers keeps its pages elsewhere. */
+hd_status hd_cache_open_layers(hd_cache **out, const hd_config *c, hd_cache_type type, int first, int64_t n_layers,
+                               int64_t max_tok, hd_err *err);
 void hd_cache_close(hd_cache *c);
 int64_t hd_cache_free_tok(const hd_cache *c);
 const hd_kv_shape *hd_cache_get_shape(const hd_cache *c);

@@ -41,34 +41,21 @@ static int64_t number(const char *s)
     return v;
 }
 
-/* A task about the route's {id}, with the body read when there is one. */
+/* A task about the route's {id} and the body, if there is one. */
 static hd_task *task_of(hd_req *r, hd_status (*work)(hd_task *, hd_store *, hd_err *))
 {
-    size_t n;
-    const char *body = hd_req_body(r, &n), *param = hd_req_param(r);
-    json_t *in = NULL;
+    const char *param = hd_req_param(r);
     hd_chats *c = chats_of(r);
     if (!c) return NULL;
-    if (n) {
-        hd_api_error e = {0};
-        if (hd_api_json(&in, body, n, &e) != HD_OK) {
-            hd_req_fail(r, e.http, e.code, e.message);
-            return NULL;
-        }
-    }
     int64_t id = number(param);
     if (param && id == 0) {
-        json_decref(in);
         hd_req_fail(r, 404, "not_found", "there is no such chat or message");
         return NULL;
     }
     hd_task *t = hd_task_new(c, r);
-    if (!t) {
-        json_decref(in);
-        return NULL;
-    }
+    if (!t) return NULL;
+    hd_req_take_body(r, &t->body);
     t->id = id;
-    t->in = in;
     t->work = work;
     return t;
 }

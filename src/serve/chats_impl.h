@@ -21,6 +21,7 @@ struct hd_chats {
     pthread_cond_t wake;
     struct hd_task *first, *last; // to do
     struct hd_task *done;         // to be told, newest first
+    struct hd_task *told, **told_last; // being told, network thread alone
     bool stop;
 
     hd_answer *answers; // network thread alone
@@ -43,7 +44,8 @@ struct hd_task {
     hd_err err;
     int64_t owner, id, chat, other; // what the work is about
     const char *type;               // of the reply, NULL: JSON
-    json_t *in, *out;               // the request's body; the reply's, unless text was filled
+    hd_buf body;                    // of the request: becomes `in` on the store's thread, or is refused (unread, why)
+    json_t *in, *out;               // the request's body; the reply's, unless text was filled; gone when `done` is called
     hd_buf text, more;
     uint64_t user;
     char state[16];
@@ -54,7 +56,7 @@ struct hd_task {
     int64_t max_tok;
     bool goes_on;     // text and more are what the answer already has
     bool next_turn;   // the prompt of the question after this answer
-    bool refused;
+    bool refused, unread;
     hd_api_error why;
 };
 

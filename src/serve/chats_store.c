@@ -8,6 +8,8 @@
 
 #include "serve/chats_impl.h"
 
+enum { AT_ONCE = 8 };
+
 /* ---- Tasks ---- */
 
 static void gone(void *arg)
@@ -26,6 +28,7 @@ hd_task *hd_task_new(hd_chats *c, hd_req *r)
     t->c = c;
     t->r = r;
     t->owner = HD_STORE_LOCAL;
+    hd_buf_init(&t->body, 0);
     hd_buf_init(&t->text, SIZE_MAX);
     hd_buf_init(&t->more, SIZE_MAX);
     if (r) {
@@ -41,6 +44,7 @@ void hd_task_free(hd_task *t)
     if (t->r) hd_req_on_gone(t->r, NULL, NULL);
     json_decref(t->in);
     json_decref(t->out);
+    hd_buf_free(&t->body);
     hd_buf_free(&t->text);
     hd_buf_free(&t->more);
     hd_ids_free(&t->prompt);
@@ -68,7 +72,9 @@ void hd_task_fail(hd_task *t)
     t->r = NULL;
     if (!r) return;
     hd_req_on_gone(r, NULL, NULL);
-    if (disk) {
+    if (t->unread) {
+        hd_req_fail(r, t->why.http, t->why.code, t->why.message);
+    } else if (disk) {
         hd_reply_header(r, "Retry-After", "10");
         hd_req_fail(r, 503, "store", t->err.msg);
     } else if (t->st == HD_USAGE) {
@@ -80,14 +86,14 @@ void hd_task_fail(hd_task *t)
 
 static void finish(hd_task *t)
 {
-    if (t->done) t->done(t);
+    if (t->done && !t->unread) t->done(t);
     else if (t->st != HD_OK) hd_task_fail(t);
     else if (t->text.data || t->type) {
         hd_req *r = t->r;
         t->r = NULL;
         if (r) {
             hd_req_on_gone(r, NULL, NULL);
-            hd_reply(r, 200, t->type ? t->type : "application/json", t->text.data, t->text.len);
+            hd_reply_take(r, 200, t->type ? t->type : "application/json", &t->text);
         }
     } else {
         hd_task_reply(t, 200, t->out ? json_incref(t->out) : json_object());
@@ -109,24 +115,36 @@ void hd_task_start(hd_task *t)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Network thread: tell everybody who is done, in the order of their doing. */
-static void tell(void *arg)
+/* Those that are done, in the order of their doing, behind those that were found before. */
+static void take_done(hd_chats *c)
 {
-    hd_chats *c = arg;
     pthread_mutex_lock(&c->lock);
     hd_task *t = c->done, *list = NULL;
     c->done = NULL;
     pthread_mutex_unlock(&c->lock);
+    hd_task **last = t ? &t->next : c->told_last; // the newest will be the last
     while (t) {
         hd_task *next = t->next;
         t->next = list;
         list = t;
         t = next;
     }
-    while (list) {
-        hd_task *next = list->next;
-        finish(list);
-        list = next;
+    if (!list) return;
+    *c->told_last = list;
+    c->told_last = last;
+}
+
+/* Network thread: tell a few of those who wait for it; between them the loop hears others. */
+static void tell(void *arg)
+{
+    hd_chats *c = arg;
+    take_done(c);
+    for (int i = 0; c->told; i++) {
+        if (i >= AT_ONCE && hd_net_post(c->server->net, tell, c, NULL) == HD_OK) return;
+        hd_task *t = c->told;
+        c->told = t->next;
+        if (!c->told) c->told_last = &c->told;
+        finish(t);
     }
 }
 
@@ -144,14 +162,29 @@ static void give_back(hd_chats *c, hd_task *batch)
     if (open) hd_net_post(c->server->net, tell, c, NULL); // without memory for it the next batch's post tells these, too
 }
 
+/* Megabytes of JSON: here they keep nobody but the store waiting. */
+static void read_body(hd_task *t)
+{
+    if (t->body.len && hd_api_json(&t->in, t->body.data, t->body.len, &t->why) != HD_OK) {
+        t->unread = true;
+        t->st = HD_FORMAT;
+    }
+    hd_buf_free(&t->body);
+}
+
 static void work(hd_task *t, hd_store *s)
 {
+    if (t->unread) return;
     t->st = t->work(t, s, &t->err);
     if (t->st == HD_OK && t->out && !t->done) {
         char *text = json_dumps(t->out, JSON_COMPACT); // long lists: better here than on the network thread
         t->st = text ? hd_buf_adds(&t->text, text, &t->err) : hd_fail(&t->err, HD_NOMEM, "store: reply: no memory");
         free(text);
+        json_decref(t->out);
+        t->out = NULL;
     }
+    json_decref(t->in); // a million values take their time to be freed, too
+    t->in = NULL;
 }
 
 static void *run(void *arg)
@@ -165,6 +198,7 @@ static void *run(void *arg)
         c->first = c->last = NULL;
         pthread_mutex_unlock(&c->lock);
         if (!batch) return NULL; // stopped, and nothing left
+        for (hd_task *t = batch; t; t = t->next) read_body(t);
         bool group = hd_store_begin(c->store, &err) == HD_OK;
         for (hd_task *t = batch; t; t = t->next) work(t, c->store);
         hd_status st = group ? hd_store_commit(c->store, &err) : HD_OK;
@@ -200,6 +234,7 @@ hd_status hd_chats_open(hd_chats **out, hd_server *s, const char *path, hd_err *
     hd_chats *c = NULL;
     HD_TRY(hd_alloc(&c, sizeof *c, err));
     c->server = s;
+    c->told_last = &c->told;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->wake, NULL);
     HD_TRY(hd_store_open(&c->store, path, err));
@@ -222,9 +257,9 @@ void hd_chats_close(hd_chats *c)
     pthread_cond_signal(&c->wake);
     pthread_mutex_unlock(&c->lock);
     if (c->started) pthread_join(c->thread, NULL);
-    while (c->done) {
-        hd_task *t = c->done;
-        c->done = t->next;
+    take_done(c);
+    for (hd_task *t = c->told, *next; t; t = next) {
+        next = t->next;
         hd_task_free(t);
     }
     hd_store_close(c->store);

@@ -172,12 +172,19 @@ void hd_conn_pump(hd_conn *c)
     if (c->doomed) hd_conn_close(c);
 }
 
-static void on_read(struct bufferevent *bev, void *arg) { (void)bev, hd_conn_pump(arg); }
+static void on_read(struct bufferevent *bev, void *arg)
+{
+    hd_conn *c = arg;
+    (void)bev;
+    hd_net_step(c->net);
+    hd_conn_pump(c);
+}
 
 static void on_write(struct bufferevent *bev, void *arg)
 {
     hd_conn *c = arg;
     (void)bev;
+    hd_net_step(c->net);
     if (c->closing) hd_conn_pump(c);
 }
 
@@ -187,6 +194,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     hd_conn *c = arg;
     (void)bev;
+    hd_net_step(c->net);
     if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT))) return;
     if ((what & BEV_EVENT_EOF) && !c->req && n_out(c) > 0 && c->phase != HD_AT_LINGER) c->closing = true;
     else hd_conn_close(c);
@@ -304,6 +312,7 @@ static void on_first(evutil_socket_t fd, short what, void *arg)
     hd_conn *c = arg;
     uint8_t first;
     (void)what;
+    hd_net_step(c->net);
     event_free(c->sniff);
     c->sniff = NULL;
     if (recv(fd, &first, 1, MSG_PEEK) == 1 && first == 22) {

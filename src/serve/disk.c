@@ -426,6 +426,14 @@ bool hd_disk_busy(hd_disk *d)
     return busy;
 }
 
+void hd_disk_wait(hd_disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    while (d->n_wait > 0 && d->n_done == 0) pthread_cond_wait(&d->less, &d->lock);
+    pthread_mutex_unlock(&d->lock);
+    hd_disk_reap(d);
+}
+
 void hd_disk_settle(hd_disk *d)
 {
     pthread_mutex_lock(&d->lock);

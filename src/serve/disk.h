@@ -24,6 +24,7 @@ hd_status hd_disk_read(hd_disk *d, const uint8_t name[HD_BLOCK_NAME], uint64_t o
 bool hd_disk_write(hd_disk *d, const hd_block *b);
 void hd_disk_reap(hd_disk *d); // let go of the pages that are written
 bool hd_disk_busy(hd_disk *d);
+void hd_disk_wait(hd_disk *d);   // until a block is written, if any is to be, and reap
 void hd_disk_settle(hd_disk *d); // wait until nothing is being written, and reap
 void hd_disk_totals(hd_disk *d, uint64_t *bytes, int64_t *blocks);
 

@@ -1,6 +1,7 @@
 /* Jobs: their options, their life, and the mail that carries their events from one thread to the other. */
 #include "serve/job.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -137,14 +138,17 @@ static void post(hd_mailbox *m, hd_mail *mail)
     pthread_mutex_unlock(&m->lock);
 }
 
-static hd_mail *take_all(hd_mailbox *m)
+static hd_mail *take(hd_mailbox *m, int most)
 {
     pthread_mutex_lock(&m->lock);
-    hd_mail *all = m->first;
-    m->first = NULL;
-    m->last = &m->first;
+    hd_mail *first = m->first, **end = &m->first;
+    for (int i = 0; i < most && *end; i++) end = &(*end)->next;
+    hd_mail *rest = *end;
+    *end = NULL;
+    m->first = rest;
+    if (!rest) m->last = &m->first;
     pthread_mutex_unlock(&m->lock);
-    return all;
+    return first;
 }
 
 static void drop(hd_mail *mail)
@@ -154,9 +158,9 @@ static void drop(hd_mail *mail)
     hd_job_unref(j);
 }
 
-void hd_mailbox_deliver(hd_mailbox *m)
+bool hd_mailbox_deliver(hd_mailbox *m, int most)
 {
-    for (hd_mail *mail = take_all(m), *next; mail; mail = next) {
+    for (hd_mail *mail = take(m, most), *next; mail; mail = next) {
         hd_job *j = mail->job;
         next = mail->next;
         if (mail->e.kind == HD_JOB_QUEUED) {
@@ -166,11 +170,15 @@ void hd_mailbox_deliver(hd_mailbox *m)
         if (!j->quiet && j->o.event) j->o.event(j->o.arg, &mail->e);
         drop(mail);
     }
+    pthread_mutex_lock(&m->lock);
+    bool more = m->first != NULL;
+    pthread_mutex_unlock(&m->lock);
+    return more;
 }
 
 void hd_mailbox_destroy(hd_mailbox *m)
 {
-    for (hd_mail *mail = take_all(m), *next; mail; mail = next) {
+    for (hd_mail *mail = take(m, INT_MAX), *next; mail; mail = next) {
         next = mail->next;
         drop(mail);
     }

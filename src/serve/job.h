@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "serve/park.h"
 #include "serve/prefix.h"
 #include "serve/sched.h"
 
@@ -52,7 +53,7 @@ struct hd_job {
     int64_t number; // order of arrival
     bool warm;      // for the cache alone: nobody listens
     bool stepping;  // step is open: it has been generating
-    bool on_disk;   // parked in a file
+    hd_parked *parked; // what was computed, put aside; NULL: computed again
     hd_ids ids;     // the timeline, while no session has it
     hd_session *s;
     hd_sampler *p;
@@ -79,7 +80,7 @@ void hd_job_unref(hd_job *j); // NULL is well
 
 void hd_mailbox_init(hd_mailbox *m);
 void hd_mailbox_destroy(hd_mailbox *m); // drops what is in it
-void hd_mailbox_deliver(hd_mailbox *m);
+bool hd_mailbox_deliver(hd_mailbox *m, int most); // true: there is more
 
 /* From the scheduler's thread; a warm job has nobody to tell. */
 void hd_job_post_position(hd_mailbox *m, hd_job *j, int position);

@@ -21,7 +21,8 @@ struct hd_metrics {
     } row[ROWS]; // by route and status: what routes and handlers can make of them fits
     int n_rows;
     uint64_t other, refused[HD_REFUSED_KINDS], in_bytes, out_bytes, prompt_tok, cached_tok, gen_tok;
-    histogram whole, first;
+    histogram whole, first, step;
+    double step_most, step_most_cpu, turn_most_cpu;
     double t_start;
 };
 
@@ -71,6 +72,18 @@ void hd_metrics_request(hd_metrics *m, const hd_req *r, double now)
     m->prompt_tok += (uint64_t)r->prompt_tok;
     m->cached_tok += (uint64_t)r->cached_tok;
     m->gen_tok += (uint64_t)r->gen_tok;
+}
+
+void hd_metrics_step(hd_metrics *m, double seconds, double cpu_seconds)
+{
+    observe(&m->step, seconds);
+    if (seconds > m->step_most) m->step_most = seconds;
+    if (cpu_seconds > m->step_most_cpu) m->step_most_cpu = cpu_seconds;
+}
+
+void hd_metrics_turn(hd_metrics *m, double cpu_seconds)
+{
+    if (cpu_seconds > m->turn_most_cpu) m->turn_most_cpu = cpu_seconds;
 }
 
 void hd_metrics_refused(hd_metrics *m, hd_refused why) { m->refused[why]++; }
@@ -132,6 +145,11 @@ void hd_metrics_handle(hd_req *r)
     put_histogram(&b, "hadal_request_seconds", "From a request's first byte to its reply's end.", &m->whole);
     put_histogram(&b, "hadal_first_byte_seconds", "From a request's first byte to its reply's first.",
                   &m->first);
+    put_histogram(&b, "hadal_net_step_seconds", "What the network thread does for one event, while all others wait.", &m->step);
+    put(&b, "hadal_net_step_longest_seconds", "gauge", "The longest of those.", m->step_most);
+    put(&b, "hadal_net_step_longest_cpu_seconds", "gauge", "The longest in the thread's processor time.", m->step_most_cpu);
+    put(&b, "hadal_net_turn_longest_cpu_seconds", "gauge", "All events that were found at once, in its processor time.",
+        m->turn_most_cpu);
     put(&b, "hadal_connections", "gauge", "Connections open.", n->n_conns);
     put(&b, "hadal_requests_running", "gauge", "Requests being answered.", n_handed);
     put(&b, "hadal_body_bytes", "gauge", "Request bodies in memory.", (double)n->bodies);

@@ -12,16 +12,51 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "serve/net_impl.h"
 
 struct hd_timer {
+    hd_net *net;
     struct event *ev;
     void (*fn)(void *arg);
     void *arg;
 };
+
+/* ---- How long the thread is busy: a step for each callback, a turn from the loop's waking until it waits again ---- */
+
+static double cpu_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* The step under way ends. */
+static void end_step(hd_net *n, double now, double cpu)
+{
+    if (n->t_step > 0) hd_metrics_step(n->metrics, now - n->t_step, cpu - n->cpu_step);
+    else n->cpu_turn = cpu;
+}
+
+void hd_net_step(hd_net *n)
+{
+    double now = hd_now_s(), cpu = cpu_s();
+    end_step(n, now, cpu);
+    n->t_step = now;
+    n->cpu_step = cpu;
+}
+
+static void end_turn(hd_net *n)
+{
+    double cpu = cpu_s();
+    if (n->t_step == 0) return;
+    end_step(n, hd_now_s(), cpu);
+    hd_metrics_turn(n->metrics, cpu - n->cpu_turn);
+    n->t_step = 0;
+}
 
 /* ---- Messages ---- */
 
@@ -49,6 +84,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     hd_net *n = arg;
     uint64_t count;
     (void)what;
+    hd_net_step(n);
     if (read(fd, &count, sizeof count) < 0) return;
     if (n->stop_asked && !n->stopping) begin_stop(n);
     pthread_mutex_lock(&n->lock);
@@ -57,7 +93,10 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     n->post = NULL;
     n->n_post = n->cap_post = 0;
     pthread_mutex_unlock(&n->lock);
-    for (int i = 0; i < n_post; i++) post[i].fn(post[i].arg);
+    for (int i = 0; i < n_post; i++) {
+        post[i].fn(post[i].arg);
+        hd_net_step(n);
+    }
     free(post);
 }
 
@@ -65,6 +104,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     hd_timer t = *(hd_timer *)arg;
     (void)fd, (void)what;
+    hd_net_step(t.net);
     event_free(t.ev);
     free(arg);
     t.fn(t.arg);
@@ -75,7 +115,7 @@ hd_timer *hd_net_after(hd_net *n, int ms, void (*fn)(void *arg), void *arg)
     hd_timer *t = calloc(1, sizeof *t);
     struct timeval tv = {ms / 1000, ms % 1000 * 1000};
     if (!t) return NULL;
-    *t = (hd_timer){event_new(n->base, -1, 0, on_timer, t), fn, arg};
+    *t = (hd_timer){n, event_new(n->base, -1, 0, on_timer, t), fn, arg};
     if (t->ev && event_add(t->ev, &tv) == 0) return t;
     if (t->ev) event_free(t->ev);
     free(t);
@@ -95,6 +135,7 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
 {
     hd_net *n = arg;
     (void)len;
+    hd_net_step(n);
     hd_conn_accept(n, fd, sa, l == n->operator_listener);
 }
 
@@ -111,6 +152,7 @@ static void on_reap(evutil_socket_t fd, short what, void *arg)
 {
     hd_net *n = arg;
     (void)fd, (void)what;
+    hd_net_step(n);
     for (hd_conn *c = n->conns, *next; c; c = next) {
         next = c->next;
         if (c->doomed) hd_conn_close(c);
@@ -158,6 +200,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     hd_net *n = arg;
     double now = hd_now_s();
     (void)fd, (void)what;
+    hd_net_step(n);
     if ((n->stop_asked || (n->o.stop_flag && *n->o.stop_flag)) && !n->stopping) begin_stop(n);
     if (n->o.reload_flag && *n->o.reload_flag) {
         *n->o.reload_flag = 0;
@@ -291,7 +334,11 @@ int hd_net_operator_port(const hd_net *n) { return n->operator_port; }
 hd_status hd_net_run(hd_net *n, int grace_ms, hd_err *err)
 {
     n->grace_ms = grace_ms;
-    int bad = event_base_loop(n->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    int bad = 0;
+    while (bad >= 0 && !event_base_got_break(n->base)) {
+        bad = event_base_loop(n->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY);
+        end_turn(n);
+    }
     n->stopping = true;
     while (n->conns) hd_conn_close(n->conns);
     return bad < 0 ? hd_fail(err, HD_IO, "server: the event loop failed") : HD_OK;

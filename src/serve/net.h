@@ -30,6 +30,7 @@ void *hd_req_app(const hd_req *r);     // what hd_net_opts.app was: the server (
 void hd_reply_header(hd_req *r, const char *name, const char *value);
 /* A whole reply.  The request is over. */
 void hd_reply(hd_req *r, int status, const char *type, const void *body, size_t n);
+void hd_reply_take(hd_req *r, int status, const char *type, hd_buf *body); // the same; takes the bytes, so that many megabytes are not copied
 /* A reply in pieces (chunked).  hd_reply_write copies.  A client that reads too slowly has hd_reply_backlog grow: past the
  * cap its request counts as gone. */
 void hd_reply_begin(hd_req *r, int status, const char *type);

@@ -95,6 +95,8 @@ struct hd_net {
     atomic_bool stop_asked;
     bool stopping, paused; // paused: accept failed, until the next sweep
     double stop_by;
+    double t_step, cpu_step; // when the step under way began, 0: none is; the thread's processor time then
+    double cpu_turn;         // that of the turn
     int grace_ms;
     pthread_mutex_t lock; // of posts
     bool lock_made;
@@ -109,6 +111,9 @@ struct hd_net {
     hd_log *log;
     hd_metrics *metrics;
 };
+
+/* ---- net.c ---- */
+void hd_net_step(hd_net *n); // every callback of the loop's says so first
 
 /* ---- conn.c ---- */
 void hd_conn_accept(hd_net *n, int fd, const struct sockaddr *sa, bool operators);
@@ -157,6 +162,9 @@ typedef enum { HD_REFUSED_FULL, HD_REFUSED_ADDRESS, HD_REFUSED_SLOW, HD_REFUSED_
 hd_status hd_metrics_open(hd_metrics **out, hd_err *err);
 void hd_metrics_close(hd_metrics *m);
 void hd_metrics_request(hd_metrics *m, const hd_req *r, double now);
+/* What the network thread did for one event, while nobody else was heard; a turn is all the events that were found at once. */
+void hd_metrics_step(hd_metrics *m, double seconds, double cpu_seconds);
+void hd_metrics_turn(hd_metrics *m, double cpu_seconds);
 void hd_metrics_refused(hd_metrics *m, hd_refused why);
 void hd_metrics_handle(hd_req *r); // GET /metrics
 

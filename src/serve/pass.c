@@ -141,7 +141,7 @@ static bool may_guess(const hd_sched *s)
 {
     int64_t pages = 0;
     int n = 0;
-    if (!s->o.draft) return false;
+    if (s->o.draft == HD_DRAFT_NONE) return false;
     for (int i = 0; i < s->n_live; i++) {
         const hd_job *j = s->live[i];
         int64_t len = hd_seq_len(j->s->seq);
@@ -283,6 +283,7 @@ void hd_sched_pass(hd_sched *s)
         while (!plan(s)) {}
     }
     bool guessing = may_guess(s);
+    for (int i = 0; i < s->n_live; i++) hd_session_pause_draft(s->live[i]->s, s->n_live > HD_DRAFT_ALONE);
     hd_job *who[s->n_live + 1];
     for (int i = 0; i < s->n_live; i++) {
         hd_job *j = s->live[i];

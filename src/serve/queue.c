@@ -9,11 +9,9 @@
  *
  * Admission asks for pages: those of the prompt that are not in the prefix cache, room to grow, and what the living ones were
  * promised and have not taken yet.  Answers grow beyond that; when no page is left, prefixes are forgotten, and then the
- * youngest is parked: its timeline is kept (on disk with its cache where there is a folder, else as ids that are computed
- * again), and it stands at the head of its user's queue.  The oldest always goes on, so everybody ends some time. */
-#include <stdio.h>
+ * youngest is parked: its timeline is kept (on disk with its cache, park.c, where there is a folder, else as ids that are
+ * computed again), and it stands at the head of its user's queue.  The oldest always goes on, so everybody ends some time. */
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "serve/sched_parts.h"
@@ -86,7 +84,7 @@ hd_status hd_queue_put(hd_sched *s, hd_job *j, hd_err *err)
 
 /* ---- Leaving ---- */
 
-static void forget_file(hd_sched *s, hd_job *j);
+static void forget_parked(hd_sched *s, hd_job *j);
 
 void hd_queue_leave(hd_sched *s, hd_job *j)
 {
@@ -94,6 +92,8 @@ void hd_queue_leave(hd_sched *s, hd_job *j)
     while (s->live[i] != j) i++;
     memmove(&s->live[i], &s->live[i + 1], (size_t)(--s->n_live - i) * sizeof *s->live);
     j->user->n_live--;
+    s->drafted_tok += j->s->n_drafted;
+    s->accepted_tok += j->s->n_accepted;
     hd_session_close(j->s);
     j->s = NULL;
     j->last = NULL;
@@ -115,7 +115,7 @@ void hd_queue_release(hd_sched *s, hd_job *j)
         if (j->t_admit > 0) s->job_s += (hd_now_s() - j->t_admit - s->job_s) / 8;
         s->posted = true;
     }
-    forget_file(s, j);
+    forget_parked(s, j);
     hd_step_close(&j->step);
     if (j->o.grammar) hd_grammar_close(j->o.grammar);
     j->o.grammar = NULL;
@@ -177,32 +177,17 @@ void hd_queue_end_all(hd_sched *s)
 
 /* ---- Parking ---- */
 
-static char *park_path(const hd_sched *s, const hd_job *j)
+static void forget_parked(hd_sched *s, hd_job *j)
 {
-    char *path = NULL;
-    return asprintf(&path, "%s/%lld.session", s->park_dir, (long long)j->number) < 0 ? NULL : path;
-}
-
-static void forget_file(hd_sched *s, hd_job *j)
-{
-    char *path = j->on_disk ? park_path(s, j) : NULL;
-    if (path) (void)!unlink(path);
-    free(path);
-    j->on_disk = false;
-}
-
-/* To disk if there is one and it is not full: writing is slow, but computing again is slower by far. */
-static void save_session(hd_sched *s, hd_job *j)
-{
-    char *path = s->park_dir && hd_seq_len(j->s->seq) >= HD_PAGE_TOK ? park_path(s, j) : NULL;
-    if (path) j->on_disk = hd_session_save(j->s, path, NULL) == HD_OK;
-    free(path);
+    if (s->park) hd_park_drop(s->park, j->parked);
+    j->parked = NULL;
 }
 
 static void park(hd_sched *s, hd_job *j)
 {
     hd_path_keep(s, j);
-    if (j->state == HD_JOB_SAYING) save_session(s, j); // a prompt's blocks are in the prefix cache, or soon computed again
+    /* A prompt's blocks are in the prefix cache, or soon computed again. */
+    if (s->park && j->state == HD_JOB_SAYING && hd_seq_len(j->s->seq) >= HD_PAGE_TOK) j->parked = hd_park_put(s->park, j->s);
     hd_ids_free(&j->ids);
     j->ids = j->s->ids;
     j->s->ids = (hd_ids){0};
@@ -226,7 +211,7 @@ bool hd_queue_make_room(hd_sched *s, int64_t n)
         int64_t lack = n - hd_free_pages(s);
         if (lack <= 0 || hd_prefix_evict(s->prefix, lack) >= lack) return true;
         if (s->disk && hd_disk_busy(s->disk)) { // it holds pages that could go
-            hd_disk_settle(s->disk);
+            hd_disk_wait(s->disk);
             continue;
         }
         hd_job *j = youngest(s, NULL);
@@ -290,7 +275,8 @@ static hd_status open_session(hd_sched *s, hd_job *j, hd_err *err)
     hd_status st;
     bool later;
     HD_TRY(hd_session_open(&j->s, s->e, err));
-    if (s->o.draft && !j->warm) HD_TRY(hd_session_draft(j->s, HD_DRAFT_LOOKUP, NULL, HD_DRAFT_ROWS, err));
+    if (s->o.draft != HD_DRAFT_NONE && !j->warm)
+        HD_TRY(hd_session_draft(j->s, s->o.draft, s->o.small, s->o.draft == HD_DRAFT_LOOKUP ? HD_DRAFT_ROWS : 0, err));
     HD_TRY(hd_session_queue(j->s, j->ids.id, j->ids.n, err));
     s->disk_budget = 0; // from memory: the disk is read when it lives
     HD_TRY(hd_path_find(s, j, &later, err));
@@ -298,17 +284,17 @@ fail:
     return st;
 }
 
-/* Does the file know more than the prefix cache?  Then take it up again; one that cannot be read is as good as none. */
-static void restore(hd_sched *s, hd_job *j)
+/* What was put aside, where it knows more than the prefix cache.  False: it is still on its way, which those who live need not
+ * wait for. */
+static bool take_up(hd_sched *s, hd_job *j)
 {
-    char *path = j->on_disk && j->n_known < (j->ids.n - 1) / HD_PAGE_TOK ? park_path(s, j) : NULL;
-    if (!path) return;
-    j->last = NULL;
-    j->n_known = 0;
-    hd_session_rewind(j->s, 0);
-    hd_prefix_evict(s->prefix, hd_pages_of(j->ids.n) - hd_free_pages(s));
-    if (hd_session_restore(j->s, path, NULL) == HD_OK) hd_path_keep(s, j);
-    free(path);
+    if (!j->parked || j->n_known >= (j->ids.n - 1) / HD_PAGE_TOK) return true;
+    hd_parked_where where = hd_park_want(s->park, j->parked, s->n_live == 0);
+    if (where == HD_PARKED_LATER) return false;
+    if (where == HD_PARKED_LOST) return true;
+    hd_prefix_evict(s->prefix, hd_pages_of(j->ids.n) - j->n_known - hd_free_pages(s));
+    if (hd_park_restore(s->park, j->parked, j->s, NULL) == HD_OK) hd_path_keep(s, j); // else it is computed again
+    return true;
 }
 
 /* Let a job in; *fits false: there is no room yet. */
@@ -321,9 +307,7 @@ static hd_status start(hd_sched *s, hd_job *j, bool *in, hd_err *err)
     HD_TRY(open_session(s, j, err));
     int64_t need = promise(s, j, j->ids.n) - j->n_known + outstanding(s);
     if (!fits(s, need) && s->n_live > 0) goto fail;
-    restore(s, j);
-    HD_TRY(hd_session_queue(j->s, j->ids.id, j->ids.n, err)); // when the file was none
-    *in = true;
+    *in = take_up(s, j);
 fail:
     if (!*in) {
         hd_session_close(j->s);
@@ -336,7 +320,7 @@ fail:
 
 static void enter(hd_sched *s, hd_job *j)
 {
-    forget_file(s, j);
+    forget_parked(s, j);
     hd_ids_free(&j->ids);
     s->live[s->n_live++] = j;
     j->user->n_live++;

@@ -219,6 +219,29 @@ void hd_reply(hd_req *r, int status, const char *type, const void *body, size_t 
     over(r);
 }
 
+static void free_bytes(const void *p, size_t n, void *arg)
+{
+    (void)n, (void)arg;
+    free((void *)(uintptr_t)p);
+}
+
+void hd_reply_take(hd_req *r, int status, const char *type, hd_buf *body)
+{
+    if (!r->conn || !wants_body(r) || body->len == 0) {
+        hd_reply(r, status, type, body->data, body->len);
+        hd_buf_free(body);
+        return;
+    }
+    hd_conn *c = r->conn;
+    put_head(r, status, type, (int64_t)body->len);
+    c->out_queued += body->len;
+    r->out_bytes += body->len;
+    if (evbuffer_add_reference(bufferevent_get_output(c->bev), body->data, body->len, free_bytes, NULL) == 0) body->data = NULL;
+    else hd_conn_soon(c, true);
+    hd_buf_free(body);
+    over(r);
+}
+
 void hd_reply_begin(hd_req *r, int status, const char *type)
 {
     if (r->conn) put_head(r, status, type, -1);

@@ -3,18 +3,17 @@
  *   wait until there is work -> take in -> drop the cancelled -> admit -> pass -> mail out, wake the other side -> again */
 #include "serve/sched.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "serve/sched_parts.h"
 
-enum { MAX_QUEUE = 256, MAX_LIVE = 64, FLUSH_S = 10 };
+enum { MAX_QUEUE = 256, MAX_LIVE = 64, FLUSH_S = 10, PARK_BYTES = 256 << 20 };
 
 /* ---- The thread ---- */
 
@@ -64,7 +63,9 @@ static void show_stats(hd_sched *s)
                         .cached_tok = s->cached_tok,
                         .gen_tok = s->gen_tok,
                         .passes = s->n_passes,
-                        .parkings = s->parkings};
+                        .parkings = s->parkings,
+                        .drafted_tok = s->drafted_tok,
+                        .accepted_tok = s->accepted_tok};
     for (hd_user *u = s->users; u; u = u->next) x.users++;
     if (s->disk) hd_disk_totals(s->disk, &x.disk_bytes, &x.disk_tok);
     x.disk_tok *= HD_PAGE_TOK;
@@ -130,6 +131,7 @@ static void *run(void *arg)
             be_idle(s);
             continue;
         }
+        s->changed = s->changed || (s->park && hd_park_news(s->park));
         hd_queue_admit(s);
         hd_queue_tell(s);
         hd_sched_pass(s);
@@ -143,15 +145,14 @@ static void *run(void *arg)
 
 /* ---- Opening ---- */
 
-/* Sequences that were parked when the program was killed: nobody waits for them any more. */
-static void forget_parked(const char *dir)
+/* Can the model guess that way?  Told at once, not with the first job. */
+static hd_status try_draft(hd_engine *e, const hd_sched_opts *o, hd_err *err)
 {
-    DIR *d = opendir(dir);
-    for (struct dirent *x; d && (x = readdir(d));) {
-        size_t digits = strspn(x->d_name, "0123456789");
-        if (digits > 0 && strncmp(x->d_name + digits, ".session", 8) == 0) (void)!unlinkat(dirfd(d), x->d_name, 0);
-    }
-    if (d) closedir(d);
+    hd_session *s = NULL;
+    hd_status st = hd_session_open(&s, e, err);
+    if (st == HD_OK) st = hd_session_draft(s, o->draft, o->small, 0, err);
+    hd_session_close(s);
+    return st;
 }
 
 static hd_status open_disk(hd_sched *s, const hd_sched_opts *o, uint8_t key[HD_PREFIX_KEY], hd_err *err)
@@ -163,8 +164,7 @@ static hd_status open_disk(hd_sched *s, const hd_sched_opts *o, uint8_t key[HD_P
     if (!o->park_dir) return HD_OK;
     if (mkdir(o->park_dir, 0700) != 0 && errno != EEXIST)
         return hd_fail_errno(err, "cache: %.200s", o->park_dir);
-    HD_TRY(hd_strdup(&s->park_dir, o->park_dir, err));
-    forget_parked(s->park_dir);
+    HD_TRY(hd_park_open(&s->park, o->park_dir, PARK_BYTES, s->e, err));
     if (o->disk_bytes == 0) return HD_OK;
     if (asprintf(&blocks, "%s/blocks", o->park_dir) < 0)
         return hd_fail(err, HD_NOMEM, "cache: no memory for a folder's name");
@@ -195,6 +195,7 @@ hd_status hd_sched_open(hd_sched **out, hd_engine *e, const hd_sched_opts *o, hd
     HD_TRY(hd_alloc_n(&s->live, (size_t)s->o.max_live, sizeof *s->live, err));
     HD_TRY(hd_alloc_n(&s->most, (size_t)s->o.max_live, sizeof *s->most, err));
     HD_TRY(hd_alloc_n(&s->who, (size_t)s->o.max_live, sizeof *s->who, err));
+    if (o->draft != HD_DRAFT_NONE) HD_TRY(try_draft(e, o, err));
     HD_TRY(open_disk(s, o, key, err));
     HD_TRY(hd_prefix_open(&s->prefix, e->cache, key, err));
     show_stats(s);
@@ -227,13 +228,18 @@ void hd_sched_close(hd_sched *s)
     free(s->live);
     free(s->most);
     free(s->who);
-    free(s->park_dir);
+    hd_park_close(s->park);
     free(s);
 }
 
 /* ---- Doors ---- */
 
-void hd_sched_poll(hd_sched *s) { hd_mailbox_deliver(&s->mail); }
+void hd_sched_poll(hd_sched *s)
+{
+    while (hd_mailbox_deliver(&s->mail, INT_MAX)) {}
+}
+
+bool hd_sched_poll_some(hd_sched *s, int most) { return hd_mailbox_deliver(&s->mail, most); }
 
 /* Give a job to the thread; `in` holds the reference of the side that submits. */
 static hd_status hand_in(hd_sched *s, hd_job *j, hd_err *err)
@@ -305,7 +311,7 @@ void hd_sched_get_stats(hd_sched *s, hd_sched_stats *out)
 void hd_sched_drain(hd_sched *s, bool finish)
 {
     pthread_mutex_lock(&s->lock);
-    s->drain = finish || !s->park_dir ? HD_DRAIN_FINISH : HD_DRAIN_STOP;
+    s->drain = finish || !s->park ? HD_DRAIN_FINISH : HD_DRAIN_STOP;
     pthread_cond_signal(&s->more);
     pthread_mutex_unlock(&s->lock);
 }

@@ -68,16 +68,19 @@ typedef struct {
     int max_live;          // sequences in one pass; 0: 64
     const char *park_dir;  // parked sequences and the cache on disk; NULL: neither
     uint64_t disk_bytes;   // cap of the cache on disk
-    bool draft;            // guess repeated words ahead
+    hd_draft_kind draft;   // how ids are guessed ahead
+    hd_engine *small;      // of HD_DRAFT_MODEL, borrowed; nobody else may use it until close
     void (*wake)(void *arg); // from the scheduler's thread
     void *wake_arg;
 } hd_sched_opts;
 
-/* Takes the engine over: nobody else may use it until close. */
+/* Takes the engine over: nobody else may use it until close.  HD_UNSUPPORTED: the model cannot guess that way. */
 hd_status hd_sched_open(hd_sched **out, hd_engine *e, const hd_sched_opts *o, hd_err *err);
 void hd_sched_close(hd_sched *s); // running jobs end with HD_END_CANCELLED, their events are dropped
 /* Deliver what the mailbox holds.  One thread, always the same. */
 void hd_sched_poll(hd_sched *s);
+/* The same, when others wait for this thread, too: `most` events; true: there are more. */
+bool hd_sched_poll_some(hd_sched *s, int most);
 
 /* HD_LIMIT: queue full, or the prompt leaves no room in the context (the message has both numbers; *context_full tells the
  * two apart).  HD_USAGE: an option out of range.  HD_CANCELLED: the server is stopping.  On failure everything taken is
@@ -99,6 +102,7 @@ typedef struct {
     int64_t pages_free, pages_all, cache_tok, disk_tok;
     uint64_t disk_bytes;
     int64_t jobs_done, jobs_cancelled, prompt_tok, cached_tok, gen_tok, passes, parkings;
+    int64_t drafted_tok, accepted_tok; // guesses, and those that were right
     double gen_tok_s, prompt_tok_s; // over the last seconds
     double wait_s;                  // guess for a job submitted now
 } hd_sched_stats;

@@ -27,6 +27,8 @@ void hd_server_metrics(void *app, hd_buf *out)
     put(out, "prompt_ids_total", "counter", "Ids of prompts.", (double)s.prompt_tok);
     put(out, "cached_ids_total", "counter", "Of those, the ids found in the cache.", (double)s.cached_tok);
     put(out, "generated_ids_total", "counter", "Ids generated.", (double)s.gen_tok);
+    put(out, "drafted_ids_total", "counter", "Ids guessed ahead, of sequences that left the passes.", (double)s.drafted_tok);
+    put(out, "accepted_ids_total", "counter", "Of those, the ids that were right.", (double)s.accepted_tok);
     put(out, "passes_total", "counter", "Passes of the model.", (double)s.passes);
     put(out, "parkings_total", "counter", "Times a sequence was put aside.", (double)s.parkings);
     put(out, "generated_ids_per_second", "gauge", "Over the last seconds.", s.gen_tok_s);

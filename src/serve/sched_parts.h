@@ -4,6 +4,7 @@
  *   queue.c  who is next: users, admission, parking
  *   path.c   a job's way through the prefix cache, in memory and on disk
  *   pass.c   one pass over the living sequences, and what it has brought
+ *   park.c   parked sequences on their way to disk and back
  *   past.c   texts that ended, to be recognised by their bytes
  */
 #ifndef HD_SERVE_SCHED_PARTS_H
@@ -33,7 +34,7 @@ typedef enum { HD_DRAIN_NO, HD_DRAIN_FINISH, HD_DRAIN_STOP } hd_drain;
 struct hd_sched {
     hd_engine *e;
     hd_sched_opts o;
-    char *park_dir; // for parked sequences; NULL: none
+    hd_park *park; // of parked sequences; NULL: none
     pthread_t thread;
     bool started;
     hd_mailbox mail;
@@ -69,7 +70,7 @@ struct hd_sched {
     int *most;          // [max_live]
     hd_session **who;   // [max_live]
 
-    int64_t jobs_done, jobs_cancelled, prompt_tok, cached_tok, gen_tok, parkings;
+    int64_t jobs_done, jobs_cancelled, prompt_tok, cached_tok, gen_tok, parkings, drafted_tok, accepted_tok;
     double job_s; // how long a job lives, of late
     double rate_t0;
     int64_t rate_gen0, rate_prompt0;

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "model/json.h"
 
-enum { MAX_THREADS = 8, RETRY_US = 10000 };
+enum { MAX_THREADS = 8, RETRY_US = 10000, AT_ONCE = 8 };
 
 struct hd_work {
     hd_net *net;
@@ -38,21 +38,33 @@ static hd_chore *take(hd_work *w)
     return c;
 }
 
-static void finish_done(hd_work *w)
+/* Finish so many of those that are done; true: there are more. */
+static bool finish_some(hd_work *w, int most)
 {
     pthread_mutex_lock(&w->lock);
-    hd_chore *list = w->done;
-    w->done = NULL;
-    w->done_last = &w->done;
-    w->telling = false;
+    hd_chore *list = w->done, **end = &w->done;
+    for (int i = 0; i < most && *end; i++) end = &(*end)->next;
+    hd_chore *rest = *end;
+    *end = NULL;
+    w->done = rest;
+    if (!rest) w->done_last = &w->done;
+    w->telling = rest != NULL;
     pthread_mutex_unlock(&w->lock);
     for (hd_chore *c = list, *next; c; c = next) {
         next = c->next;
         c->finish(c);
     }
+    return rest != NULL;
 }
 
-static void tell(void *arg) { finish_done(arg); }
+/* A crowd's requests become ready together; between a few of them the loop hears others. */
+static void tell(void *arg)
+{
+    hd_work *w = arg;
+    bool more = finish_some(w, AT_ONCE);
+    if (more && hd_net_post(w->net, tell, w, NULL) == HD_OK) return;
+    while (more) more = finish_some(w, AT_ONCE); // no memory for a note
+}
 
 static void *run(void *arg)
 {
@@ -120,7 +132,7 @@ void hd_work_close(hd_work *w)
     pthread_mutex_unlock(&w->lock);
     for (int i = 0; i < w->n_threads; i++) pthread_join(w->thread[i], NULL);
     *w->done_last = w->first; // what never began is finished like the rest
-    finish_done(w);
+    while (finish_some(w, AT_ONCE)) {}
     pthread_cond_destroy(&w->more);
     pthread_mutex_destroy(&w->lock);
     free(w);

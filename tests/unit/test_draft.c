@@ -232,6 +232,78 @@ static void test_gain(void)
     close_engines(g);
 }
 
+/* The extra layer of a model that it can foresee: nearly every guess is right, however the prompt was read; while paused none is made, and no
+ * page is held; afterwards it takes up again. */
+static void test_mtp(void)
+{
+    int32_t id[700], want[TEXT], got[TEXT];
+    const hd_sample_opts greedy = {.top_p = 1, .repetition_penalty = 1};
+    hd_engine *e = foreseeing_engine(1024, 3);
+    int64_t pages = hd_cache_free_tok(e->mtp_cache);
+    random_ids(id, 700, 3);
+    for (int n = 1; n <= 700; n += 233) {
+        hd_session *s = open_session(e), *d = open_session(e);
+        CHECK_OK(hd_session_draft(d, HD_DRAFT_MTP, NULL, 2, &err));
+        generate(s, &greedy, id, n, want);
+        generate(d, &greedy, id, n, got);
+        CHECK(same(want, got, TEXT), "prompt of %d", n);
+        CHECK(d->n_accepted > TEXT / 2 && d->n_passes < s->n_passes - TEXT / 3, "prompt of %d: %lld passes, %lld without, %lld of %lld right", n,
+              (long long)d->n_passes, (long long)s->n_passes, (long long)d->n_accepted, (long long)d->n_drafted);
+        CHECK(hd_seq_len(d->draft.mtp) + d->draft.mtp_from >= n, "it has read the prompt");
+        hd_sampler *p = open_sampler(&greedy, id, n);
+        int64_t drafted = d->n_drafted, accepted = d->n_accepted;
+        hd_session_pause_draft(d, true);
+        hd_session_settle(d);
+        CHECK(hd_cache_free_tok(e->mtp_cache) == pages && d->draft.n_hidden == 0);
+        for (int i = 0; i < 20; i++) {
+            CHECK_OK(hd_session_next(s, p, &want[i], &err));
+            CHECK_OK(hd_session_next(d, p, &got[i], &err));
+        }
+        CHECK(d->n_drafted == drafted);
+        hd_session_pause_draft(d, false);
+        for (int i = 20; i < TEXT; i++) {
+            CHECK_OK(hd_session_next(s, p, &want[i], &err));
+            CHECK_OK(hd_session_next(d, p, &got[i], &err));
+        }
+        CHECK(d->n_accepted > accepted + 10, "%lld", (long long)(d->n_accepted - accepted));
+        CHECK(as_fresh(d));
+        hd_sampler_close(p);
+        hd_session_close(s);
+        hd_session_close(d);
+    }
+    CHECK(hd_cache_free_tok(e->mtp_cache) == pages);
+    hd_engine_close(e);
+}
+
+/* A smaller model reads a long text that it has not seen slice by slice, one a pass. */
+static void test_long_behind(void)
+{
+    int32_t id[1200], want[TEXT], got[TEXT];
+    const way itself = {"itself", TINY_V3, HD_DRAFT_MODEL, 1};
+    engines g = {foreseeing_engine(2048, 2), foreseeing_engine(2048, 1)};
+    hd_session *s = open_session(g.e), *d = drafting(&itself, g, 4);
+    random_ids(id, 1200, 4);
+    hd_session_pause_draft(d, true);
+    generate(s, &samplings[0], id, 1200, want);
+    generate(d, &samplings[0], id, 1200, got);
+    CHECK(same(want, got, TEXT) && d->n_drafted == 0 && hd_session_len(d->draft.small) == 0);
+    hd_session_pause_draft(d, false);
+    hd_sampler *p = open_sampler(&samplings[0], id, 1200);
+    int32_t a, b;
+    CHECK_OK(hd_session_next(s, p, &a, &err));
+    CHECK_OK(hd_session_next(d, p, &b, &err));
+    CHECK(hd_seq_len(d->draft.small->seq) <= hd_model_max_rows(g.small->model), "one slice");
+    for (int i = 0; i < TEXT && a == b; i++) {
+        CHECK_OK(hd_session_next(s, p, &a, &err));
+        CHECK_OK(hd_session_next(d, p, &b, &err));
+    }
+    CHECK(a == b && d->n_accepted > TEXT / 3, "%lld of %lld", (long long)d->n_accepted, (long long)d->n_drafted);
+    hd_sampler_close(p);
+    hd_session_close(s);
+    hd_session_close(d);
+    close_engines(g);
+}
+
 static void test_context_end(const way *w)
 {
     engines g = open_engines(w, 2);
@@ -281,6 +353,8 @@ int main(void)
         test_context_end(&ways[i]);
     }
     test_gain();
+    test_mtp();
+    test_long_behind();
     test_refusals();
     build_end();
     return hd_test_end();

@@ -1,5 +1,8 @@
 /* The scheduler on tiny random models: a reply is the same alone, in a crowd, parked, cached; users share evenly; jobs end when
  * they are told to, wherever they are. */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "scheds.h"
 
 enum { N = 8 };
@@ -116,6 +119,30 @@ static void test_ends(void)
     hd_engine_close(e);
 }
 
+/* Events one at a time, none lost, in their order. */
+static void test_some(void)
+{
+    static reply r;
+    hd_sched_stats st = {0};
+    hd_engine *e = tiny_engine(TINY_LLAMA, 1, 256, 1);
+    hd_sched *s = open_sched(e, (hd_sched_opts){0});
+    int n = 0;
+    CHECK(!hd_sched_poll_some(s, 1));
+    submit(s, &r, text, 20, plain(20));
+    for (int i = 0; i < 2000 && st.jobs_done == 0; i++) {
+        usleep(5000);
+        hd_sched_get_stats(s, &st);
+    }
+    for (bool more = true; more;) {
+        more = hd_sched_poll_some(s, 1);
+        CHECK(r.events == ++n);
+    }
+    CHECK(r.done && r.n_id == 20 && n > 10 && !hd_sched_poll_some(s, 1), "%d", n);
+    free_jobs(&r, 1);
+    hd_sched_close(s);
+    hd_engine_close(e);
+}
+
 static void test_logprobs(void)
 {
     static reply r;
@@ -200,34 +227,61 @@ static void test_grammar(void)
     hd_engine_close(e);
 }
 
-/* Guessing ahead changes no id, alone or in company, with or without chance; words that are repeated take fewer passes, and everything is
- * given back. */
-static void test_draft(void)
+/* Guessing ahead changes no id: alone, two at a time, in a crowd, from the cache, beside one that is cancelled; with or without chance.  What is
+ * foreseen takes fewer passes, and everything is given back. */
+static void test_draft(hd_engine *e, hd_draft_kind kind, hd_engine *small, const hd_bias *bias)
 {
-    enum { D = 5 };
-    static reply plainly[D], ahead[D];
+    enum { D = 8 };
+    static reply plainly[D], ahead[D], gone;
     hd_sched_stats st[2] = {{0}};
-    hd_engine *e = tiny_engine(TINY_LLAMA, 1, 512, 3);
-    hd_bias a = {'a', 100};
     for (int draft = 0; draft < 2; draft++) {
         reply *r = draft ? ahead : plainly;
-        hd_sched *s = open_sched(e, (hd_sched_opts){.draft = draft});
-        for (int i = 0; i < D; i++) { // one alone, then four at once
-            hd_job_opts o = i == 0 ? plain(300) : seeded(i);
-            if (i == 0) o.sample.bias = &a, o.sample.n_bias = 1;
-            if (i > 0) o.max_tok = 200;
-            submit(s, &r[i], text + 3 * i, 100 + i, o);
-            if (i == 0) CHECK(wait_all(s, r, 1));
-            if (i == 0) hd_sched_get_stats(s, &st[draft]);
+        hd_sched *s = open_sched(e, (hd_sched_opts){.draft = draft ? kind : HD_DRAFT_NONE, .small = draft ? small : NULL});
+        hd_job_opts o = plain(300), other = plain(0);
+        if (bias) o.sample.bias = bias, o.sample.n_bias = 1;
+        submit(s, &r[0], text, 100, o);
+        CHECK(wait_all(s, r, 1));
+        hd_sched_get_stats(s, &st[draft]);
+        o.user = 1; // 1: what the first has asked goes on; 2: beside it
+        submit(s, &r[1], text, 170, o);
+        submit(s, &r[2], text, 100, o);
+        CHECK(wait_all(s, r, 3) && r[2].end.cached_tok == 64);
+        submit(s, &gone, text + 700, 30, other);
+        for (int i = 3; i < D; i++) {
+            o = seeded(i);
+            o.max_tok = 60 + 20 * i;
+            submit(s, &r[i], text + 3 * i, 100 * i, o);
         }
+        while (r[D - 1].n_id < 10) hd_sched_poll(s);
+        hd_job_cancel(gone.job);
         CHECK(wait_all(s, r, D));
         free_jobs(r, D);
         hd_sched_close(s);
         CHECK(hd_cache_free_tok(e->cache) == (int64_t)hd_cache_n_pages(e->cache) * HD_PAGE_TOK, "every page is given back");
+        hd_cache *other_pages = small ? small->cache : e->mtp_cache;
+        CHECK(!other_pages || hd_cache_free_tok(other_pages) == (int64_t)hd_cache_n_pages(other_pages) * HD_PAGE_TOK);
     }
-    for (int i = 0; i < D; i++) CHECK(plainly[i].done && same_reply(&plainly[i], &ahead[i]), "job %d: %d and %d ids", i, plainly[i].n_id, ahead[i].n_id);
-    CHECK(plainly[0].n_id == 300 && st[1].passes * 3 < st[0].passes, "%lld passes, %lld with guesses", (long long)st[0].passes, (long long)st[1].passes);
+    for (int i = 0; i < D; i++)
+        CHECK(plainly[i].done && same_reply(&plainly[i], &ahead[i]), "draft %d, job %d: %d and %d ids", (int)kind, i, plainly[i].n_id, ahead[i].n_id);
+    CHECK(plainly[0].n_id == 300 && st[1].drafted_tok >= st[1].accepted_tok && st[1].accepted_tok > 100 && st[0].drafted_tok == 0, "%lld of %lld",
+          (long long)st[1].accepted_tok, (long long)st[1].drafted_tok);
+    CHECK(st[1].passes + st[1].accepted_tok * 9 / 10 < st[0].passes, "draft %d: %lld passes, %lld with guesses", (int)kind, (long long)st[0].passes,
+          (long long)st[1].passes);
+}
+
+static void test_drafts(void)
+{
+    hd_sched *s = NULL;
+    const hd_bias a = {'a', 100};
+    hd_engine *e = tiny_engine(TINY_LLAMA, 1, 1024, 8), *small = foreseeing_engine(1024, 2), *v3 = foreseeing_engine(1024, 8);
+    if (!SLOW) test_draft(e, HD_DRAFT_LOOKUP, NULL, &a);
+    if (!SLOW) test_draft(v3, HD_DRAFT_MODEL, small, NULL);
+    test_draft(v3, HD_DRAFT_MTP, NULL, NULL);
+    CHECK(hd_sched_open(&s, e, &(hd_sched_opts){.draft = HD_DRAFT_MTP}, &err) == HD_UNSUPPORTED && !s, "%s", err.msg);
+    CHECK(hd_sched_open(&s, e, &(hd_sched_opts){.draft = HD_DRAFT_MODEL}, &err) == HD_USAGE && !s, "%s", err.msg);
     hd_engine_close(e);
+    hd_engine_close(small);
+    hd_engine_close(v3);
 }
 
 /* ---- Queue ---- */
@@ -333,11 +387,10 @@ static void test_shared(void)
 
 /* ---- Parking ---- */
 
-static void test_park(tiny_kind kind, const char *dir, bool draft)
+static void test_park(hd_engine *roomy, hd_engine *tight, const char *dir, hd_draft_kind draft)
 {
     enum { P = 6, SAY = 300 };
     static reply one[P], many[P];
-    hd_engine *roomy = tiny_engine(kind, 1, 512, 1), *tight = tiny_engine(kind, 1, 512, 2);
     hd_sched_stats st;
     hd_sched *s = open_sched(roomy, (hd_sched_opts){0});
     hd_job_opts o[P];
@@ -362,6 +415,16 @@ static void test_park(tiny_kind kind, const char *dir, bool draft)
     CHECK(hd_cache_free_tok(tight->cache) == (int64_t)hd_cache_n_pages(tight->cache) * HD_PAGE_TOK, "every page is given back");
     hd_engine_close(roomy);
     hd_engine_close(tight);
+}
+
+/* A disk that takes no file larger than so many bytes. */
+static void disk_of(rlim_t bytes)
+{
+    struct rlimit l;
+    getrlimit(RLIMIT_FSIZE, &l);
+    l.rlim_cur = bytes < l.rlim_max ? bytes : l.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &l);
 }
 
 /* ---- Across a restart ---- */
@@ -527,15 +590,20 @@ int main(void)
     test_crowd(TINY_LLAMA);
     test_crowd(TINY_V3);
     test_ends();
+    test_some();
     test_logprobs();
     test_thinking();
     test_grammar();
-    test_draft();
+    test_drafts();
     test_queue();
     test_fair();
     test_shared();
-    test_park(TINY_LLAMA, NULL, true);
-    test_park(TINY_V3, dir[0], false);
+    test_park(tiny_engine(TINY_LLAMA, 1, 512, 1), tiny_engine(TINY_LLAMA, 1, 512, 2), NULL, HD_DRAFT_LOOKUP);
+    test_park(foreseeing_engine(512, 1), foreseeing_engine(512, 2), dir[0], HD_DRAFT_MTP);
+    if (!SLOW) test_park(tiny_engine(TINY_V3, 1, 512, 1), tiny_engine(TINY_V3, 1, 512, 2), dir[0], HD_DRAFT_NONE);
+    disk_of(4096);
+    if (!SLOW) test_park(tiny_engine(TINY_V3, 1, 512, 1), tiny_engine(TINY_V3, 1, 512, 2), dir[0], HD_DRAFT_NONE);
+    disk_of(RLIM_INFINITY);
     test_disk(dir[1]);
     test_drain(dir[2]);
     test_storm(dir[0]);
