@@ -73,7 +73,8 @@ static double utilization_of(const hd_cost *o, const hd_config *c, const hd_mach
 {
     const hd_quote *q = &m->quote;
     if (is_quoted(c, q)) return o->flops_per_token * 1e12 / (q->hours_per_trillion * SECONDS * m->peak_flops);
-    return on_curve(c->n_experts > 0 ? &m->moe : &m->dense, (double)c->d_model, m->utilization);
+    bool moe = hd_config_layer_is_moe(c, c->n_layers - 1); // the first layers may be dense, or all of them
+    return on_curve(moe ? &m->moe : &m->dense, (double)c->d_model, m->utilization);
 }
 
 /* ---- The plan ---- */

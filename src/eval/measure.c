@@ -32,16 +32,19 @@ enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 4, UPDATED_WIDTH = 3
 /* As many as a run would take at once. */
 static int docs_of(const shape *s) { return hd_recipe_micro(1024, s->seq); }
 
+/* Widths as people choose them: whole panels of 32. */
+static int wide(int n) { return (n + 31) / 32 * 32; }
+
 static json_t *config_of(const shape *s)
 {
     json_t *j = json_pack("{s:[s], s:i, s:i, s:i, s:i, s:i, s:i, s:b}", "architectures",
                           s->moe ? "DeepseekV3ForCausalLM" : "LlamaForCausalLM", "vocab_size", s->vocab, "hidden_size", s->width,
-                          "intermediate_size", s->width * 8 / 3, "num_hidden_layers", s->layers, "num_attention_heads", s->width / 32,
+                          "intermediate_size", wide(s->width * 8 / 3), "num_hidden_layers", s->layers, "num_attention_heads", s->width / 32,
                           "num_key_value_heads", s->width / 32, "tie_word_embeddings", 1);
     json_t *m = !s->moe ? json_pack("{s:i}", "head_dim", 32)
                         : json_pack("{s:n, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "q_lora_rank", "kv_lora_rank",
                                     s->width / 2, "qk_nope_head_dim", 32, "qk_rope_head_dim", 16, "v_head_dim", 32,
-                                    "n_routed_experts", 16, "num_experts_per_tok", 4, "moe_intermediate_size", s->width * 2 / 3,
+                                    "n_routed_experts", 16, "num_experts_per_tok", 4, "moe_intermediate_size", wide(s->width * 2 / 3),
                                     "n_shared_experts", 1, "first_k_dense_replace", 1, "n_group", 1, "topk_group", 1);
     if (j && m) json_object_update(j, m);
     json_decref(m);
