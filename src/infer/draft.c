@@ -24,7 +24,8 @@ enum { NGRAM_MAX = 8, NGRAM_MIN = 2, FIRST = 8, REST_MIN = 4, REST_MAX = 128 };
 #define ROW_COST    0.12f // measured: 0.15 with one thread, less with two
 #define BALANCE_MAX 4.0f  // past gains that may be lost again before guessing rests
 #define BALANCE_MIN -0.5f // what a new try may cost
-#define SURE        0.5f // a smaller model's guess below this probability is right too seldom to pay for its pass
+#define WORTH       0.2f  // a guess that is made already pays for its row from this probability on
+#define SURE        0.5f  // and below this one for making another behind it
 
 static int first_guesses(int max) { return max < FIRST ? max : FIRST; }
 
@@ -232,8 +233,8 @@ static int guess_model(hd_session *s, int room)
         if (hd_session_logits(q, &logits, NULL) != HD_OK) break;
         s->guess[k] = hd_likeliest(logits, n_vocab, &p);
         s->draft.steps++;
-        if (p < SURE) break;
-        if (++k == room || hd_session_push(q, s->guess[k - 1], NULL) != HD_OK) break;
+        if (p < WORTH || ++k == room || p < SURE) break;
+        if (hd_session_push(q, s->guess[k - 1], NULL) != HD_OK) break;
     }
     if (k == 0) account(&s->draft, -s->draft.step); // its pass was spent all the same
     return k;
@@ -305,7 +306,7 @@ static int guess_mtp(hd_session *s, int room)
     for (;;) {
         s->guess[k] = hd_likeliest(d->logits, s->e->n_vocab, &p);
         d->steps++;
-        if (p < SURE || ++k == room) break;
+        if (p < WORTH || ++k == room || p < SURE) break;
         hd_batch b = {.n_rows = 1, .tok = &s->guess[k - 1], .n_seqs = 1, .n_of = &one, .seq = &d->mtp};
         if (hd_forward_mtp(s->e->model, &b, d->state, d->logits, d->state + D, NULL) != HD_OK) break;
         memcpy(d->state, d->state + D, (size_t)D * sizeof *d->state);
