@@ -38,4 +38,44 @@ interrupted() {
     if [ "$got" = 1 ] && grep -qE -- "hadal: .*$pattern" "$tmp/err"; then pass
     else fail "$what: status $got, not 1, or not the expected message"; tail -n 5 "$tmp/err" >&2; fi
 }
+# small_grammar SEED N: N sentences, so that there is something to learn.
+small_grammar() {
+    awk -v seed="$1" -v n="$2" 'BEGIN {
+    srand(seed)
+    split("the a one her his", d); split("cat dog king bird ship tree", s); split("saw liked found left made", v)
+    for (i = 0; i < n; i++) {
+        printf "%s %s %s %s %s. ", d[1 + int(rand() * 5)], s[1 + int(rand() * 6)], v[1 + int(rand() * 5)], d[1 + int(rand() * 5)], s[1 + int(rand() * 6)]
+        if (i % 20 == 19) printf "\n\n"
+    }
+}'
+}
+# tiny_v3 LAYERS EXPERTS: the head of a recipe, a V3 of some ten thousand weights with a layer of multi-token prediction.
+tiny_v3() {
+    cat <<END
+[model]
+architecture = DeepseekV3ForCausalLM
+hidden_size = 32
+num_hidden_layers = $1
+num_attention_heads = 2
+num_key_value_heads = 2
+q_lora_rank = 0
+kv_lora_rank = 16
+qk_nope_head_dim = 16
+qk_rope_head_dim = 8
+v_head_dim = 16
+intermediate_size = 64
+first_k_dense_replace = 1
+n_routed_experts = $2
+n_shared_experts = 1
+num_experts_per_tok = 2
+moe_intermediate_size = 32
+n_group = 1
+topk_group = 1
+routed_scaling_factor = 1
+num_nextn_predict_layers = 1
+tie_word_embeddings = true
+[tokenizer]
+vocab = 320
+END
+}
 finish() { echo "$passed passed, $failed failed"; [ "$failed" = 0 ]; }

@@ -6,40 +6,10 @@ export HADAL_MPI=$build/hadal-mpi.so
 export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 # MPI keeps what it has until the process ends
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
-awk 'BEGIN { # sentences of a small grammar, so that there is something to learn
-    srand(5)
-    split("the a one her his", d); split("cat dog king bird ship tree", n); split("saw liked found left made", v)
-    for (i = 0; i < 3000; i++) {
-        printf "%s %s %s %s %s. ", d[1 + int(rand() * 5)], n[1 + int(rand() * 6)], v[1 + int(rand() * 5)], d[1 + int(rand() * 5)], n[1 + int(rand() * 6)]
-        if (i % 20 == 19) printf "\n\n"
-    }
-}' >"$tmp/text.txt"
+small_grammar 5 3000 >"$tmp/text.txt"
 head -n 20 "$tmp/text.txt" >"$tmp/val.txt"
-cat >"$tmp/r.ini" <<END
-[model]
-architecture = DeepseekV3ForCausalLM
-hidden_size = 32
-num_hidden_layers = 3
-num_attention_heads = 2
-num_key_value_heads = 2
-q_lora_rank = 0
-kv_lora_rank = 16
-qk_nope_head_dim = 16
-qk_rope_head_dim = 8
-v_head_dim = 16
-intermediate_size = 64
-first_k_dense_replace = 1
-n_routed_experts = 3
-n_shared_experts = 1
-num_experts_per_tok = 2
-moe_intermediate_size = 32
-n_group = 1
-topk_group = 1
-routed_scaling_factor = 1
-num_nextn_predict_layers = 1
-tie_word_embeddings = true
-[tokenizer]
-vocab = 320
+tiny_v3 3 3 >"$tmp/r.ini"
+cat >>"$tmp/r.ini" <<END
 [data]
 source = $tmp/text.txt
 val = $tmp/val.txt

@@ -10,39 +10,9 @@ if ! command -v mpirun >/dev/null || [ ! -e "$HADAL_MPI" ]; then
     exit
 fi
 
-awk 'BEGIN { # sentences of a small grammar, so that there is something to learn
-    srand(3)
-    split("the a one her his", d); split("cat dog king bird ship tree", n); split("saw liked found left made", v)
-    for (i = 0; i < 6000; i++) {
-        printf "%s %s %s %s %s. ", d[1 + int(rand() * 5)], n[1 + int(rand() * 6)], v[1 + int(rand() * 5)], d[1 + int(rand() * 5)], n[1 + int(rand() * 6)]
-        if (i % 20 == 19) printf "\n\n"
-    }
-}' >"$tmp/text.txt"
-cat >"$tmp/r.ini" <<END
-[model]
-architecture = DeepseekV3ForCausalLM
-hidden_size = 32
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 2
-q_lora_rank = 0
-kv_lora_rank = 16
-qk_nope_head_dim = 16
-qk_rope_head_dim = 8
-v_head_dim = 16
-intermediate_size = 64
-first_k_dense_replace = 1
-n_routed_experts = 4
-n_shared_experts = 1
-num_experts_per_tok = 2
-moe_intermediate_size = 32
-n_group = 1
-topk_group = 1
-routed_scaling_factor = 1
-num_nextn_predict_layers = 1
-tie_word_embeddings = true
-[tokenizer]
-vocab = 320
+small_grammar 3 6000 >"$tmp/text.txt"
+tiny_v3 2 4 >"$tmp/r.ini"
+cat >>"$tmp/r.ini" <<END
 [data]
 source = $tmp/text.txt
 divider = blank
