@@ -15,7 +15,7 @@
 #include "peak.h"
 
 enum { TOP = 512 };
-static const int rows[] = {1, 2, 4, 8, 16, 64, 512};
+static const int rows[] = {1, 2, 4, 8, 16, 32, 64, 512};
 static const hd_type types[] = {HD_F32,  HD_F16,  HD_BF16, HD_F8_E4M3, HD_Q8_0, HD_Q4_0,  HD_Q4_1,
                                 HD_Q5_0, HD_Q5_1, HD_Q4_K, HD_Q5_K,    HD_Q6_K, HD_IQ4_NL, HD_IQ4_XS};
 static hd_err err;

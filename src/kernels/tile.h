@@ -12,6 +12,7 @@
 
 typedef struct {
     const uint8_t *w, *act; // the panel; the first row's blob
+    const uint8_t *next;    // weights to fetch meanwhile, where a level does so, else NULL
     int64_t k;
     size_t stride; // of act
     float *y;
@@ -22,13 +23,13 @@ typedef struct {
 
 typedef void tile_fn(const tile *t);
 
-static inline void run_tiles(tile_fn *const *fn, int most, MUL_PARAMS)
+static inline void run_tiles(tile_fn *const *fn, int most, const void *panel, const uint8_t *next, int64_t k, const uint8_t *act,
+                             size_t stride, int M, float *y, int64_t ldy)
 {
     const int n = (M + most - 1) / most;
-    (void)scratch;
     for (int i = 0, m = 0; i < n; i++) {
         const int end = (int)((int64_t)M * (i + 1) / n);
-        const tile t = {panel, act + (size_t)m * stride, k, stride, y + m * ldy, ldy};
+        const tile t = {panel, act + (size_t)m * stride, next, k, stride, y + m * ldy, ldy};
         fn[end - m](&t);
         m = end;
     }
@@ -37,7 +38,11 @@ static inline void run_tiles(tile_fn *const *fn, int most, MUL_PARAMS)
 /* mul_NAME, a product; `call` is the loop of a tile `t` with `rows` rows. */
 #define MUL(name, most, call)                                                                                  \
     TILES_##most(name, call)                                                                                 \
-    static void mul_##name(MUL_PARAMS) { run_tiles(name##_tiles, most, panel, k, act, stride, M, y, ldy, scratch); }
+    static void mul_##name(MUL_PARAMS)                                                                       \
+    {                                                                                                        \
+        (void)scratch;                                                                                       \
+        run_tiles(name##_tiles, most, panel, NULL, k, act, stride, M, y, ldy);                               \
+    }
 
 #define TILE(name, n, call)                                                                                  \
     static void name##_##n(const tile *t)                                                                    \

@@ -17,7 +17,7 @@ enum {
     TAIL_ROWS = 64,       // rows of the last panel's outputs that fit in scratch
     ROWS_BYTES = 1 << 20, // activations that stay in the second-level cache while a chunk's panels pass
     LEAST_ROWS = 96,      // fewer at a time would decode the weights too often
-    MANY_ROWS = 64,       // from here on several panels are multiplied together where the level can
+    MANY_ROWS = 64,       // from here on chunks are cut squarer where the level multiplies several panels together
     MANY_PANELS = 8,
     LONG_ROWS = 256,
 };
@@ -224,7 +224,7 @@ static void mm_chunk(void *arg, int64_t i, int tid)
     int m0 = (int)(i % rc) * t->rows, m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
     if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
     int64_t together = whole_panels(t->d, j, p0, p1);
-    if (together > 1 && m1 - m0 >= MANY_ROWS) {
+    if (together > 1 && m1 - m0 > 1) {
         mul_panels(t->d, j, p0, (int)together, m0, m1, &s);
         p0 += together;
     }

@@ -434,11 +434,11 @@ static void test_act_unpack(const hd_kernels *kn)
     hd_free_aligned(blob, hd_act_bytes(HD_ACT_F32, 2048) + 64);
 }
 
-/* Several panels at once give the bits of one at a time. */
+/* Several panels by several rows at once give the bits of one panel and one row at a time. */
 static void test_panels_together(const hd_kernels *kn)
 {
     enum { N = 3, MAX_M = 130, MAX_K = 515 };
-    static const int rows[] = {1, 15, 16, 127, MAX_M}, widths[] = {1, 2, 70, 256, MAX_K};
+    static const int rows[] = {1, 2, 3, 9, 17, 64, 65, 127, MAX_M}, widths[] = {1, 2, 70, 256, MAX_K};
     const hd_panel_kind *kind = hd_panel_get(HD_PANEL_BF16);
     if (!kn->panels_mul[HD_PANEL_BF16]) return;
     size_t bytes = kind->bytes(MAX_K) * N, blob = hd_act_bytes(HD_ACT_BF16, MAX_K);
@@ -459,9 +459,11 @@ static void test_panels_together(const hd_kernels *kn)
             for (int j = 0; j < k; j++) x[j] = hd_rng_normal(&rng);
             kn->act_pack(HD_ACT_BF16, act + (size_t)m * stride, x, k);
         }
-        for (int r = 0; r < 5; r++) {
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
             for (int p = 0; p < N; p++)
-                kn->panel_mul[HD_PANEL_BF16](panels + (size_t)p * step, k, act, stride, rows[r], one + 32 * p, 32 * N, scratch);
+                for (int m = 0; m < rows[r]; m++)
+                    kn->panel_mul[HD_PANEL_BF16](panels + (size_t)p * step, k, act + (size_t)m * stride, stride, 1,
+                                                 one + (m * N + p) * 32, 32 * N, scratch);
             kn->panels_mul[HD_PANEL_BF16](panels, step, N, k, act, stride, rows[r], many, 32 * N, scratch);
             CHECK(memcmp(one, many, (size_t)rows[r] * N * 32 * 4) == 0, "%s: %d rows, k %d", kn->level, rows[r], k);
         }
