@@ -9,7 +9,7 @@ typedef struct {
     size_t size;
 } hd_map;
 
-/* Map a regular file read-only.  An empty file gives size 0 and data NULL. */
+/* Map a regular file read-only; reading a little brings a little into memory.  An empty file gives size 0 and data NULL. */
 hd_status hd_map_open(hd_map *m, const char *path, hd_err *err);
 void hd_map_close(hd_map *m);
 /* Tell the system that [p, p+n) of the mapping will not be read again soon: resident pages are dropped. */

@@ -1,11 +1,12 @@
-/* Heap memory that fails with an error.  Large blocks come from mmap directly: aligned to the huge page, and given back
- * to the system when freed. */
+/* Heap memory that fails with an error.  Large blocks come from mmap directly: zeroed without being touched, so that only
+ * what is used is resident; aligned, from 2 MB on to the huge page; and given back to the system when freed. */
 #include "base/mem.h"
 
 #include <string.h>
 #include <sys/mman.h>
 
-#define LARGE ((size_t)2 << 20) // a huge page on x86-64 and on most arm64 kernels
+#define HUGE  ((size_t)2 << 20) // a huge page on x86-64 and on most arm64 kernels
+#define LARGE ((size_t)256 << 10)
 #define PAGE  ((size_t)64 << 10) // no system here has larger ones
 
 hd_status hd_alloc(void *out, size_t n_bytes, hd_err *err)
@@ -44,18 +45,18 @@ static bool large_bytes(size_t *r, size_t n_bytes)
     return true;
 }
 
-/* mmap aligns to 4 KiB only: map one huge page more than needed and unmap both ends. */
+/* mmap aligns to 4 KiB only: map one (huge) page more than needed and unmap both ends. */
 static void *map_large(size_t bytes, int flags)
 {
-    size_t all;
-    if (!hd_add(&all, bytes, LARGE)) return NULL;
+    size_t all, align = bytes < HUGE ? PAGE : HUGE;
+    if (!hd_add(&all, bytes, align)) return NULL;
     uint8_t *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (p == MAP_FAILED) return NULL;
-    size_t head = -(uintptr_t)p & (LARGE - 1);
+    size_t head = -(uintptr_t)p & (align - 1);
     if (head) munmap(p, head);
-    munmap(p + head + bytes, LARGE - head);
+    munmap(p + head + bytes, align - head);
     /* Advice only: without huge pages everything still works.  The end stays small, so that no unused megabyte is held. */
-    if (bytes >= HD_HUGE_FROM) madvise(p + head, bytes & ~(LARGE - 1), MADV_HUGEPAGE);
+    if (bytes >= HD_HUGE_FROM) madvise(p + head, bytes & ~(HUGE - 1), MADV_HUGEPAGE);
     return p + head;
 }
 

@@ -36,7 +36,7 @@ typedef struct {
     double load_s, first_s; // from start to a model in memory; to the first id of the prompt's answer
     hd_bench_cost cost;
     uint64_t rss_bytes, peak_bytes; // resident at the end, and at most
-    uint64_t cache_bytes;           // of the positions that were filled
+    uint64_t cache_bytes;           // of the pages that were filled
     double bandwidth;               // bytes a second this machine reads
 } report;
 
@@ -246,7 +246,8 @@ static hd_status run(int argc, char **argv, hd_err *err)
     HD_TRY(measure(&r, e, s, &o, t0, err));
     r.rss_bytes = memory_bytes("VmRSS");
     r.peak_bytes = memory_bytes("VmHWM");
-    r.cache_bytes = hd_cache_tok_bytes(hd_model_config(e->model), e->cache_type) * (uint64_t)(need * o.seqs);
+    int64_t pages = (need + HD_PAGE_TOK - 1) / HD_PAGE_TOK;
+    r.cache_bytes = hd_cache_tok_bytes(hd_model_config(e->model), e->cache_type) * (uint64_t)(pages * HD_PAGE_TOK * o.seqs);
     HD_TRY(hd_bench_cost_of(&r.cost, argv[1], err));
     HD_TRY(hd_bench_bandwidth(&r.bandwidth, (int)o.load.threads, err));
     int threads = eo.n_threads > 0 ? eo.n_threads : hd_cpu_threads();

@@ -6,7 +6,6 @@
 #include "cli/lines.h"
 
 #include <errno.h>
-#include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <poll.h>
@@ -19,6 +18,7 @@
 
 #include "base/file.h"
 #include "base/utf8.h"
+#include "cli/edit.h"
 #include "cli/load.h"
 #include "cli/terminal.h"
 
@@ -26,6 +26,7 @@ enum { MAX_MESSAGE = 16 << 20, MAX_HISTORY = 4 << 20, HISTORY_LINES = 1000 };
 #define CTRL_C L'\003'
 
 struct hd_lines {
+    const hd_edit *lib;
     EditLine *el; // NULL: plain lines
     History *hist;
     const char *prompt;
@@ -40,7 +41,7 @@ struct hd_lines {
 static char *prompt_of(EditLine *el)
 {
     hd_lines *l = NULL;
-    el_get(el, EL_CLIENTDATA, &l);
+    hd_edit_open(NULL)->el_get(el, EL_CLIENTDATA, &l); // open since there is an el
     return (char *)(uintptr_t)l->prompt; // libedit wants char *, and does not write
 }
 
@@ -78,7 +79,7 @@ static ssize_t read_byte(uint8_t *b)
 static int get_char(EditLine *el, wchar_t *c)
 {
     hd_lines *l = NULL;
-    el_get(el, EL_CLIENTDATA, &l);
+    hd_edit_open(NULL)->el_get(el, EL_CLIENTDATA, &l); // open since there is an el
     if (l->ask_paste) { // not before the prompt: until here the terminal edits lines itself
         fputs("\033[?2004h", stdout);
         fflush(stdout);
@@ -104,7 +105,7 @@ static unsigned char on_interrupt(EditLine *el, int c)
 {
     hd_lines *l = NULL;
     (void)c;
-    el_get(el, EL_CLIENTDATA, &l);
+    hd_edit_open(NULL)->el_get(el, EL_CLIENTDATA, &l); // open since there is an el
     l->interrupted = true;
     return CC_EOF;
 }
@@ -125,7 +126,7 @@ static unsigned char on_paste(EditLine *el, int c)
         if (b.len < sizeof end - 1 || memcmp(b.data + b.len - (sizeof end - 1), end, sizeof end - 1) != 0)
             continue;
         b.data[b.len - (sizeof end - 1)] = 0;
-        el_insertstr(el, b.data);
+        hd_edit_open(NULL)->el_insertstr(el, b.data);
         break;
     }
     hd_buf_free(&b);
@@ -158,7 +159,7 @@ static void load_history(hd_lines *l)
     HistEvent ev;
     struct stat st;
     if (!l->history || stat(l->history, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > MAX_HISTORY) return;
-    history(l->hist, &ev, H_LOAD, l->history);
+    l->lib->history(l->hist, &ev, H_LOAD, l->history);
 }
 
 static void save_history(hd_lines *l)
@@ -168,36 +169,38 @@ static void save_history(hd_lines *l)
     if (!l->history || snprintf(tmp, sizeof tmp, "%s.%ld", l->history, (long)getpid()) >= (int)sizeof tmp)
         return;
     mode_t old = umask(077);
-    if (history(l->hist, &ev, H_SAVE, tmp) < 0 || rename(tmp, l->history) != 0) unlink(tmp);
+    if (l->lib->history(l->hist, &ev, H_SAVE, tmp) < 0 || rename(tmp, l->history) != 0) unlink(tmp);
     umask(old);
 }
 
 static hd_status open_editor(hd_lines *l, hd_err *err)
 {
     HistEvent ev;
+    const hd_edit *lib = l->lib = hd_edit_open(err);
+    if (!lib) return HD_IO;
     /* libedit draws in the locale's encoding; every terminal of today is UTF-8, whatever LANG says. */
     setlocale(LC_CTYPE, "");
     if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
-    l->el = el_init("hadal", stdin, stdout, stderr);
-    l->hist = history_init();
+    l->el = lib->el_init("hadal", stdin, stdout, stderr);
+    l->hist = lib->history_init();
     if (!l->el || !l->hist)
         return hd_fail(err, HD_NOMEM, "chat: no memory, or no terminal, for line editing");
-    history(l->hist, &ev, H_SETSIZE, HISTORY_LINES);
-    history(l->hist, &ev, H_SETUNIQUE, 1);
+    l->lib->history(l->hist, &ev, H_SETSIZE, HISTORY_LINES);
+    l->lib->history(l->hist, &ev, H_SETUNIQUE, 1);
     load_history(l);
-    el_set(l->el, EL_CLIENTDATA, l);
-    el_set(l->el, EL_EDITOR, "emacs");
-    el_set(l->el, EL_SIGNAL, 0);
-    el_set(l->el, EL_PROMPT, prompt_of);
-    el_set(l->el, EL_HIST, history, l->hist);
-    el_set(l->el, EL_GETCFN, get_char);
-    el_wset(l->el, EL_ADDFN, L"hadal-interrupt", L"forget the line",
+    lib->el_set(l->el, EL_CLIENTDATA, l);
+    lib->el_set(l->el, EL_EDITOR, "emacs");
+    lib->el_set(l->el, EL_SIGNAL, 0);
+    lib->el_set(l->el, EL_PROMPT, prompt_of);
+    lib->el_set(l->el, EL_HIST, lib->history, l->hist);
+    lib->el_set(l->el, EL_GETCFN, get_char);
+    lib->el_wset(l->el, EL_ADDFN, L"hadal-interrupt", L"forget the line",
             on_interrupt); // el_set would leak the names
-    el_wset(l->el, EL_ADDFN, L"hadal-paste", L"insert a paste", on_paste);
-    el_set(l->el, EL_BIND, "^C", "hadal-interrupt", NULL);
-    el_set(l->el, EL_BIND, "\033[200~", "hadal-paste", NULL);
-    el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
-    el_source(l->el, NULL); // the person's ~/.editrc, last
+    lib->el_wset(l->el, EL_ADDFN, L"hadal-paste", L"insert a paste", on_paste);
+    lib->el_set(l->el, EL_BIND, "^C", "hadal-interrupt", NULL);
+    lib->el_set(l->el, EL_BIND, "\033[200~", "hadal-paste", NULL);
+    lib->el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    lib->el_source(l->el, NULL); // the person's ~/.editrc, last
     return HD_OK;
 }
 
@@ -222,9 +225,9 @@ void hd_lines_close(hd_lines *l)
     if (!l) return;
     if (l->hist) {
         save_history(l);
-        history_end(l->hist);
+        l->lib->history_end(l->hist);
     }
-    if (l->el) el_end(l->el);
+    if (l->el) l->lib->el_end(l->el);
     free(l->history);
     hd_buf_free(&l->plain);
     free(l);
@@ -255,10 +258,10 @@ static const char *read_line(hd_lines *l, const char *prompt, size_t *n)
     int got = 0;
     bool paste = hd_terminal_can_style(stdout);
     l->prompt = prompt;
-    el_resize(l->el);
+    l->lib->el_resize(l->el);
     l->ask_paste = paste;
     fflush(stdout);
-    const char *s = el_gets(l->el, &got);
+    const char *s = l->lib->el_gets(l->el, &got);
     if (paste) fputs("\033[?2004l", stdout);
     if (!s || got <= 0) {
         if (!l->interrupted) l->ended = true;
@@ -328,7 +331,7 @@ hd_status hd_lines_read(hd_lines *l, hd_buf *text, bool *block, hd_line_event *w
     for (size_t i = 0; i < raw.len; i++)
         if (raw.data[i] == 0) raw.data[i] = (char)0xff; // repaired below like any byte that is no text
     HD_TRY(hd_utf8_repair(text, raw.data ? raw.data : "", raw.len, err));
-    if (*what == HD_LINE_TEXT && l->hist && text->len > 0) history(l->hist, &ev, H_ENTER, text->data);
+    if (*what == HD_LINE_TEXT && l->hist && text->len > 0) l->lib->history(l->hist, &ev, H_ENTER, text->data);
 fail:
     hd_buf_free(&raw);
     return st;

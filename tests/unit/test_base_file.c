@@ -105,6 +105,24 @@ static size_t resident_pages(const hd_map *m)
     return n;
 }
 
+/* A file in large writes lies in large pieces in the system's copy; a byte of it must not bring in a huge page. */
+static void scattered(void)
+{
+    enum { SIZE = 8 << 20 };
+    hd_map m;
+    char *block;
+    CHECK_OK(hd_alloc(&block, SIZE, &err));
+    CHECK_OK(hd_file_write("rows", block, SIZE, &err));
+    free(block);
+    CHECK_OK(hd_map_open(&m, "rows", &err));
+    unsigned sum = 0;
+    for (size_t i = SIZE / 8; i < SIZE; i += SIZE / 4) sum += ((const volatile uint8_t *)m.data)[i];
+    size_t got = resident_pages(&m) * (size_t)sysconf(_SC_PAGESIZE);
+    CHECK(sum == 0 && got > 0 && got <= 4 * (256 << 10), "%zu bytes for four", got);
+    hd_map_close(&m);
+    remove("rows");
+}
+
 static void released(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), n = 64;
@@ -214,6 +232,7 @@ int main(void)
     if (!mkdtemp(dir) || chdir(dir) != 0) return 1;
     opened();
     released();
+    scattered();
     replaced();
     killed(0);
     killed(1 << 20);

@@ -75,7 +75,7 @@ static void heap(void)
 
 static void aligned(void)
 {
-    const size_t mib = 1 << 20, n[] = {0, 1, 63, 64, 100000, 2 * mib - 1, 2 * mib, 2 * mib + 1, 5 * mib};
+    const size_t mib = 1 << 20, n[] = {0, 1, 63, 64, 100000, mib / 4 - 1, mib / 4, mib / 4 + 1, 2 * mib - 1, 2 * mib, 2 * mib + 1, 5 * mib};
     for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
         uint8_t *p = NULL;
         CHECK_OK(hd_alloc_aligned(&p, n[i], &err));
