@@ -119,7 +119,8 @@ hd_status hd_cache_open_layers(hd_cache **out, const hd_config *config, hd_cache
                            (double)c->map_bytes * 1e-9, (long long)max_tok);
         goto fail;
     }
-    if (c->map_bytes >= HD_HUGE_FROM) (void)madvise(c->base, c->map_bytes, MADV_HUGEPAGE); // a wish, not a need
+    if (c->map_bytes > HD_HUGE_FROM) // a wish, not a need; not for the first, which may be all that is ever used
+        (void)madvise(c->base + HD_HUGE_FROM, c->map_bytes - HD_HUGE_FROM, MADV_HUGEPAGE);
     *out = c;
     return HD_OK;
 fail:
