@@ -77,20 +77,21 @@ def cases(template):
             yield i, messages, thinking, True
 
 
+def render(name, source):
+    template = environment().from_string(source)
+    bos = "<|begin_of_text|>" if name.startswith("llama") else "<｜begin▁of▁sentence｜>"
+    for i, messages, thinking, prompt in cases(source):
+        extra = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
+        text = template.render(messages=messages, add_generation_prompt=prompt, bos_token=bos,
+                               eos_token="<｜end▁of▁sentence｜>", **extra)
+        yield [name, i, -1 if thinking is None else int(thinking), int(prompt), text]
+
+
 def main():
     out = []
     for path in sorted(glob.glob(os.path.join(sys.argv[1], "*.jinja"))):
         name = os.path.basename(path)[:-len(".jinja")]
-        source = open(path).read()
-        template = environment().from_string(source)
-        if name.endswith((".b", ".c")):
-            name = name[:-2]
-        bos = "<|begin_of_text|>" if name.startswith("llama") else "<｜begin▁of▁sentence｜>"
-        for i, messages, thinking, prompt in cases(source):
-            extra = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
-            text = template.render(messages=messages, add_generation_prompt=prompt, bos_token=bos,
-                                   eos_token="<｜end▁of▁sentence｜>", **extra)
-            out.append([name, i, -1 if thinking is None else int(thinking), int(prompt), text])
+        out += render(name[:-2] if name.endswith((".b", ".c")) else name, open(path).read())
     unique = []
     for case in out:
         if case not in unique:
@@ -102,4 +103,5 @@ def main():
     print("]}")
 
 
-main()
+if __name__ == "__main__":
+    main()
