@@ -118,13 +118,13 @@ def logits(model, ids, work, *more):
 
 def reference(model, text, work, name):
     """The reference in f32 is transformers', which dequantizes the same file."""
+    os.environ["TQDM_DISABLE"] = "1"
     try:
         import torch
         import transformers
     except ImportError as e:
         return print(f"the Python package {e.name} is missing: {name} is not compared with transformers")
     transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     ids = ids_of(model, text.read_bytes()[:2000])[:128]
     m = transformers.AutoModelForCausalLM.from_pretrained(model.parent, gguf_file=model.name, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
