@@ -57,7 +57,11 @@ class Llama:
         return out + err
 
     def final(self, model, text, chunks):
-        return float(re.search(r"Final estimate: PPL = ([\d.]+)", self.perplexity(model, text, chunks)).group(1))
+        for _ in range(5):  # its last lines are lost now and then
+            found = re.search(r"Final estimate: PPL = ([\d.]+)", self.perplexity(model, text, chunks))
+            if found:
+                return float(found.group(1))
+        raise RuntimeError(f"llama-perplexity: no estimate for {model.name}")
 
     def quantize(self, source, target, kind):
         run(self.bin / "llama-quantize", "--allow-requantize", source, target, kind)
