@@ -10,7 +10,7 @@
  * cache from slice to slice, so short slices, whose activations stay there too, are faster (SmolLM2-135M, one thread, rows
  * 512 / 256 / 128 / 64: 1224, 1287, 1399, 1247 ids a second) and keep work memory small beside the file.  A larger one is
  * read again for every slice (Qwen2.5-0.5B: 531, 513, 498, 456). */
-enum { SMALL_ROWS = 128, MAX_ROWS = 512, FIRST_WORK_TOK = 16384 };
+enum { SMALL_ROWS = 104, MAX_ROWS = 512, FIRST_WORK_TOK = 16384 };
 static const uint64_t SMALL_BYTES = (uint64_t)256 << 20;
 
 static int rows_for(const hd_source *s) { return hd_source_weight_bytes(s) < SMALL_BYTES ? SMALL_ROWS : MAX_ROWS; }

@@ -211,9 +211,9 @@ hd_status hd_shard_dir_begin(hd_shard_dir_writer *w, const char *path,
     char *list = NULL;
     *w = (hd_shard_dir_writer){.n_vocab = n_vocab, .max_tok = max_tok};
     memcpy(w->tokenizer, tokenizer, HD_SHARD_PRINT);
+    HD_TRY(hd_strdup(&w->path, path, err)); // before there is a folder: closing removes it by this name
     w->made = !hd_is_dir(path);
     HD_TRY(make_dirs(path, err));
-    HD_TRY(hd_strdup(&w->path, path, err));
     HD_TRY(join(&list, path, "pack.json", err));
     if (hd_is_file(list)) {
         if (!replace)

@@ -308,7 +308,7 @@ static void test_failures(void)
     const char *file = put("few.jsonl", "{\"question\": \"the weather\", \"answer\": "
                                         "\"day\"}\n{\"question\": \"the day\", \"answer\": \"3\"}\n");
     const char *eval = put("eval.txt", "a line of text that has eight words\n");
-    for (;; n += 1 + n / 50, runs++) {
+    for (;; n += 1 + n / 100, runs++) {
         hd_err why = {0};
         hd_pack_report r;
         const hd_pack_opts o = {.chat = true, .near = 0.8, .against = &eval, .n_against = 1, .n_threads = 1};
