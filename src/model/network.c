@@ -165,13 +165,13 @@ static void embed_row(void *arg, int64_t i, int tid)
     hd_rows_decode(&p->m->w.embed, p->b->tok[row], p->x + row * p->D);
 }
 
-/* Embeddings are read from the file's pages.  A row brings up to 64 KB of the file around it into memory;
- * before that adds up to half a megabyte, or a five-hundredth of the model, the pages are given back. */
+/* Embeddings are read from the file's pages.  A row brings 64 KB of the file around it into memory, and more where the
+ * system's copy of it lies in larger pieces; before that adds up to a thousandth of the model the pages are given back. */
 static void embed_rows(hd_pass *p)
 {
     hd_model *m = p->m;
-    size_t part = m->weights.cap / (500 * 65536);
-    int most = part < 8 ? 8 : part < 1000 ? (int)part : 1000;
+    size_t part = m->weights.cap / (1000 * 65536);
+    int most = part < 1 ? 1 : part < 1000 ? (int)part : 1000;
     for (int row = 0, n; row < p->M; row += n) {
         embed_job j = {p, row};
         n = p->M - row < most ? p->M - row : most;

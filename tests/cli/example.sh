@@ -43,6 +43,6 @@ says "the example without a model" 'usage' sh -c "$tmp/chat; [ \$? = 2 ]"
 says "the example with a bad one" '^chat: .*' sh -c "$tmp/chat /dev/null; [ \$? = 1 ]"
 if [ -n "${HADAL_TEST_MODEL:-}" ]; then
     says "an answer" '[^[:space:]]' sh -c "echo 'Say hello.' | timeout 60 $tmp/chat '$HADAL_TEST_MODEL'"
-    says "the static one's" '[[:alpha:]]' sh -c "echo 'Say hello.' | timeout 60 $tmp/chat-static '$HADAL_TEST_MODEL'"
+    says "the static one's" '[^[:space:]]' sh -c "echo 'Say hello.' | timeout 60 $tmp/chat-static '$HADAL_TEST_MODEL'"
 fi
 finish

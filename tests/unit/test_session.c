@@ -18,7 +18,7 @@ static void test_ways(tiny_kind kind)
     /* queued, then passes */
     CHECK_OK(hd_session_queue(q, id, N, &err));
     CHECK(!hd_session_ready(q) && q->n_passes == 0);
-    for (int i = 0; i < 10 && !hd_session_ready(q); i++) CHECK_OK(hd_session_pass(&q, 1, &err));
+    for (int i = 0; i < 20 && !hd_session_ready(q); i++) CHECK_OK(hd_session_pass(&q, 1, &err));
     CHECK(hd_session_ready(q) && memcmp(s->rows, q->rows, (size_t)e->n_vocab * sizeof(float)) == 0);
     hd_session_close(q);
 
