@@ -52,6 +52,7 @@ typedef enum {
     HD_PANEL_Q4_K,
     HD_PANEL_Q5_K,
     HD_PANEL_Q6_K,
+    HD_PANEL_BF12, // bf16 in 12 bits, without loss, where a level multiplies it
     HD_N_PANEL,
 } hd_panel_id;
 
@@ -70,7 +71,7 @@ typedef struct {
     const char *name;
     hd_act_kind act;                 // what its kernel reads
     size_t (*bytes)(int64_t k);      // of one panel, a multiple of 64
-    /* rows [row0, row0+32) of src into one panel (rows past src->n are zero) */
+    /* rows [row0, row0+32) of src into one panel (rows past src->n are zero); NULL: see bf12_pack */
     void (*pack)(void *panel, const hd_rows *src, int64_t row0);
     /* decode to float out[k][32]: what --exact multiplies with, and what tests compare */
     void (*unpack)(float *out, const void *panel, int64_t k);
@@ -87,7 +88,8 @@ typedef struct hd_kernels {
     void (*act_pack)(hd_act_kind kind, void *blob, const float *x, int64_t k);
 
     /* y[m*ldy + r] = sum over k of W[r, k] x[m, k]    for r < 32, m < M, any M >= 1
-     * act: M blobs of the panel's kind, act_stride bytes apart.  scratch: hd_mul_scratch_bytes(k), 64-byte aligned. */
+     * act: M blobs of the panel's kind, act_stride bytes apart.  scratch: hd_mul_scratch_bytes(k), 64-byte aligned.
+     * bf12: the bits of bf16; NULL where a level has none. */
     void (*panel_mul[HD_N_PANEL])(const void *panel, int64_t k, const uint8_t *act,
                                   size_t act_stride, int M, float *y, int64_t ldy, void *scratch);
 
@@ -95,6 +97,10 @@ typedef struct hd_kernels {
      * one by one.  The same bits. */
     void (*panels_mul[HD_N_PANEL])(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t act_stride, int M,
                                    float *y, int64_t ldy, void *scratch);
+
+    /* As pack of a panel kind, for rows of HD_BF16.  false: numbers of too different sizes, the panel is of no use.  NULL: the level
+     * does not multiply bf12. */
+    bool (*bf12_pack)(void *panel, const hd_rows *src, int64_t row0);
 
     /* RMSNorm of one row:  y[i] = x[i] g[i] / sqrt(mean(x^2) + eps)       (arXiv:1910.07467)
      * x, y: [n] f32, may be the same memory.  g: [n] f32 or NULL (ones).  n >= 1. */

@@ -17,6 +17,7 @@ void hd_fill_float_avx2(hd_kernels *k);
 void hd_fill_float_vnni(hd_kernels *k);
 void hd_fill_float_amx(hd_kernels *k);
 void hd_fill_float_neon(hd_kernels *k);
+void hd_fill_bf12_vnni(hd_kernels *k);
 void hd_fill_rows_ref(hd_kernels *k);
 void hd_fill_rows_avx2(hd_kernels *k);
 void hd_fill_rows_vnni(hd_kernels *k);

@@ -51,6 +51,7 @@ size_t hd_mul_scratch_bytes(int64_t k) { return (void)k, HD_MUL_SCRATCH; }
 static size_t bytes_f32(int64_t k) { return (size_t)k * 128; }
 static size_t bytes_f16(int64_t k) { return (size_t)k * 64; }
 static size_t bytes_bf16(int64_t k) { return (size_t)pad64(k) * 64; }
+static size_t bytes_bf12(int64_t k) { return (size_t)ceil_div(k, BF12_K) * BF12_BLOCK; }
 static size_t bytes_f8(int64_t k) { return (size_t)ceil_div(k, 128) * 64 + (size_t)pad64(k) * 32; }
 #define BYTES(name, ID, block)                                                                               \
     static size_t bytes_##name(int64_t k) { return (size_t)ceil_div(k, block) * P_##ID; }
@@ -207,6 +208,7 @@ static const hd_panel_kind kinds[HD_N_PANEL] = {
     ROW(bf16, BF16, HD_ACT_BF16) ROW(f8, F8, HD_ACT_BF16)
     SIMPLE_PANELS(ROW_SIMPLE)
     K_PANELS(ROW_K)
+    [HD_PANEL_BF12] = {HD_PANEL_BF12, "bf12", HD_ACT_BF16, bytes_bf12, NULL, hd_unpack_bf12},
 };
 
 const hd_panel_kind *hd_panel_get(hd_panel_id id)

@@ -12,7 +12,8 @@
  * The K formats: per 256 a head of f16 (q4_K, q5_K: d, dmin; q6_K: d), then
  *   q4_K, q5_K  per pair of blocks: sc[2][32] bytes, min[32][2] bytes, then the two blocks (low, or low bit5)
  *   q6_K        per block: sc[2][32] int8 (one per 16), low, bits56
- *   f8          per 128 of k: the scale (f32, one for all 32 rows) in 64 bytes, then bytes w[64][32][2] */
+ *   f8          per 128 of k: the scale (f32, one for all 32 rows) in 64 bytes, then bytes w[64][32][2]
+ *   bf12        per 64 of k a head of 64 bytes, then per 8 of k codes, signs and fractions: see panel_bf12.c */
 #ifndef HD_KERNELS_PANEL_H
 #define HD_KERNELS_PANEL_H
 
@@ -47,7 +48,18 @@ enum {
     P_Q6_K_BLOCK = 64 + P_LOW + P_BITS56,
     P_Q6_K = P_F16 + 8 * P_Q6_K_BLOCK,
     P_F8 = 64 + 128 * 32,
+    BF12_K = 64,
+    BF12_HEAD = 64,
+    BF12_OCT = 3 * 128,
+    BF12_BLOCK = BF12_HEAD + BF12_K / 8 * BF12_OCT,
+    BF12_LISTED = (BF12_HEAD - 4) / 4,
 };
+
+/* A number that bf12's codes cannot hold, as the head lists it: element k of the block, row, and its bits. */
+typedef struct {
+    uint8_t k, row;
+    uint16_t bf16;
+} bf12_listed;
 
 /* Scratch of one product: 512 of k unpacked, their sums, and the outputs of 512 rows (amx); 256 of k widened, of a panel and of
  * 128 rows (vnni). */
@@ -73,5 +85,8 @@ FLOAT_PANELS(PACK_FN)
 SIMPLE_PANELS(PACK_FN)
 K_PANELS(PACK_FN)
 #undef PACK_FN
+
+/* panel_bf12.c; src: of HD_BF16 */
+void hd_unpack_bf12(float *out, const void *panel, int64_t k);
 
 #endif

@@ -277,7 +277,7 @@ static void set_linear(hd_model *m, hd_linear *l, const hd_rows *rows, bool pack
     size_t bytes = hd_linear_packed_bytes(rows);
     hd_linear_init(l, rows);
     l->bias = bias;
-    if (pack && bytes > 0) hd_linear_pack(&m->dev, l, take(m, bytes));
+    if (pack && bytes > 0) hd_arena_give(&m->weights, bytes - hd_linear_pack(&m->dev, l, take(m, bytes)));
 }
 
 static hd_status load_router(hd_model *m, hd_linear *l, const hd_rows *src, hd_err *err)

@@ -7,6 +7,7 @@
  * Formats without a panel are "no-pack" into the F32 layout.  A chunk holds whole panels (and, when there are few
  * panels for many threads, a range of rows), so an output's sum stays with one thread. */
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "ops/fp8.h"
@@ -75,24 +76,38 @@ size_t hd_linear_packed_bytes(const hd_rows *src)
 }
 
 typedef struct {
-    const hd_linear *w;
+    const hd_kernels *k;
+    const hd_rows *src;
+    const hd_panel_kind *kind;
     uint8_t *dst;
-    size_t bytes;
+    atomic_bool failed;
 } pack_job;
 
 static void pack_panel(void *arg, int64_t p, int tid)
 {
-    const pack_job *j = arg;
+    pack_job *j = arg;
+    uint8_t *to = j->dst + (size_t)p * j->kind->bytes(j->src->k);
     (void)tid;
-    j->w->kind->pack(j->dst + (size_t)p * j->bytes, &j->w->src, p * HD_PANEL_ROWS);
+    if (j->kind->pack) j->kind->pack(to, j->src, p * HD_PANEL_ROWS);
+    else if (!j->failed && !j->k->bf12_pack(to, j->src, p * HD_PANEL_ROWS)) j->failed = true;
 }
 
-void hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst)
+static bool pack_as(hd_dev *d, hd_linear *w, const hd_panel_kind *kind, uint8_t *dst)
 {
-    pack_job j = {w, dst, w->kind->bytes(w->src.k)};
-    assert(hd_linear_packed_bytes(&w->src) > 0);
+    pack_job j = {.k = d->k, .src = &w->src, .kind = kind, .dst = dst};
     hd_pool_run(d->pool, n_panels(w), pack_panel, &j);
+    if (j.failed) return false;
+    w->kind = kind;
     w->panels = dst;
+    return true;
+}
+
+size_t hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst)
+{
+    assert(hd_linear_packed_bytes(&w->src) > 0);
+    bool try = w->src.type == HD_BF16 && d->k->bf12_pack;
+    if (!try || !pack_as(d, w, hd_panel_get(HD_PANEL_BF12), dst)) pack_as(d, w, w->kind, dst);
+    return w->kind->bytes(w->src.k) * (size_t)n_panels(w);
 }
 
 /* ---- Activations -------------------------------------------------------------------------------------------------- */

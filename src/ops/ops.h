@@ -36,11 +36,11 @@ typedef struct hd_linear {
     struct hd_linear *back;     // training: the transposed panels, [k, n]; else NULL
 } hd_linear;
 
-size_t hd_linear_packed_bytes(const hd_rows *src); // 0 for formats that stay as rows
+size_t hd_linear_packed_bytes(const hd_rows *src); // at most; 0 for formats that stay as rows
 /* Describe src; nothing is allocated. */
 void hd_linear_init(hd_linear *w, const hd_rows *src);
-/* Pack into dst (hd_linear_packed_bytes, 64-byte aligned).  Threaded. */
-void hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst);
+/* Pack into dst (hd_linear_packed_bytes, 64-byte aligned); how many of them it took: fewer where bf16 fits bf12.  Threaded. */
+size_t hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst);
 
 /* Blobs of M rows, all of one kind. */
 typedef struct {

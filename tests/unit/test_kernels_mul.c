@@ -396,7 +396,8 @@ static void test_levels(void)
         setenv("HADAL_CPU", hd_kernels_at(i)->level, 1);
         CHECK_OK(hd_kernels_get(&k, &err));
         CHECK(k == hd_kernels_at(i));
-        for (int p = 0; p < HD_N_PANEL; p++) CHECK(k->panel_mul[p] != NULL, "%s panel %d", k->level, p);
+        for (int p = 0; p < HD_N_PANEL; p++)
+            CHECK(k->panel_mul[p] != NULL || (p == HD_PANEL_BF12 && !k->bf12_pack), "%s panel %d", k->level, p);
     }
     setenv("HADAL_CPU", "abacus", 1);
     CHECK(hd_kernels_get(&k, &err) == HD_USAGE && strstr(err.msg, "abacus") && strstr(err.msg, " ref"));
@@ -434,26 +435,90 @@ static void test_act_unpack(const hd_kernels *kn)
     hd_free_aligned(blob, hd_act_bytes(HD_ACT_F32, 2048) + 64);
 }
 
-/* Several panels by several rows at once give the bits of one panel and one row at a time. */
-static void test_panels_together(const hd_kernels *kn)
+/* bf16 weights of k by 32 with what real ones have, and what makes bf12's list long: `far` numbers of other sizes, zeros, numbers
+ * below 2^-126. */
+static void make_weights(uint16_t *w, int k, int far, hd_rng *rng)
+{
+    for (int j = 0; j < 32 * k; j++) w[j] = hd_f32_to_bf16(hd_rng_normal(rng) * 0.02f);
+    for (int j = 0; j < k; j++) w[hd_rng_u32(rng) % (uint32_t)(32 * k)] = (uint16_t)(hd_rng_u32(rng) & 0x807f); // exponent 0
+    for (int j = 0; j < far; j++)
+        w[hd_rng_u32(rng) % (uint32_t)(32 * k)] = hd_f32_to_bf16(hd_rng_normal(rng) * (j % 2 ? 1e-8f : 1e4f));
+}
+
+static hd_rows rows_of(const uint16_t *w, int n, int k)
+{
+    return (hd_rows){.type = HD_BF16, .data = (const uint8_t *)w, .row_bytes = (size_t)k * 2, .n = n, .k = k};
+}
+
+/* bf12 reads back as the very numbers, or says that it cannot hold them. */
+static void test_bf12(const hd_kernels *kn)
+{
+    enum { K = 150 };
+    static const struct {
+        int far;
+        bool fits;
+    } cases[] = {{0, true}, {12, true}, {25, true}, {300, false}};
+    const hd_panel_kind *wide = hd_panel_get(HD_PANEL_BF16), *kind = hd_panel_get(HD_PANEL_BF12);
+    uint16_t w[32 * K];
+    hd_rng rng;
+    if (!kn->bf12_pack) return;
+    uint8_t *a = must_alloc(wide->bytes(K)), *b = must_alloc(kind->bytes(K));
+    float *x = must_alloc(K * 128), *y = must_alloc(K * 128);
+    CHECK(kind->bytes(4096) * 4 < wide->bytes(4096) * 3 + wide->bytes(4096) / 15);
+    for (int i = 0; i < 4; i++)
+        for (int n = 32; n > 0; n -= 13) {
+            hd_rng_seed(&rng, 31, (uint64_t)i);
+            make_weights(w, K, cases[i].far, &rng);
+            hd_rows src = rows_of(w, n, K);
+            memset(b, 0xa5, kind->bytes(K)); // the padding must be written too
+            bool fits = kn->bf12_pack(b, &src, 0);
+            CHECK(fits == cases[i].fits, "%s: %d far", kn->level, cases[i].far);
+            if (!fits) continue;
+            wide->pack(a, &src, 0);
+            wide->unpack(x, a, K);
+            kind->unpack(y, b, K);
+            CHECK(differs(x, y, K * 32) == 0, "%s: %d far, %d rows", kn->level, cases[i].far, n);
+            CHECK(cases[i].far == 0 || b[1] > 0, "numbers are listed");
+        }
+    w[7] = 0x7fc0; // NaN
+    w[9] = 0xff80; // minus infinity: with it nothing else fits
+    hd_rows src = rows_of(w, 32, K);
+    CHECK(!kn->bf12_pack(b, &src, 0));
+    for (int j = 0; j < 32 * K; j++) w[j] = (uint16_t)(j % 2 ? 0x8000 : 0);
+    CHECK(kn->bf12_pack(b, &src, 0));
+    kind->unpack(y, b, K);
+    int wrong = 0;
+    for (int j = 0; j < 32 * K; j++) wrong += y[j] != 0 || signbit(y[j]) != (j / 32 % 2);
+    CHECK(wrong == 0, "%d zeros have the wrong sign", wrong);
+    hd_free_aligned(a, wide->bytes(K) + 64);
+    hd_free_aligned(b, kind->bytes(K) + 64);
+    hd_free_aligned(x, K * 128 + 64);
+    hd_free_aligned(y, K * 128 + 64);
+}
+
+/* Several panels by several rows at once give the bits of one bf16 panel and one row at a time. */
+static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
 {
     enum { N = 3, MAX_M = 130, MAX_K = 515 };
     static const int rows[] = {1, 2, 3, 9, 17, 64, 65, 127, MAX_M}, widths[] = {1, 2, 70, 256, MAX_K};
-    const hd_panel_kind *kind = hd_panel_get(HD_PANEL_BF16);
-    if (!kn->panels_mul[HD_PANEL_BF16]) return;
-    size_t bytes = kind->bytes(MAX_K) * N, blob = hd_act_bytes(HD_ACT_BF16, MAX_K);
-    uint8_t *panels = must_alloc(bytes), *act = must_alloc(blob * MAX_M), *scratch = must_alloc(hd_mul_scratch_bytes(MAX_K));
+    const hd_panel_kind *wide = hd_panel_get(HD_PANEL_BF16), *kind = hd_panel_get(id);
+    if (!kn->panels_mul[id]) return;
+    size_t bytes = wide->bytes(MAX_K) * N, blob = hd_act_bytes(HD_ACT_BF16, MAX_K);
+    uint8_t *panels = must_alloc(bytes), *together = must_alloc(bytes + kind->bytes(MAX_K)), *act = must_alloc(blob * MAX_M);
+    uint8_t *scratch = must_alloc(hd_mul_scratch_bytes(MAX_K));
     float x[MAX_K], *one = (float *)(void *)must_alloc(MAX_M * N * 32 * 4), *many = (float *)(void *)must_alloc(MAX_M * N * 32 * 4);
     uint16_t w[32 * MAX_K];
     hd_rng rng;
     hd_rng_seed(&rng, 9, 1);
     for (int i = 0; i < 5; i++) {
-        int k = widths[i];
-        size_t step = kind->bytes(k), stride = hd_act_bytes(HD_ACT_BF16, k);
+        int k = widths[i], bad = 0;
+        size_t step = wide->bytes(k), stride = hd_act_bytes(HD_ACT_BF16, k);
         for (int p = 0; p < N; p++) {
-            for (int j = 0; j < 32 * k; j++) w[j] = hd_f32_to_bf16(hd_rng_normal(&rng));
-            hd_rows src = {.type = HD_BF16, .data = (const uint8_t *)w, .row_bytes = (size_t)k * 2, .n = 32, .k = k};
-            kind->pack(panels + (size_t)p * step, &src, 0);
+            make_weights(w, k, k / 64 * 5, &rng);
+            hd_rows src = rows_of(w, 32, k);
+            wide->pack(panels + (size_t)p * step, &src, 0);
+            if (id == HD_PANEL_BF12) CHECK(kn->bf12_pack(together + (size_t)p * kind->bytes(k), &src, 0));
+            else kind->pack(together + (size_t)p * kind->bytes(k), &src, 0);
         }
         for (int m = 0; m < MAX_M; m++) {
             for (int j = 0; j < k; j++) x[j] = hd_rng_normal(&rng);
@@ -464,11 +529,17 @@ static void test_panels_together(const hd_kernels *kn)
                 for (int m = 0; m < rows[r]; m++)
                     kn->panel_mul[HD_PANEL_BF16](panels + (size_t)p * step, k, act + (size_t)m * stride, stride, 1,
                                                  one + (m * N + p) * 32, 32 * N, scratch);
-            kn->panels_mul[HD_PANEL_BF16](panels, step, N, k, act, stride, rows[r], many, 32 * N, scratch);
-            CHECK(memcmp(one, many, (size_t)rows[r] * N * 32 * 4) == 0, "%s: %d rows, k %d", kn->level, rows[r], k);
+            kn->panels_mul[id](together, kind->bytes(k), N, k, act, stride, rows[r], many, 32 * N, scratch);
+            CHECK(memcmp(one, many, (size_t)rows[r] * N * 32 * 4) == 0, "%s %s: %d rows, k %d", kn->level, kind->name, rows[r], k);
+            for (int p = 0; p < N; p++) {
+                kn->panel_mul[id](together + (size_t)p * kind->bytes(k), k, act, stride, rows[r], many, 32, scratch);
+                for (int m = 0; m < rows[r]; m++) bad += memcmp(one + (m * N + p) * 32, many + m * 32, 32 * 4) != 0;
+            }
         }
+        CHECK(bad == 0, "%s %s: %d rows alone, k %d", kn->level, kind->name, bad, k);
     }
     hd_free_aligned(panels, bytes + 64);
+    hd_free_aligned(together, bytes + kind->bytes(MAX_K) + 64);
     hd_free_aligned(act, blob * MAX_M + 64);
     hd_free_aligned(scratch, hd_mul_scratch_bytes(MAX_K) + 64);
     hd_free_aligned(one, MAX_M * N * 32 * 4 + 64);
@@ -484,7 +555,9 @@ int main(void)
     for (int i = 0; hd_kernels_at(i); i++) {
         test_act(hd_kernels_at(i));
         test_act_unpack(hd_kernels_at(i));
-        test_panels_together(hd_kernels_at(i));
+        test_bf12(hd_kernels_at(i));
+        test_panels_together(hd_kernels_at(i), HD_PANEL_BF16);
+        test_panels_together(hd_kernels_at(i), HD_PANEL_BF12);
         test_product(hd_kernels_at(i));
         if (i == 0 && small) continue;
         test_same_bits(hd_kernels_at(i), false);

@@ -191,5 +191,8 @@ void hd_fill_float_amx(hd_kernels *k)
 {
     k->panel_mul[HD_PANEL_BF16] = mul_bf16;
     k->panels_mul[HD_PANEL_BF16] = NULL; // that of the level below sums in another order
+    k->bf12_pack = NULL; // tiles take bf16 as it is
+    k->panel_mul[HD_PANEL_BF12] = NULL;
+    k->panels_mul[HD_PANEL_BF12] = NULL;
     k->panel_mul[HD_PANEL_F8] = mul_f8;
 }

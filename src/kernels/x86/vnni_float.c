@@ -1,5 +1,5 @@
 /* Float products for AVX-512: eight rows of a panel are 16 registers of sums, half of what there is.  The loops of a tile are in
- * float_body.h; here is the product of several rows of bf16. */
+ * float_body.h; here are the product of several rows of bf16, and bf12. */
 #include "kernels/x86/vnni_int.h"
 
 #define ROWS            8
@@ -14,7 +14,7 @@
  *                   of it at once fills the core's places for pending lines, and then the arithmetic stands still.
  *   more            a panel's block is widened, too (it lies in the first-level cache then, WIDE_M rows in the second).
  * One core of a Xeon with AVX512_BF16, M 512, K 768, one panel: 77 G operations/s by tile_bf16, 87 by vdpbf16ps, 150 by this. */
-enum { WIDE_K = 256, WIDE_M = 128, FEW_ROWS = 64 };
+enum { WIDE_K = 256, WIDE_M = 128, FEW_ROWS = 64, FEW_ROWS_BF12 = 8 };
 
 static void widen_panel(float *w, const uint8_t *p, int64_t n)
 {
@@ -22,7 +22,6 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
         UNROLL for (int z = 0; z < 2; z++) {
             v16 even, odd;
             v_load_bf16x2((const uint16_t *)(const void *)(p + 64 * z), &even, &odd);
-            fetch(p + AHEAD + 64 * z, 64);
             v_store(w + 16 * z, even);
             v_store(w + 32 + 16 * z, odd);
         }
@@ -52,6 +51,7 @@ INLINE void tile_wide(int rows, const tile *widened)
     load_tile(rows, t, f);
     for (int64_t i = 0; i < t->k; i++) {
         const float *p = (const float *)(const void *)t->w + 32 * i;
+        _mm_prefetch((const char *)t->next + 64 * i, _MM_HINT_T1);
         const v16 w[2] = {v_load(p), v_load(p + 16)};
         add_products(rows, 0, 2, f, t, w, i, false);
     }
@@ -80,30 +80,135 @@ INLINE void tile_few(int rows, const tile *widened)
 TILES_8(wide, tile_wide(rows, t))
 TILES_8(few, tile_few(rows, t))
 
-static void mul_panels_bf16(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, float *y,
-                            int64_t ldy, void *scratch)
+/* ---- bf12 (panel_bf12.c) ------------------------------------------------------------------------------------------- */
+
+/* Exponents by code, in the two bytes of a bf16 that hold parts of one. */
+typedef struct {
+    __m512i high, low;
+} bf12_exponents;
+
+INLINE bf12_exponents exponents_of(const uint8_t *block)
+{
+    const __m128i codes = _mm_set_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m128i e = _mm_maskz_add_epi8(0xfffe, codes, _mm_set1_epi8((char)block[0]));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(e, 1), _mm_set1_epi8(0x7f)), low = _mm_and_si128(_mm_slli_epi16(e, 7), _mm_set1_epi8(-128));
+    return (bf12_exponents){_mm512_broadcast_i32x4(high), _mm512_broadcast_i32x4(low)};
+}
+
+/* Four elements, the half of an oct, of rows 16z..16z+15.  Ternary 0xEA is (a & b) | c. */
+INLINE void load_bf12(bf12_exponents t, const uint8_t *oct, int half, int z, v16 w[4])
+{
+    const __m512i c = _mm512_loadu_si512(oct + 64 * z), rest = _mm512_loadu_si512(oct + 128 * (1 + half) + 64 * z);
+    const __m512i code = _mm512_and_si512(half ? _mm512_srli_epi16(c, 4) : c, _mm512_set1_epi8(15)), sign = _mm512_set1_epi8(-128);
+    const __m512i high = _mm512_ternarylogic_epi32(rest, sign, _mm512_shuffle_epi8(t.high, code), 0xEA);
+    const __m512i low = _mm512_ternarylogic_epi32(rest, _mm512_set1_epi8(0x7f), _mm512_shuffle_epi8(t.low, code), 0xEA);
+    UNROLL for (int i = 0; i < 2; i++) {
+        const __m512i pair = i ? _mm512_unpackhi_epi8(low, high) : _mm512_unpacklo_epi8(low, high);
+        w[2 * i] = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
+        w[2 * i + 1] = _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000)));
+    }
+}
+
+/* A block as f32 [BF12_K][32], with the numbers that are listed. */
+static void widen_bf12(float *w, const uint8_t *block)
+{
+    const bf12_exponents t = exponents_of(block);
+    const uint8_t *p = block + BF12_HEAD;
+    for (int q = 0; q < BF12_K / 4; q++, w += 4 * 32) {
+        UNROLL for (int z = 0; z < 2; z++) {
+            v16 v[4];
+            load_bf12(t, p, q % 2, z, v);
+            UNROLL for (int i = 0; i < 4; i++) v_store(w + i * 32 + 16 * z, v[i]);
+        }
+        if (q % 2) p += BF12_OCT;
+    }
+    w -= BF12_K * 32;
+    for (int n = 0; n < block[1]; n++) {
+        bf12_listed l;
+        memcpy(&l, block + 4 + 4 * n, sizeof l);
+        w[l.k % BF12_K * 32 + l.row % 32] = hd_bf16_to_f32(l.bf16);
+    }
+}
+
+/* As tile_few, blocks of bf12. */
+INLINE void tile_bf12(int rows, const tile *widened)
+{
+    tile u = *widened, *t = &u;
+    v16 f[ROWS][2];
+    t->stride = WIDE_K * sizeof(float);
+    load_tile(rows, t, f);
+    for (int64_t k0 = 0; k0 < t->k; k0 += BF12_K, t->w += BF12_BLOCK, t->next += BF12_BLOCK) {
+        if (t->w[1]) {
+            _Alignas(64) float w[BF12_K * 32];
+            widen_bf12(w, t->w);
+            for (int64_t i = 0; i < BF12_K; i++) {
+                const v16 wi[2] = {v_load(w + 32 * i), v_load(w + 32 * i + 16)};
+                _mm_prefetch((const char *)t->next + 64 * i, _MM_HINT_T1);
+                add_products(rows, 0, 2, f, t, wi, k0 + i, false);
+            }
+            continue;
+        }
+        const bf12_exponents e = exponents_of(t->w);
+        const uint8_t *p = t->w + BF12_HEAD, *next = t->next + BF12_HEAD;
+        for (int64_t k = k0; k < k0 + BF12_K; k += 8, p += BF12_OCT, next += BF12_OCT)
+            UNROLL for (int half = 0; half < 2; half++) {
+                v16 w[2][4];
+                UNROLL for (int i = 0; i < 3; i++) _mm_prefetch((const char *)next + 64 * (3 * half + i), _MM_HINT_T1);
+                UNROLL for (int z = 0; z < 2; z++) load_bf12(e, p, half, z, w[z]);
+                UNROLL for (int i = 0; i < 4; i++) {
+                    const v16 wi[2] = {w[0][i], w[1][i]};
+                    add_products(rows, 0, 2, f, t, wi, k + 4 * half + i, false);
+                }
+            }
+    }
+    store_tile(rows, t, f);
+}
+
+TILES_8(bf12, tile_bf12(rows, t))
+
+/* ---- Panels -------------------------------------------------------------------------------------------------------- */
+
+INLINE void mul_panels(bool bf12, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, float *y,
+                       int64_t ldy, void *scratch)
 {
     enum { X_STRIDE = WIDE_K * sizeof(float) };
     float *w = scratch, *wide = w + WIDE_K * HD_PANEL_ROWS;
     const uint8_t *first = panels, *x = (const uint8_t *)wide;
+    const int64_t pad = bf12 ? BF12_K : 2; // behind k there are zeros, in the panel and in the blob
     for (int m0 = 0; m0 < M; m0 += WIDE_M, act += WIDE_M * stride, y += WIDE_M * ldy) {
         const int rows = M - m0 < WIDE_M ? M - m0 : WIDE_M;
         for (int m = 0; m < rows; m++) memset(y + m * ldy, 0, (size_t)n * HD_PANEL_ROWS * sizeof(float));
         for (int64_t k0 = 0; k0 < k; k0 += WIDE_K) {
-            const int64_t nk = k - k0 < WIDE_K ? (k - k0 + 1) / 2 * 2 : WIDE_K; // an odd k has a zero behind it
+            const int64_t nk = k - k0 < WIDE_K ? (k - k0 + pad - 1) / pad * pad : WIDE_K;
+            const int64_t from = bf12 ? k0 / BF12_K * BF12_BLOCK : k0 * 64, to = bf12 ? nk / BF12_K * BF12_BLOCK : nk * 64;
             widen_rows(rows, wide, act + k0 * 2, stride, nk);
             for (int p = 0; p < n; p++) {
-                const uint8_t *at = first + (size_t)p * step + k0 * 64, *next = p + 1 < n ? at + step : first + (k0 + nk) * 64;
+                const uint8_t *at = first + (size_t)p * step + from, *next = p + 1 < n ? at + step : first + from + to;
                 float *yp = y + HD_PANEL_ROWS * p;
-                if (rows <= FEW_ROWS) run_tiles(few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, yp, ldy);
+                if (bf12 && M == 1) next = at + 4096;
+                if (rows <= (bf12 ? FEW_ROWS_BF12 : FEW_ROWS)) run_tiles(bf12 ? bf12_tiles : few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, yp, ldy);
                 else {
-                    widen_panel(w, at, nk);
-                    run_tiles(wide_tiles, ROWS, w, NULL, nk, x, X_STRIDE, rows, yp, ldy);
+                    if (bf12) for (int64_t i = 0; i < nk / BF12_K; i++) {
+                        widen_bf12(w, at + i * BF12_BLOCK);
+                        run_tiles(wide_tiles, ROWS, w, next + i * BF12_BLOCK, BF12_K, x + i * BF12_K * 4, X_STRIDE, rows, yp, ldy);
+                    } else {
+                        widen_panel(w, at, nk);
+                        run_tiles(wide_tiles, ROWS, w, next, nk, x, X_STRIDE, rows, yp, ldy);
+                    }
                 }
             }
         }
     }
 }
+
+#define MUL_PANELS(name, bf12)                                                                               \
+    static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, \
+                                  float *y, int64_t ldy, void *scratch)                                      \
+    {                                                                                                        \
+        mul_panels(bf12, panels, step, n, k, act, stride, M, y, ldy, scratch);                               \
+    }
+MUL_PANELS(bf16, false)
+MUL_PANELS(bf12, true)
 
 static void mul_any_bf16(MUL_PARAMS)
 {
@@ -111,9 +216,13 @@ static void mul_any_bf16(MUL_PARAMS)
     else mul_panels_bf16(panel, 0, 1, k, act, stride, M, y, ldy, scratch);
 }
 
+static void mul_bf12(MUL_PARAMS) { mul_panels(true, panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
+
 void hd_fill_float_vnni(hd_kernels *k)
 {
     FLOAT_PANELS(MUL_FILL)
     k->panel_mul[HD_PANEL_BF16] = mul_any_bf16;
     k->panels_mul[HD_PANEL_BF16] = mul_panels_bf16;
+    k->panel_mul[HD_PANEL_BF12] = mul_bf12;
+    k->panels_mul[HD_PANEL_BF12] = mul_panels_bf12;
 }
