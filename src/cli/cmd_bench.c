@@ -249,6 +249,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     int64_t pages = (need + HD_PAGE_TOK - 1) / HD_PAGE_TOK;
     r.cache_bytes = hd_cache_tok_bytes(hd_model_config(e->model), e->cache_type) * (uint64_t)(pages * HD_PAGE_TOK * o.seqs);
     HD_TRY(hd_bench_cost_of(&r.cost, argv[1], err));
+    r.cost.token_bytes *= hd_model_packed_share(e->model);
     HD_TRY(hd_bench_bandwidth(&r.bandwidth, (int)o.load.threads, err));
     int threads = eo.n_threads > 0 ? eo.n_threads : hd_cpu_threads();
     if (o.json) HD_TRY(print_json(argv[1], &r, &o, threads, err));

@@ -32,6 +32,12 @@ INLINE void store_tile(int rows, const tile *t, v16 f[][2])
         UNROLL for (int z = 0; z < 2; z++) v_store(t->y + m * t->ldy + 16 * z, f[m][z]);
 }
 
+INLINE void load_tile(int rows, const tile *t, v16 f[][2])
+{
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) f[m][z] = v_load(t->y + m * t->ldy + 16 * z);
+}
+
 INLINE void tile_single(bool f16, int rows, const tile *t)
 {
     v16 f[ROWS][2];
@@ -88,11 +94,86 @@ INLINE void tile_f8(int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
+/* ---- bf12 (panel_bf12.c) ------------------------------------------------------------------------------------------- */
+
+/* What a block's codes stand for. */
+INLINE v_bf12 bf12_exponents(const uint8_t *block)
+{
+    uint8_t high[16] = {0}, low[16] = {0};
+    for (int code = 1; code < 16; code++) {
+        const uint8_t exponent = (uint8_t)(block[0] + code);
+        high[code] = exponent >> 1;
+        low[code] = (uint8_t)(exponent << 7);
+    }
+    return v_bf12_by_code(high, low);
+}
+
+/* Four elements, the half of an oct, of rows 16z..16z+15. */
+INLINE void bf12_load(v_bf12 e, const uint8_t *oct, int half, int z, v16 w[4])
+{
+    v_load_bf12(e, oct + 64 * z, half, oct + 128 * (1 + half) + 64 * z, w);
+}
+
+/* A block as f32 [BF12_K][32], with the numbers that are listed. */
+static void bf12_widen(float *w, const uint8_t *block)
+{
+    const v_bf12 e = bf12_exponents(block);
+    const uint8_t *oct = block + BF12_HEAD;
+    for (int k = 0; k < BF12_K; k += 8, oct += BF12_OCT)
+        UNROLL for (int half = 0; half < 2; half++)
+            UNROLL for (int z = 0; z < 2; z++) {
+                v16 v[4];
+                bf12_load(e, oct, half, z, v);
+                UNROLL for (int i = 0; i < 4; i++) v_store(w + (k + 4 * half + i) * 32 + 16 * z, v[i]);
+            }
+    for (int n = 0; n < block[1]; n++) {
+        bf12_listed l;
+        memcpy(&l, block + 4 + 4 * n, sizeof l);
+        w[l.k % BF12_K * 32 + l.row % 32] = hd_bf16_to_f32(l.bf16);
+    }
+}
+
+/* Adds a widened block's products to y. */
+INLINE void tile_bf12(int rows, const tile *t)
+{
+    v16 f[ROWS][2];
+    load_tile(rows, t, f);
+    for (int64_t i = 0; i < t->k; i++)
+        UNROLL for (int z0 = 0; z0 < 2; z0 += HALVES) {
+            const float *p = (const float *)(const void *)t->w + 32 * i + 16 * z0;
+            v16 w[2];
+            UNROLL for (int z = 0; z < HALVES; z++) w[z] = v_load(p + 16 * z);
+            add_products(rows, z0, HALVES, f, t, w, i, true);
+        }
+    store_tile(rows, t, f);
+}
+
 #define FLOAT(name, most, call) MUL(name, most, call)
 FLOAT(f32, ROWS, tile_single(false, rows, t))
 FLOAT(f16, ROWS, tile_single(true, rows, t))
 FLOAT(bf16, ROWS, tile_bf16(rows, t))
 FLOAT(f8, ROWS, tile_f8(rows, t))
 
+/* bf12 with a block widened once for all rows. */
+#define BF12_MUL                                                                                             \
+    TILES(bf12, ROWS, tile_bf12(rows, t))                                                                    \
+    static void mul_bf12(MUL_PARAMS)                                                                         \
+    {                                                                                                        \
+        const uint8_t *block = panel;                                                                        \
+        for (int m = 0; m < M; m++) memset(y + m * ldy, 0, HD_PANEL_ROWS * sizeof *y);                       \
+        for (int64_t k0 = 0; k0 < k; k0 += BF12_K, block += BF12_BLOCK) {                                    \
+            const int64_t n = k - k0 < BF12_K ? k - k0 : BF12_K;                                             \
+            bf12_widen(scratch, block);                                                                      \
+            run_tiles(bf12_tiles, ROWS, scratch, NULL, n, act + k0 * 2, stride, M, y, ldy);                  \
+        }                                                                                                    \
+    }
+#define TILES_(name, most, call) TILES_##most(name, call)
+#define TILES(name, most, call)  TILES_(name, most, call)
+
 #define FLOAT_FILL(level)                                                                                    \
-    void hd_fill_float_##level(hd_kernels *k) { FLOAT_PANELS(MUL_FILL) }
+    BF12_MUL                                                                                                 \
+    void hd_fill_float_##level(hd_kernels *k)                                                                \
+    {                                                                                                        \
+        FLOAT_PANELS(MUL_FILL)                                                                               \
+        k->panel_mul[HD_PANEL_BF12] = mul_bf12;                                                              \
+    }

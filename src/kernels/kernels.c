@@ -64,14 +64,14 @@ static const struct {
 } levels[] = {
     {"ref", 0, {hd_fill_mul_ref, hd_fill_rows_ref, hd_fill_optim_ref, hd_fill_attn_ref, hd_fill_back_ref}},
 #if defined __x86_64__
-    {"avx2", F_AVX2, {hd_fill_act_avx2, hd_fill_mul_avx2, hd_fill_float_avx2, hd_fill_rows_avx2, hd_fill_optim_avx2, hd_fill_attn_avx2,
-                      hd_fill_back_avx2}},
+    {"avx2", F_AVX2, {hd_fill_act_avx2, hd_fill_mul_avx2, hd_fill_float_avx2, hd_fill_bf12_avx2, hd_fill_rows_avx2, hd_fill_optim_avx2,
+                      hd_fill_attn_avx2, hd_fill_back_avx2}},
     {"vnni", F_VNNI, {hd_fill_act_vnni, hd_fill_mul_vnni, hd_fill_float_vnni, hd_fill_bf12_vnni, hd_fill_rows_vnni, hd_fill_optim_vnni,
                       hd_fill_attn_vnni, hd_fill_back_vnni}},
     {"bf16", F_BF16, {hd_fill_attn_bf16}},
     {"amx", F_AMX, {hd_fill_mul_amx, hd_fill_float_amx, hd_fill_attn_amx}},
 #elif defined __aarch64__
-    {"neon", 0, {hd_fill_act_neon, hd_fill_float_neon, hd_fill_rows_neon, hd_fill_attn_neon, hd_fill_back_neon}},
+    {"neon", 0, {hd_fill_act_neon, hd_fill_float_neon, hd_fill_bf12_neon, hd_fill_rows_neon, hd_fill_attn_neon, hd_fill_back_neon}},
     {"dotprod", F_DOTPROD, {hd_fill_mul_dotprod}},
 #endif
 };

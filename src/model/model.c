@@ -173,5 +173,6 @@ void hd_model_close(hd_model *m)
 }
 
 const hd_config *hd_model_config(const hd_model *m) { return &m->cfg; }
+double hd_model_packed_share(const hd_model *m) { return m->weights.cap ? (double)m->weights.used / (double)m->weights.cap : 1; }
 hd_dev *hd_model_dev(hd_model *m) { return &m->dev; }
 int hd_model_max_rows(const hd_model *m) { return m->max_rows; }

@@ -21,6 +21,8 @@ typedef struct hd_model hd_model;
 hd_status hd_model_open(hd_model **out, const hd_source *s, const hd_model_opts *o, hd_err *err);
 void hd_model_close(hd_model *m);
 const hd_config *hd_model_config(const hd_model *m);
+/* The panels' bytes by what their formats say: below 1 where bf16 lies in 12 bits (kernels/panel_bf12.c). */
+double hd_model_packed_share(const hd_model *m);
 hd_dev *hd_model_dev(hd_model *m);
 
 /* What loading would take, before anything is loaded. */

@@ -36,12 +36,6 @@ static void widen_rows(int rows, float *x, const uint8_t *act, size_t stride, in
         }
 }
 
-INLINE void load_tile(int rows, const tile *t, v16 f[][2])
-{
-    UNROLL for (int m = 0; m < rows; m++)
-        UNROLL for (int z = 0; z < 2; z++) f[m][z] = v_load(t->y + m * t->ldy + 16 * z);
-}
-
 /* Both add to y.  act: rows of WIDE_K floats, so that a row is a displacement of one address.  w: a panel of f32 ... */
 INLINE void tile_wide(int rows, const tile *widened)
 {
@@ -77,61 +71,8 @@ INLINE void tile_few(int rows, const tile *widened)
     store_tile(rows, t, f);
 }
 
-TILES_8(wide, tile_wide(rows, t))
-TILES_8(few, tile_few(rows, t))
-
-/* ---- bf12 (panel_bf12.c) ------------------------------------------------------------------------------------------- */
-
-/* Exponents by code, in the two bytes of a bf16 that hold parts of one. */
-typedef struct {
-    __m512i high, low;
-} bf12_exponents;
-
-INLINE bf12_exponents exponents_of(const uint8_t *block)
-{
-    const __m128i codes = _mm_set_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m128i e = _mm_maskz_add_epi8(0xfffe, codes, _mm_set1_epi8((char)block[0]));
-    const __m128i high = _mm_and_si128(_mm_srli_epi16(e, 1), _mm_set1_epi8(0x7f)), low = _mm_and_si128(_mm_slli_epi16(e, 7), _mm_set1_epi8(-128));
-    return (bf12_exponents){_mm512_broadcast_i32x4(high), _mm512_broadcast_i32x4(low)};
-}
-
-/* Four elements, the half of an oct, of rows 16z..16z+15.  Ternary 0xEA is (a & b) | c. */
-INLINE void load_bf12(bf12_exponents t, const uint8_t *oct, int half, int z, v16 w[4])
-{
-    const __m512i c = _mm512_loadu_si512(oct + 64 * z), rest = _mm512_loadu_si512(oct + 128 * (1 + half) + 64 * z);
-    const __m512i code = _mm512_and_si512(half ? _mm512_srli_epi16(c, 4) : c, _mm512_set1_epi8(15)), sign = _mm512_set1_epi8(-128);
-    const __m512i high = _mm512_ternarylogic_epi32(rest, sign, _mm512_shuffle_epi8(t.high, code), 0xEA);
-    const __m512i low = _mm512_ternarylogic_epi32(rest, _mm512_set1_epi8(0x7f), _mm512_shuffle_epi8(t.low, code), 0xEA);
-    UNROLL for (int i = 0; i < 2; i++) {
-        const __m512i pair = i ? _mm512_unpackhi_epi8(low, high) : _mm512_unpacklo_epi8(low, high);
-        w[2 * i] = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-        w[2 * i + 1] = _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000)));
-    }
-}
-
-/* A block as f32 [BF12_K][32], with the numbers that are listed. */
-static void widen_bf12(float *w, const uint8_t *block)
-{
-    const bf12_exponents t = exponents_of(block);
-    const uint8_t *p = block + BF12_HEAD;
-    for (int q = 0; q < BF12_K / 4; q++, w += 4 * 32) {
-        UNROLL for (int z = 0; z < 2; z++) {
-            v16 v[4];
-            load_bf12(t, p, q % 2, z, v);
-            UNROLL for (int i = 0; i < 4; i++) v_store(w + i * 32 + 16 * z, v[i]);
-        }
-        if (q % 2) p += BF12_OCT;
-    }
-    w -= BF12_K * 32;
-    for (int n = 0; n < block[1]; n++) {
-        bf12_listed l;
-        memcpy(&l, block + 4 + 4 * n, sizeof l);
-        w[l.k % BF12_K * 32 + l.row % 32] = hd_bf16_to_f32(l.bf16);
-    }
-}
-
-/* As tile_few, blocks of bf12. */
-INLINE void tile_bf12(int rows, const tile *widened)
+/* ... or blocks of bf12. */
+INLINE void tile_few_bf12(int rows, const tile *widened)
 {
     tile u = *widened, *t = &u;
     v16 f[ROWS][2];
@@ -140,7 +81,7 @@ INLINE void tile_bf12(int rows, const tile *widened)
     for (int64_t k0 = 0; k0 < t->k; k0 += BF12_K, t->w += BF12_BLOCK, t->next += BF12_BLOCK) {
         if (t->w[1]) {
             _Alignas(64) float w[BF12_K * 32];
-            widen_bf12(w, t->w);
+            bf12_widen(w, t->w);
             for (int64_t i = 0; i < BF12_K; i++) {
                 const v16 wi[2] = {v_load(w + 32 * i), v_load(w + 32 * i + 16)};
                 _mm_prefetch((const char *)t->next + 64 * i, _MM_HINT_T1);
@@ -148,13 +89,13 @@ INLINE void tile_bf12(int rows, const tile *widened)
             }
             continue;
         }
-        const bf12_exponents e = exponents_of(t->w);
+        const v_bf12 e = bf12_exponents(t->w);
         const uint8_t *p = t->w + BF12_HEAD, *next = t->next + BF12_HEAD;
         for (int64_t k = k0; k < k0 + BF12_K; k += 8, p += BF12_OCT, next += BF12_OCT)
             UNROLL for (int half = 0; half < 2; half++) {
                 v16 w[2][4];
                 UNROLL for (int i = 0; i < 3; i++) _mm_prefetch((const char *)next + 64 * (3 * half + i), _MM_HINT_T1);
-                UNROLL for (int z = 0; z < 2; z++) load_bf12(e, p, half, z, w[z]);
+                UNROLL for (int z = 0; z < 2; z++) bf12_load(e, p, half, z, w[z]);
                 UNROLL for (int i = 0; i < 4; i++) {
                     const v16 wi[2] = {w[0][i], w[1][i]};
                     add_products(rows, 0, 2, f, t, wi, k + 4 * half + i, false);
@@ -164,7 +105,9 @@ INLINE void tile_bf12(int rows, const tile *widened)
     store_tile(rows, t, f);
 }
 
-TILES_8(bf12, tile_bf12(rows, t))
+TILES_8(wide, tile_wide(rows, t))
+TILES_8(few, tile_few(rows, t))
+TILES_8(few_bf12, tile_few_bf12(rows, t))
 
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
@@ -186,10 +129,10 @@ INLINE void mul_panels(bool bf12, const void *panels, size_t step, int n, int64_
                 const uint8_t *at = first + (size_t)p * step + from, *next = p + 1 < n ? at + step : first + from + to;
                 float *yp = y + HD_PANEL_ROWS * p;
                 if (bf12 && M == 1) next = at + 4096;
-                if (rows <= (bf12 ? FEW_ROWS_BF12 : FEW_ROWS)) run_tiles(bf12 ? bf12_tiles : few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, yp, ldy);
+                if (rows <= (bf12 ? FEW_ROWS_BF12 : FEW_ROWS)) run_tiles(bf12 ? few_bf12_tiles : few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, yp, ldy);
                 else {
                     if (bf12) for (int64_t i = 0; i < nk / BF12_K; i++) {
-                        widen_bf12(w, at + i * BF12_BLOCK);
+                        bf12_widen(w, at + i * BF12_BLOCK);
                         run_tiles(wide_tiles, ROWS, w, next + i * BF12_BLOCK, BF12_K, x + i * BF12_K * 4, X_STRIDE, rows, yp, ldy);
                     } else {
                         widen_panel(w, at, nk);
@@ -216,13 +159,13 @@ static void mul_any_bf16(MUL_PARAMS)
     else mul_panels_bf16(panel, 0, 1, k, act, stride, M, y, ldy, scratch);
 }
 
-static void mul_bf12(MUL_PARAMS) { mul_panels(true, panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
+static void mul_one_bf12(MUL_PARAMS) { mul_panels(true, panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
 
 void hd_fill_float_vnni(hd_kernels *k)
 {
     FLOAT_PANELS(MUL_FILL)
     k->panel_mul[HD_PANEL_BF16] = mul_any_bf16;
     k->panels_mul[HD_PANEL_BF16] = mul_panels_bf16;
-    k->panel_mul[HD_PANEL_BF12] = mul_bf12;
+    k->panel_mul[HD_PANEL_BF12] = mul_one_bf12;
     k->panels_mul[HD_PANEL_BF12] = mul_panels_bf12;
 }

@@ -1,0 +1,4 @@
+/* Packing bf12 for NEON; the loops are in bf12_body.h, the product in float_body.h. */
+#include "kernels/bf12_body.h"
+
+BF12_FILL(neon)
