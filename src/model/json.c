@@ -1,9 +1,11 @@
 #include "model/json.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/file.h"
 #include "model/names.h"
 
@@ -36,12 +38,39 @@ hd_json_extent hd_json_measure(const char *p, size_t n)
 static _Thread_local bool refused, reading;
 
 /* While it reads, one refusal is followed by others only: having dropped a quotation mark, Jansson would copy a string up to some
- * mark behind the end of its buffers. */
+ * mark behind the end of its buffers.  Having dropped the last character of a number it would stop the program, so what is refused
+ * first is given from a spare, if it is small, and the text ends there: it is handed over by the piece, a number at most in each. */
+enum { SPARE = 512 };
+static _Thread_local void *spare;
+
 static void *noting_malloc(size_t n)
 {
     void *p = reading && refused ? NULL : malloc(n);
-    if (!p) refused = true;
+    if (p) return p;
+    if (reading && n <= SPARE) {
+        p = spare;
+        spare = NULL;
+    }
+    refused = true;
     return p;
+}
+
+typedef struct {
+    const char *p;
+    size_t n;
+} rest_of_text;
+
+static size_t next_piece(void *to, size_t most, void *arg)
+{
+    rest_of_text *rest = arg;
+    size_t n = 0;
+    if (refused) return 0;
+    while (n < most && n < rest->n)
+        if (memchr(",:[]{} \n\t\r", rest->p[n++], 10)) break;
+    memcpy(to, rest->p, n);
+    rest->p += n;
+    rest->n -= n;
+    return n;
 }
 
 static void be_noted(void)
@@ -61,11 +90,18 @@ void hd_json_note(void)
 json_t *hd_json_load(const char *p, size_t n, size_t flags, json_error_t *at)
 {
     bool before = refused;
+    rest_of_text text = {p, n};
+    json_t *j = NULL;
     be_noted();
-    refused = false;
-    reading = true;
-    json_t *j = json_loadb(p, n, flags, at);
-    reading = false;
+    spare = malloc(SPARE);
+    refused = !spare;
+    if (spare) {
+        reading = true;
+        j = json_load_callback(next_piece, &text, flags, at);
+        reading = false;
+        free(spare);
+        spare = NULL;
+    }
     if (refused) {
         json_decref(j);
         j = NULL;
@@ -75,6 +111,26 @@ json_t *hd_json_load(const char *p, size_t n, size_t flags, json_error_t *at)
 }
 
 bool hd_json_refused(void) { return refused; }
+
+/* The text with "e0" behind each integer of 19 digits or more, so that it is read as a real number: transformers writes 10^30 for a
+ * length that has no limit (model_max_length). */
+static hd_status with_long_integers_real(hd_buf *out, const char *p, size_t n, hd_err *err)
+{
+    hd_status st = HD_OK;
+    bool in_string = false;
+    for (size_t i = 0, from; i < n && st == HD_OK; i++) {
+        from = i;
+        if (in_string && p[i] == '\\' && i + 1 < n) i++;
+        else if (p[i] == '"') in_string = !in_string;
+        else if (!in_string && isdigit((unsigned char)p[i]))
+            while (i + 1 < n && isdigit((unsigned char)p[i + 1])) i++;
+        st = hd_buf_add(out, p + from, i + 1 - from, err);
+        bool whole = i + 1 >= n || !memchr(".eE", p[i + 1], 3);
+        bool first = from == 0 || !memchr(".eE+", p[from - 1], 4); // no fraction, no exponent
+        if (st == HD_OK && i - from >= 18 && whole && first) st = hd_buf_add(out, "e0", 2, err);
+    }
+    return st;
+}
 
 hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_values, const char *kind,
                         const char *where, hd_err *err)
@@ -86,6 +142,14 @@ hd_status hd_json_parse(json_t **out, const void *text, size_t n, size_t max_val
         return hd_fail(err, HD_LIMIT, "%s: %s: more than %zu JSON values", kind, where, max_values);
     hd_json_note();
     *out = hd_json_load(text, n, JSON_REJECT_DUPLICATES, &at);
+    if (!*out && !refused && json_error_code(&at) == json_error_numeric_overflow) {
+        hd_buf real;
+        hd_buf_init(&real, n + n / 9 + 64);
+        hd_status st = with_long_integers_real(&real, text, n, err);
+        if (st == HD_OK) *out = hd_json_load(real.data, real.len, JSON_REJECT_DUPLICATES, &at);
+        hd_buf_free(&real);
+        if (st != HD_OK) return st;
+    }
     if (*out) return HD_OK;
     if (refused) return hd_fail(err, HD_NOMEM, "%s: %s: JSON: no memory", kind, where);
     return hd_fail(err, HD_FORMAT, "%s: %s: JSON, line %d: %s", kind, where, at.line,

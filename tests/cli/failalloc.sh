@@ -99,6 +99,10 @@ if has_verb tokenize; then
     printf '[{"role": "system", "content": "ab"}, {"role": "user", "content": "ab\u00e9"}]' >"$tmp/chat.json"
     each_fails tokenize "$tmp/tiny" $'ab<t> e\u0301\u0323\u0301 \xff' "$(printf 'ab%.0s' $(seq 200))"
     each_fails tokenize "$tmp/tiny" --chat "$tmp/chat.json" --json
+    # Numbers that Jansson's buffer grows for, after which it takes a character back: each of the allocations.
+    printf '{"model_max_length": 1000000000000000019884624838656, "scores": [0.1234567890123456789, "a", -1.12345678901234567890123456789012345], ' >"$tmp/tiny/tokenizer_config.json"
+    printf '"chat_template": "<|im_start|><|im_end|>{{ add_generation_prompt }}"}' >>"$tmp/tiny/tokenizer_config.json"
+    most=1000 each_fails tokenize "$tmp/tiny" --chat "$tmp/chat.json" --json
     [ -z "${HADAL_TEST_MODEL:-}" ] || each_fails tokenize "$HADAL_TEST_MODEL" --chat "$tmp/chat.json"
 fi
 finish
