@@ -39,8 +39,9 @@ static _Thread_local bool refused, reading;
 
 /* While it reads, one refusal is followed by others only: having dropped a quotation mark, Jansson would copy a string up to some
  * mark behind the end of its buffers.  Having dropped the last character of a number it would stop the program, so what is refused
- * first is given from a spare, if it is small, and the text ends there: it is handed over by the piece, a number at most in each. */
-enum { SPARE = 512 };
+ * first is given from a spare, if it is small, and the text ends with the piece that it was handed over in.  A number for which the
+ * buffer may have to grow starts a piece and ends it. */
+enum { SPARE = 512, LONG_NUMBER = 15 };
 static _Thread_local void *spare;
 
 static void *noting_malloc(size_t n)
@@ -60,13 +61,22 @@ typedef struct {
     size_t n;
 } rest_of_text;
 
+static bool of_number(char c) { return (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '+' || c == 'e' || c == 'E'; }
+
 static size_t next_piece(void *to, size_t most, void *arg)
 {
     rest_of_text *rest = arg;
-    size_t n = 0;
+    size_t n = 0, run = 0; // of characters that make numbers
     if (refused) return 0;
-    while (n < most && n < rest->n)
-        if (memchr(",:[]{} \n\t\r", rest->p[n++], 10)) break;
+    for (most = most < rest->n ? most : rest->n; n < most; n++) {
+        if (of_number(rest->p[n])) run++;
+        else if (run < LONG_NUMBER) run = 0;
+        else break;
+        if (run == LONG_NUMBER && n >= LONG_NUMBER) { // it starts the next one
+            n -= LONG_NUMBER - 1;
+            break;
+        }
+    }
     memcpy(to, rest->p, n);
     rest->p += n;
     rest->n -= n;
