@@ -4,7 +4,7 @@
 
 #include <histedit.h>
 
-#include "base/err.h"
+#include "base/lib.h"
 
 #define HD_EDIT_FUNCTIONS(X)                                                                                 \
     X(el_init)                                                                                               \
@@ -22,9 +22,7 @@
 
 /* Each function under its own name and type: lib->el_gets(). */
 typedef struct {
-#define X(f) __typeof__(f) *f;
-    HD_EDIT_FUNCTIONS(X)
-#undef X
+    HD_LIB_POINTERS(HD_EDIT_FUNCTIONS)
 } hd_edit;
 
 /* The functions, or NULL and HD_IO when the library is not to be had.  They stay until the program ends. */

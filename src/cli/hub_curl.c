@@ -1,23 +1,11 @@
 #include "cli/hub_curl.h"
 
-#include <dlfcn.h>
-#include <string.h>
-
 const hd_curl *hd_curl_open(hd_err *err)
 {
-    static hd_curl curl;
+    static hd_curl table;
     static bool open;
-    if (open) return &curl;
-    void *lib = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL), *f;
-    if (!lib) goto missing;
-#define X(name)                                                                                              \
-    if (!(f = dlsym(lib, #name))) goto missing;                                                              \
-    memcpy(&curl.name, &f, sizeof f);
-    HD_CURL_FUNCTIONS(X)
-#undef X
-    open = true;
-    return &curl;
-missing:
-    hd_fail(err, HD_IO, "libcurl: %.200s: downloads need it: apt install libcurl4", dlerror());
-    return NULL;
+    static const char *const names[] = {HD_CURL_FUNCTIONS(HD_LIB_NAME)};
+    enum { N = sizeof names / sizeof *names };
+    if (!open) open = hd_lib_open(&table, names, N, "libcurl.so.4", "downloading", "libcurl4", err) == HD_OK;
+    return open ? &table : NULL;
 }

@@ -6,7 +6,7 @@
 #define CURL_DISABLE_TYPECHECK // its checking macros would hide the names of the functions
 #include <curl/curl.h>
 
-#include "base/err.h"
+#include "base/lib.h"
 
 #define HD_CURL_FUNCTIONS(X)                                                                                 \
     X(curl_global_init)                                                                                      \
@@ -28,9 +28,7 @@
 
 /* Each function under its own name and type: curl->curl_easy_init(). */
 typedef struct {
-#define X(f) __typeof__(f) *f;
-    HD_CURL_FUNCTIONS(X)
-#undef X
+    HD_LIB_POINTERS(HD_CURL_FUNCTIONS)
 } hd_curl;
 
 /* The functions, or NULL and HD_IO when the library is not to be had.  They stay until the program ends. */

@@ -11,7 +11,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-#include "base/err.h"
+#include "base/lib.h"
 
 /* In libevent_openssl; it brings libssl and libcrypto. */
 #define HD_OPENSSL_FUNCTIONS(X)                                                                              \
@@ -70,9 +70,7 @@
 
 /* Each function under its own name and type: o->SSL_new().  Not for the headers' macros, which call functions by name. */
 typedef struct {
-#define X(f) __typeof__(f) *f;
-    HD_OPENSSL_FUNCTIONS(X)
-#undef X
+    HD_LIB_POINTERS(HD_OPENSSL_FUNCTIONS)
 } hd_openssl;
 
 /* The functions, or NULL and HD_IO when the libraries are not to be had.  They stay until the program ends. */
