@@ -184,6 +184,7 @@ static hd_status open_sched(serving *v, hd_err *err)
                         .park_dir = dir,
                         .disk_bytes = (uint64_t)o->disk_gb << 30,
                         .draft = hd_load_draft_kind(&o->load),
+                        .draft_max = (int)o->load.draft_max,
                         .small = v->small,
                         .wake = on_wake,
                         .wake_arg = v};
@@ -394,6 +395,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
         {"cache-gb", 0, HD_OPT_INT, &o->disk_gb, 0, 1 << 20},
         {"shared-prefix", 0, HD_OPT_LIST, &o->shared, 0, 0},
         {"draft", 0, HD_OPT_STR, &o->load.draft, 0, 0},
+        {"draft-max", 0, HD_OPT_INT, &o->load.draft_max, 1, 8},
         {"chats", 0, HD_OPT_STR, &o->chats, 0, 0},
         {"no-chats", 0, HD_OPT_FLAG, &o->no_chats, 0, 0},
         {"chat-format", 0, HD_OPT_STR, &o->load.chat_format, 0, 0},
@@ -456,6 +458,7 @@ const hd_command hd_cmd_serve = {
             "      --draft WHAT         guess ahead, answers stay the same: lookup (repeated words), mtp (the "
             "model's\n"
             "                           own extra layer), or a smaller MODEL with the same vocabulary\n"
+            "      --draft-max N        guesses a pass\n"
             "      --chats FILE         the page's conversations; default: in ~/.local/state/hadal\n"
             "      --no-chats           keep none\n"
             "      --chat-format NAME   instead of the model's own\n"

@@ -274,9 +274,9 @@ static hd_status open_session(hd_sched *s, hd_job *j, hd_err *err)
 {
     hd_status st;
     bool later;
+    const int guesses = s->o.draft_max > 0 ? s->o.draft_max : s->o.draft == HD_DRAFT_LOOKUP ? HD_DRAFT_ROWS : 0;
     HD_TRY(hd_session_open(&j->s, s->e, err));
-    if (s->o.draft != HD_DRAFT_NONE && !j->warm)
-        HD_TRY(hd_session_draft(j->s, s->o.draft, s->o.small, s->o.draft == HD_DRAFT_LOOKUP ? HD_DRAFT_ROWS : 0, err));
+    if (s->o.draft != HD_DRAFT_NONE && !j->warm) HD_TRY(hd_session_draft(j->s, s->o.draft, s->o.small, guesses, err));
     HD_TRY(hd_session_queue(j->s, j->ids.id, j->ids.n, err));
     s->disk_budget = 0; // from memory: the disk is read when it lives
     HD_TRY(hd_path_find(s, j, &later, err));

@@ -69,6 +69,7 @@ typedef struct {
     const char *park_dir;  // parked sequences and the cache on disk; NULL: neither
     uint64_t disk_bytes;   // cap of the cache on disk
     hd_draft_kind draft;   // how ids are guessed ahead
+    int draft_max;         // guesses of one sequence a pass, at most HD_DRAFT_ROWS; 0: what suits the kind
     hd_engine *small;      // of HD_DRAFT_MODEL, borrowed; nobody else may use it until close
     void (*wake)(void *arg); // from the scheduler's thread
     void *wake_arg;

@@ -229,14 +229,14 @@ static void test_grammar(void)
 
 /* Guessing ahead changes no id: alone, two at a time, in a crowd, from the cache, beside one that is cancelled; with or without chance.  What is
  * foreseen takes fewer passes, and everything is given back. */
-static void test_draft(hd_engine *e, hd_draft_kind kind, hd_engine *small, const hd_bias *bias)
+static void test_draft(hd_engine *e, hd_draft_kind kind, hd_engine *small, const hd_bias *bias, int max)
 {
     enum { D = 8 };
     static reply plainly[D], ahead[D], gone;
     hd_sched_stats st[2] = {{0}};
     for (int draft = 0; draft < 2; draft++) {
         reply *r = draft ? ahead : plainly;
-        hd_sched *s = open_sched(e, (hd_sched_opts){.draft = draft ? kind : HD_DRAFT_NONE, .small = draft ? small : NULL});
+        hd_sched *s = open_sched(e, (hd_sched_opts){.draft = draft ? kind : HD_DRAFT_NONE, .draft_max = max, .small = draft ? small : NULL});
         hd_job_opts o = plain(300), other = plain(0);
         if (bias) o.sample.bias = bias, o.sample.n_bias = 1;
         submit(s, &r[0], text, 100, o);
@@ -265,6 +265,8 @@ static void test_draft(hd_engine *e, hd_draft_kind kind, hd_engine *small, const
         CHECK(plainly[i].done && same_reply(&plainly[i], &ahead[i]), "draft %d, job %d: %d and %d ids", (int)kind, i, plainly[i].n_id, ahead[i].n_id);
     CHECK(plainly[0].n_id == 300 && st[1].drafted_tok >= st[1].accepted_tok && st[1].accepted_tok > 100 && st[0].drafted_tok == 0, "%lld of %lld",
           (long long)st[1].accepted_tok, (long long)st[1].drafted_tok);
+    CHECK(max == 0 || st[1].drafted_tok <= max * st[1].passes, "at most %d a pass: %lld in %lld passes", max,
+          (long long)st[1].drafted_tok, (long long)st[1].passes);
     CHECK(st[1].passes + st[1].accepted_tok * 9 / 10 < st[0].passes, "draft %d: %lld passes, %lld with guesses", (int)kind, (long long)st[0].passes,
           (long long)st[1].passes);
 }
@@ -274,9 +276,10 @@ static void test_drafts(void)
     hd_sched *s = NULL;
     const hd_bias a = {'a', 100};
     hd_engine *e = tiny_engine(TINY_LLAMA, 1, 1024, 8), *small = foreseeing_engine(1024, 2), *v3 = foreseeing_engine(1024, 8);
-    if (!SLOW) test_draft(e, HD_DRAFT_LOOKUP, NULL, &a);
-    if (!SLOW) test_draft(v3, HD_DRAFT_MODEL, small, NULL);
-    test_draft(v3, HD_DRAFT_MTP, NULL, NULL);
+    if (!SLOW) test_draft(e, HD_DRAFT_LOOKUP, NULL, &a, 0);
+    if (!SLOW) test_draft(e, HD_DRAFT_LOOKUP, NULL, &a, 1);
+    if (!SLOW) test_draft(v3, HD_DRAFT_MODEL, small, NULL, 0);
+    test_draft(v3, HD_DRAFT_MTP, NULL, NULL, 0);
     CHECK(hd_sched_open(&s, e, &(hd_sched_opts){.draft = HD_DRAFT_MTP}, &err) == HD_UNSUPPORTED && !s, "%s", err.msg);
     CHECK(hd_sched_open(&s, e, &(hd_sched_opts){.draft = HD_DRAFT_MODEL}, &err) == HD_USAGE && !s, "%s", err.msg);
     hd_engine_close(e);
