@@ -32,10 +32,12 @@ INLINE void store_tile(int rows, const tile *t, v16 f[][2])
         UNROLL for (int z = 0; z < 2; z++) v_store(t->y + m * t->ldy + 16 * z, f[m][z]);
 }
 
-INLINE void load_tile(int rows, const tile *t, v16 f[][2])
+INLINE void begin_tile(int rows, const tile *t, v16 f[][2])
 {
-    UNROLL for (int m = 0; m < rows; m++)
-        UNROLL for (int z = 0; z < 2; z++) f[m][z] = v_load(t->y + m * t->ldy + 16 * z);
+    if (!t->add) zero_tile(rows, f);
+    else
+        UNROLL for (int m = 0; m < rows; m++)
+            UNROLL for (int z = 0; z < 2; z++) f[m][z] = v_load(t->y + m * t->ldy + 16 * z);
 }
 
 INLINE void tile_single(bool f16, int rows, const tile *t)
@@ -133,11 +135,11 @@ static void bf12_widen(float *w, const uint8_t *block)
     }
 }
 
-/* Adds a widened block's products to y. */
+/* The products of a widened block. */
 INLINE void tile_bf12(int rows, const tile *t)
 {
     v16 f[ROWS][2];
-    load_tile(rows, t, f);
+    begin_tile(rows, t, f);
     for (int64_t i = 0; i < t->k; i++)
         UNROLL for (int z0 = 0; z0 < 2; z0 += HALVES) {
             const float *p = (const float *)(const void *)t->w + 32 * i + 16 * z0;
@@ -160,11 +162,10 @@ FLOAT(f8, ROWS, tile_f8(rows, t))
     static void mul_bf12(MUL_PARAMS)                                                                         \
     {                                                                                                        \
         const uint8_t *block = panel;                                                                        \
-        for (int m = 0; m < M; m++) memset(y + m * ldy, 0, HD_PANEL_ROWS * sizeof *y);                       \
         for (int64_t k0 = 0; k0 < k; k0 += BF12_K, block += BF12_BLOCK) {                                    \
             const int64_t n = k - k0 < BF12_K ? k - k0 : BF12_K;                                             \
             bf12_widen(scratch, block);                                                                      \
-            run_tiles(bf12_tiles, ROWS, scratch, NULL, n, act + k0 * 2, stride, M, y, ldy);                  \
+            run_tiles(bf12_tiles, ROWS, scratch, NULL, n, act + k0 * 2, stride, M, y, ldy, k0 > 0);          \
         }                                                                                                    \
     }
 #define TILES_(name, most, call) TILES_##most(name, call)

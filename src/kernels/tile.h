@@ -17,6 +17,7 @@ typedef struct {
     size_t stride; // of act
     float *y;
     int64_t ldy;
+    bool add; // to what stands in y, where a level cuts k
 } tile;
 
 #define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * t->stride)) // the same place in row m
@@ -24,12 +25,12 @@ typedef struct {
 typedef void tile_fn(const tile *t);
 
 static inline void run_tiles(tile_fn *const *fn, int most, const void *panel, const uint8_t *next, int64_t k, const uint8_t *act,
-                             size_t stride, int M, float *y, int64_t ldy)
+                             size_t stride, int M, float *y, int64_t ldy, bool add)
 {
     const int n = (M + most - 1) / most;
     for (int i = 0, m = 0; i < n; i++) {
         const int end = (int)((int64_t)M * (i + 1) / n);
-        const tile t = {panel, act + (size_t)m * stride, next, k, stride, y + m * ldy, ldy};
+        const tile t = {panel, act + (size_t)m * stride, next, k, stride, y + m * ldy, ldy, add};
         fn[end - m](&t);
         m = end;
     }
@@ -41,7 +42,7 @@ static inline void run_tiles(tile_fn *const *fn, int most, const void *panel, co
     static void mul_##name(MUL_PARAMS)                                                                       \
     {                                                                                                        \
         (void)scratch;                                                                                       \
-        run_tiles(name##_tiles, most, panel, NULL, k, act, stride, M, y, ldy);                               \
+        run_tiles(name##_tiles, most, panel, NULL, k, act, stride, M, y, ldy, false);                        \
     }
 
 #define TILE(name, n, call)                                                                                  \

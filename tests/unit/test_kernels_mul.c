@@ -494,7 +494,7 @@ static void test_bf12(const hd_kernels *kn)
     CHECK(kn->bf12_pack(b, &src, 0));
     kind->unpack(y, b, K);
     int wrong = 0;
-    for (int j = 0; j < 32 * K; j++) wrong += y[j] != 0 || signbit(y[j]) != (j / 32 % 2);
+    for (int j = 0; j < 32 * K; j++) wrong += y[j] != 0 || !signbit(y[j]) != !(j / 32 % 2);
     CHECK(wrong == 0, "%d zeros have the wrong sign", wrong);
     hd_free_aligned(a, wide->bytes(K) + 64);
     hd_free_aligned(b, kind->bytes(K) + 64);

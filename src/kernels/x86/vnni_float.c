@@ -40,13 +40,13 @@ static void widen_rows(int rows, float *x, const uint8_t *act, size_t stride, in
         }
 }
 
-/* All add to y.  act: rows of WIDE_K floats, so that a row is a displacement of one address.  w: a panel of f32 ... */
+/* act: rows of WIDE_K floats, so that a row is a displacement of one address.  w: a panel of f32 ... */
 INLINE void tile_wide(int rows, const tile *widened)
 {
     tile u = *widened, *t = &u;
     t->stride = X_STRIDE;
     v16 f[ROWS][2];
-    load_tile(rows, t, f);
+    begin_tile(rows, t, f);
     for (int64_t i = 0; i < t->k; i++) {
         const float *p = (const float *)(const void *)t->w + 32 * i;
         _mm_prefetch((const char *)t->next + 64 * i, _MM_HINT_T1);
@@ -62,7 +62,7 @@ INLINE void tile_few(int rows, const tile *widened)
     tile u = *widened, *t = &u;
     t->stride = X_STRIDE;
     v16 f[ROWS][2];
-    load_tile(rows, t, f);
+    begin_tile(rows, t, f);
     for (int64_t i = 0; i < t->k; i += 2) {
         v16 w[2][2]; // even and odd elements
         UNROLL for (int z = 0; z < 2; z++) {
@@ -81,7 +81,7 @@ INLINE void tile_few_bf12(int rows, const tile *widened)
     tile u = *widened, *t = &u;
     t->stride = X_STRIDE;
     v16 f[ROWS][2];
-    load_tile(rows, t, f);
+    begin_tile(rows, t, f);
     for (int64_t k0 = 0; k0 < t->k; k0 += BF12_K, t->w += BF12_BLOCK, t->next += BF12_BLOCK) {
         if (t->w[1]) {
             _Alignas(64) float w[BF12_K * 32];
@@ -116,17 +116,18 @@ TILES_8(few_bf12, tile_few_bf12(rows, t))
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
 /* nk of k of one panel, from `at` on, with widened rows x; `next` is fetched meanwhile.  w: scratch. */
-INLINE void mul_block(bool bf12, const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, float *w)
+INLINE void mul_block(bool bf12, const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add,
+                      float *w)
 {
     const int64_t part = bf12 ? BF12_K : nk, bytes = bf12 ? BF12_BLOCK : nk * 64;
     if (rows <= (bf12 ? FEW_ROWS_BF12 : FEW_ROWS)) {
-        run_tiles(bf12 ? few_bf12_tiles : few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, y, ldy);
+        run_tiles(bf12 ? few_bf12_tiles : few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, y, ldy, add);
         return;
     }
     for (int64_t k = 0; k < nk; k += part, at += bytes, next += bytes) {
         if (bf12) bf12_widen(w, at);
         else widen_panel(w, at, part);
-        run_tiles(wide_tiles, ROWS, w, next, part, x + k * (int64_t)sizeof(float), X_STRIDE, rows, y, ldy);
+        run_tiles(wide_tiles, ROWS, w, next, part, x + k * (int64_t)sizeof(float), X_STRIDE, rows, y, ldy, add || k > 0);
     }
 }
 
@@ -138,7 +139,6 @@ INLINE void mul_panels(bool bf12, const void *panels, size_t step, int n, int64_
     float *w = scratch, *x = w + WIDE_K * HD_PANEL_ROWS;
     for (int m0 = 0; m0 < M; m0 += WIDE_M, act += WIDE_M * stride, y += WIDE_M * ldy, block = panels) {
         const int rows = M - m0 < WIDE_M ? M - m0 : WIDE_M;
-        for (int m = 0; m < rows; m++) memset(y + m * ldy, 0, (size_t)n * HD_PANEL_ROWS * sizeof(float));
         for (int64_t k0 = 0; k0 < k; k0 += WIDE_K) {
             const int64_t nk = k - k0 < WIDE_K ? (k - k0 + pad - 1) / pad * pad : WIDE_K;
             const uint8_t *at = block;
@@ -146,7 +146,7 @@ INLINE void mul_panels(bool bf12, const void *panels, size_t step, int n, int64_
             widen_rows(rows, x, act + k0 * 2, stride, nk);
             for (int p = 0; p < n; p++, at += step) {
                 const uint8_t *next = p + 1 < n ? at + step : block;
-                mul_block(bf12, at, M == 1 ? at + ONE_AHEAD : next, nk, (const uint8_t *)x, rows, y + HD_PANEL_ROWS * p, ldy, w);
+                mul_block(bf12, at, M == 1 ? at + ONE_AHEAD : next, nk, (const uint8_t *)x, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, w);
             }
         }
     }
