@@ -98,18 +98,6 @@ INLINE void tile_f8(int rows, const tile *t)
 
 /* ---- bf12 (panel_bf12.c) ------------------------------------------------------------------------------------------- */
 
-/* What a block's codes stand for. */
-INLINE v_bf12 bf12_exponents(const uint8_t *block)
-{
-    uint8_t high[16] = {0}, low[16] = {0};
-    for (int code = 1; code < 16; code++) {
-        const uint8_t exponent = (uint8_t)(block[0] + code);
-        high[code] = exponent >> 1;
-        low[code] = (uint8_t)(exponent << 7);
-    }
-    return v_bf12_by_code(high, low);
-}
-
 /* Four elements, the half of an oct, of rows 16z..16z+15. */
 INLINE void bf12_load(v_bf12 e, const uint8_t *oct, int half, int z, v16 w[4])
 {
@@ -119,7 +107,7 @@ INLINE void bf12_load(v_bf12 e, const uint8_t *oct, int half, int z, v16 w[4])
 /* A block as f32 [BF12_K][32], with the numbers that are listed. */
 static void bf12_widen(float *w, const uint8_t *block)
 {
-    const v_bf12 e = bf12_exponents(block);
+    const v_bf12 e = v_bf12_by_code(block[0]);
     const uint8_t *oct = block + BF12_HEAD;
     for (int k = 0; k < BF12_K; k += 8, oct += BF12_OCT)
         UNROLL for (int half = 0; half < 2; half++)

@@ -65,9 +65,12 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
 typedef struct {
     __m512i high, low;
 } v_bf12;
-INLINE v_bf12 v_bf12_by_code(const uint8_t high[16], const uint8_t low[16])
+INLINE v_bf12 v_bf12_by_code(uint8_t base)
 {
-    return (v_bf12){_mm512_broadcast_i32x4(_mm_loadu_si128((const void *)high)), _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)low))};
+    const __m512i code = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512i e = _mm512_maskz_add_epi8(0xfffefffefffefffe, code, _mm512_set1_epi8((char)base));
+    return (v_bf12){_mm512_and_si512(_mm512_srli_epi16(e, 1), _mm512_set1_epi8(0x7f)),
+                    _mm512_and_si512(_mm512_slli_epi16(e, 7), _mm512_set1_epi8(-128))};
 }
 INLINE void v_load_bf12(v_bf12 t, const uint8_t *codes, bool high_nibbles, const uint8_t *rest, v16 w[4])
 {
@@ -205,10 +208,13 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
 typedef struct {
     __m256i high, low;
 } v_bf12;
-INLINE v_bf12 v_bf12_by_code(const uint8_t high[16], const uint8_t low[16])
+INLINE v_bf12 v_bf12_by_code(uint8_t base)
 {
-    return (v_bf12){_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)high)),
-                    _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)low))};
+    const __m256i code = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m256i is_zero = _mm256_cmpeq_epi8(code, _mm256_setzero_si256());
+    const __m256i e = _mm256_andnot_si256(is_zero, _mm256_add_epi8(code, _mm256_set1_epi8((char)base)));
+    return (v_bf12){_mm256_and_si256(_mm256_srli_epi16(e, 1), _mm256_set1_epi8(0x7f)),
+                    _mm256_and_si256(_mm256_slli_epi16(e, 7), _mm256_set1_epi8(-128))};
 }
 INLINE void v_half_bf12(v_bf12 t, __m256i c, __m256i r, __m256 w[4])
 {
@@ -397,7 +403,12 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
 typedef struct {
     uint8x16_t high, low;
 } v_bf12;
-INLINE v_bf12 v_bf12_by_code(const uint8_t high[16], const uint8_t low[16]) { return (v_bf12){vld1q_u8(high), vld1q_u8(low)}; }
+INLINE v_bf12 v_bf12_by_code(uint8_t base)
+{
+    static const uint8_t codes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const uint8x16_t code = vld1q_u8(codes), e = vandq_u8(vtstq_u8(code, code), vaddq_u8(code, vdupq_n_u8(base)));
+    return (v_bf12){vshrq_n_u8(e, 1), vshlq_n_u8(e, 7)};
+}
 INLINE void v_load_bf12(v_bf12 t, const uint8_t *codes, bool high_nibbles, const uint8_t *rest, v16 w[4])
 {
     for (int g = 0; g < 4; g++) {

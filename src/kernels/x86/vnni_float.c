@@ -93,7 +93,7 @@ INLINE void tile_few_bf12(int rows, const tile *widened)
             }
             continue;
         }
-        const v_bf12 e = bf12_exponents(t->w);
+        const v_bf12 e = v_bf12_by_code(t->w[0]);
         const uint8_t *p = t->w + BF12_HEAD, *next = t->next + BF12_HEAD;
         for (int64_t k = k0; k < k0 + BF12_K; k += 8, p += BF12_OCT, next += BF12_OCT)
             UNROLL for (int half = 0; half < 2; half++) {
