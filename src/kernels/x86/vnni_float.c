@@ -13,9 +13,9 @@
  *   up to FEW_ROWS  weights are widened in registers.  The next panel's block is fetched in even portions between the products: all
  *                   of it at once fills the core's places for pending lines, and then the arithmetic stands still.
  *   more            a panel's block is widened, too (it lies in the first-level cache then, WIDE_M rows in the second).
- * The same for bf12, whose numbers cost more to read: from FEW_ROWS_BF12 on they are widened once.
+ * The same for bf12, whose numbers cost more to read: the first tile of more than one widens them in its registers and leaves them so.
  * One core of a Xeon with AVX512_BF16, M 512, K 768, one panel: 77 G operations/s by tile_bf16, 87 by vdpbf16ps, 150 by this. */
-enum { WIDE_K = 256, WIDE_M = 128, X_STRIDE = WIDE_K * sizeof(float), FEW_ROWS = 64, FEW_ROWS_BF12 = 8 };
+enum { WIDE_K = 256, WIDE_M = 128, X_STRIDE = WIDE_K * sizeof(float), FEW_ROWS = 64 };
 
 /* One row of bf12 is a stream through one panel after the other. */
 enum { ONE_AHEAD = 4096 };
@@ -75,38 +75,55 @@ INLINE void tile_few(int rows, const tile *widened)
     store_tile(rows, t, f);
 }
 
+/* A block of bf12, from k on; `wide` is for one that lists numbers, and with `keep` holds the widened weights afterwards. */
+INLINE void add_block(int rows, v16 f[][2], const tile *t, const uint8_t *block, const uint8_t *next, int64_t k, float *wide, bool keep)
+{
+    if (block[1]) {
+        bf12_widen(wide, block);
+        for (int64_t i = 0; i < BF12_K; i++) {
+            const v16 w[2] = {v_load(wide + 32 * i), v_load(wide + 32 * i + 16)};
+            _mm_prefetch((const char *)next + 64 * i, _MM_HINT_T1);
+            add_products(rows, 0, 2, f, t, w, k + i, false);
+        }
+        return;
+    }
+    const v_bf12 e = v_bf12_by_code(block[0]);
+    block += BF12_HEAD, next += BF12_HEAD;
+    for (int64_t end = k + BF12_K; k < end; block += BF12_OCT, next += BF12_OCT)
+        UNROLL for (int half = 0; half < 2; half++, k += 4) {
+            v16 w[2][4];
+            UNROLL for (int i = 0; i < 3; i++) _mm_prefetch((const char *)next + 64 * (3 * half + i), _MM_HINT_T1);
+            UNROLL for (int z = 0; z < 2; z++) bf12_load(e, block, half, z, w[z]);
+            UNROLL for (int i = 0; i < 4; i++) {
+                const v16 wi[2] = {w[0][i], w[1][i]};
+                UNROLL for (int z = 0; z < 2 && keep; z++, wide += 16) v_store(wide, wi[z]);
+                add_products(rows, 0, 2, f, t, wi, k + i, false);
+            }
+        }
+}
+
 /* ... or blocks of bf12. */
 INLINE void tile_few_bf12(int rows, const tile *widened)
 {
     tile u = *widened, *t = &u;
+    _Alignas(64) float wide[BF12_K * HD_PANEL_ROWS];
     t->stride = X_STRIDE;
     v16 f[ROWS][2];
     begin_tile(rows, t, f);
-    for (int64_t k0 = 0; k0 < t->k; k0 += BF12_K, t->w += BF12_BLOCK, t->next += BF12_BLOCK) {
-        if (t->w[1]) {
-            _Alignas(64) float w[BF12_K * 32];
-            bf12_widen(w, t->w);
-            for (int64_t i = 0; i < BF12_K; i++) {
-                const v16 wi[2] = {v_load(w + 32 * i), v_load(w + 32 * i + 16)};
-                _mm_prefetch((const char *)t->next + 64 * i, _MM_HINT_T1);
-                add_products(rows, 0, 2, f, t, wi, k0 + i, false);
-            }
-            continue;
-        }
-        const v_bf12 e = v_bf12_by_code(t->w[0]);
-        const uint8_t *p = t->w + BF12_HEAD, *next = t->next + BF12_HEAD;
-        for (int64_t k = k0; k < k0 + BF12_K; k += 8, p += BF12_OCT, next += BF12_OCT)
-            UNROLL for (int half = 0; half < 2; half++) {
-                v16 w[2][4];
-                UNROLL for (int i = 0; i < 3; i++) _mm_prefetch((const char *)next + 64 * (3 * half + i), _MM_HINT_T1);
-                UNROLL for (int z = 0; z < 2; z++) bf12_load(e, p, half, z, w[z]);
-                UNROLL for (int i = 0; i < 4; i++) {
-                    const v16 wi[2] = {w[0][i], w[1][i]};
-                    add_products(rows, 0, 2, f, t, wi, k + 4 * half + i, false);
-                }
-            }
-    }
+    for (int64_t k = 0; k < t->k; k += BF12_K, t->w += BF12_BLOCK, t->next += BF12_BLOCK)
+        add_block(rows, f, t, t->w, t->next, k, wide, false);
     store_tile(rows, t, f);
+}
+
+/* ROWS rows by one block of bf12, whose weights are left widened for the rows behind them. */
+static void tile_first_bf12(const tile *widened, float *wide)
+{
+    tile u = *widened, *t = &u;
+    t->stride = X_STRIDE;
+    v16 f[ROWS][2];
+    begin_tile(ROWS, t, f);
+    add_block(ROWS, f, t, t->w, t->next, 0, wide, true);
+    store_tile(ROWS, t, f);
 }
 
 TILES_8(wide, tile_wide(rows, t))
@@ -116,18 +133,26 @@ TILES_8(few_bf12, tile_few_bf12(rows, t))
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
 /* nk of k of one panel, from `at` on, with widened rows x; `next` is fetched meanwhile.  w: scratch. */
-INLINE void mul_block(bool bf12, const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add,
-                      float *w)
+static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w)
 {
-    const int64_t part = bf12 ? BF12_K : nk, bytes = bf12 ? BF12_BLOCK : nk * 64;
-    if (rows <= (bf12 ? FEW_ROWS_BF12 : FEW_ROWS)) {
-        run_tiles(bf12 ? few_bf12_tiles : few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, y, ldy, add);
+    if (rows <= FEW_ROWS) {
+        run_tiles(few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, y, ldy, add);
         return;
     }
-    for (int64_t k = 0; k < nk; k += part, at += bytes, next += bytes) {
-        if (bf12) bf12_widen(w, at);
-        else widen_panel(w, at, part);
-        run_tiles(wide_tiles, ROWS, w, next, part, x + k * (int64_t)sizeof(float), X_STRIDE, rows, y, ldy, add || k > 0);
+    widen_panel(w, at, nk);
+    run_tiles(wide_tiles, ROWS, w, next, nk, x, X_STRIDE, rows, y, ldy, add);
+}
+
+static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w)
+{
+    if (rows <= ROWS) {
+        run_tiles(few_bf12_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, y, ldy, add);
+        return;
+    }
+    for (int64_t k = 0; k < nk; k += BF12_K, at += BF12_BLOCK, next += BF12_BLOCK, x += BF12_K * sizeof(float), add = true) {
+        const tile first = {at, x, next, BF12_K, X_STRIDE, y, ldy, add};
+        tile_first_bf12(&first, w);
+        run_tiles(wide_tiles, ROWS, w, next, BF12_K, x + ROWS * X_STRIDE, X_STRIDE, rows - ROWS, y + ROWS * ldy, ldy, add);
     }
 }
 
@@ -146,7 +171,8 @@ INLINE void mul_panels(bool bf12, const void *panels, size_t step, int n, int64_
             widen_rows(rows, x, act + k0 * 2, stride, nk);
             for (int p = 0; p < n; p++, at += step) {
                 const uint8_t *next = p + 1 < n ? at + step : block;
-                mul_block(bf12, at, M == 1 ? at + ONE_AHEAD : next, nk, (const uint8_t *)x, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, w);
+                if (M == 1) next = at + ONE_AHEAD;
+                (bf12 ? block_bf12 : block_bf16)(at, next, nk, (const uint8_t *)x, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, w);
             }
         }
     }
