@@ -223,7 +223,7 @@ const hd_command hd_cmd_score = {
         "      --logits FILE      write a row of float32 logits for every id, [ids, vocabulary], native byte "
         "order\n"
         "      --exact            f32 activations, sums and cache: slow, for comparing\n"
-        "      --cache TYPE       bf16, f16, q8_0 or f32; default: bf16, Qwen2 f16\n"
+        "      --cache TYPE       bf16, f16, q8_0 or f32; default: f16, latents bf16\n"
         "      --kl               with -c: the KL divergence from this model in f32 throughout, too\n"
         "      --slice N          rows of one pass (changes no bit of the result)\n"
         "      --no-bos           the text starts without the begin-of-sequence id\n"

@@ -46,7 +46,7 @@ typedef struct {
 #define HD_MODEL_HELP                                                                                        \
     "  -t, --threads N          default: physical cores available\n"                                         \
     "  -c, --ctx N              context in ids; default: the model's, as far as memory allows\n"             \
-    "      --cache-type TYPE    bf16, f16, q8_0 or f32; default: bf16, Qwen2 f16\n"                                          \
+    "      --cache-type TYPE    bf16, f16, q8_0 or f32; default: f16, latents bf16\n"                                          \
     "      --exact              f32 throughout: slow, for comparing\n"                                       \
     "      --no-pack            keep the file's own pages: less memory, slower, the same bits\n"
 #define HD_DRAFT_HELP                                                                                        \

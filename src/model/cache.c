@@ -49,7 +49,7 @@ hd_kv_shape hd_cache_shape(const hd_config *c, hd_cache_type type)
     return s;
 }
 
-hd_cache_type hd_cache_default(const hd_config *c) { return c->qkv_bias ? HD_CACHE_F16 : HD_CACHE_BF16; }
+hd_cache_type hd_cache_default(const hd_config *c) { return c->kv_lora_rank > 0 ? HD_CACHE_BF16 : HD_CACHE_F16; }
 
 hd_status hd_cache_type_named(hd_cache_type *out, const char *name, hd_err *err)
 {

@@ -12,8 +12,8 @@ typedef struct hd_seq hd_seq;
 /* A type by the name that people give it. */
 hd_status hd_cache_type_named(hd_cache_type *out, const char *name, hd_err *err);
 
-/* What a cache is unless told otherwise: bf16, which attention reads fastest; f16 where keys have biases (Qwen2), beside which
- * bf16's 8 bits of mantissa lose what positions differ in. */
+/* What a cache is unless told otherwise: f16 for keys and values, whose 11 bits matter most beside the biases of Qwen2's keys; bf16
+ * for latents, which all heads read: generation at depth is the faster for it (doc/log.md). */
 hd_cache_type hd_cache_default(const hd_config *c);
 
 /* The layers' shapes under a configuration: n_layers + n_mtp of them. */
