@@ -190,9 +190,9 @@ _Static_assert(sizeof(work) <= HD_MUL_SCRATCH, "does not fit in a thread's scrat
 void hd_fill_float_amx(hd_kernels *k)
 {
     k->panel_mul[HD_PANEL_BF16] = mul_bf16;
-    k->panels_mul[HD_PANEL_BF16] = NULL; // that of the level below sums in another order
+    k->panel_mul[HD_PANEL_F8] = mul_f8;
+    k->panels_mul[HD_PANEL_BF16] = k->panels_mul[HD_PANEL_F8] = NULL; // those of the level below sum in another order
     k->bf12_pack = NULL; // tiles take bf16 as it is
     k->panel_mul[HD_PANEL_BF12] = NULL;
     k->panels_mul[HD_PANEL_BF12] = NULL;
-    k->panel_mul[HD_PANEL_F8] = mul_f8;
 }

@@ -1,5 +1,5 @@
 /* Float products for AVX-512: eight rows of a panel are 16 registers of sums, half of what there is.  The loops of a tile are in
- * float_body.h; here are the product of several rows of bf16, and bf12. */
+ * float_body.h; here are the products of several rows of bf16 and fp8, and bf12. */
 #include "kernels/x86/vnni_int.h"
 
 #define ROWS            8
@@ -7,15 +7,16 @@
 #define FETCH(p, bytes) fetch((p) + AHEAD, bytes)
 #include "kernels/float_body.h"
 
-/* Several rows of bf16: the rows are widened into scratch, WIDE_K of k at a time, and multiplied as f32 with one panel after the
- * other.  An output's products are the same (a product of two bf16 is exact in f32) and so is their order: its running sum waits in y
+/* Several rows: the rows are widened into scratch, WIDE_K of k at a time, and multiplied as f32 with one panel after the
+ * other.  An output's products are the same (a product of two bf16, or of one with an fp8, is exact in f32) and so is their order: its running sum waits in y
  * between the blocks of k.
- *   up to FEW_ROWS  weights are widened in registers.  The next panel's block is fetched in even portions between the products: all
- *                   of it at once fills the core's places for pending lines, and then the arithmetic stands still.
- *   more            a panel's block is widened, too (it lies in the first-level cache then, WIDE_M rows in the second).
- * The same for bf12, whose numbers cost more to read: the first tile of more than one widens them in its registers and leaves them so.
+ *   bf16  up to FEW_ROWS, weights are widened in registers.  The next panel's block is fetched in even portions between the products: all
+ *         of it at once fills the core's places for pending lines, and then the arithmetic stands still.  With more rows a panel's
+ *         block is widened, too (it lies in the first-level cache then, WIDE_M rows in the second).
+ *   bf12  numbers cost more to read: the first tile of more than one widens them in its registers and leaves them so.
+ *   fp8   a group is widened for all rows, even for one.
  * One core of a Xeon with AVX512_BF16, M 512, K 768, one panel: 77 G operations/s by tile_bf16, 87 by vdpbf16ps, 150 by this. */
-enum { WIDE_K = 256, WIDE_M = 128, X_STRIDE = WIDE_K * sizeof(float), FEW_ROWS = 64 };
+enum { WIDE_K = 256, WIDE_M = 128, X_STRIDE = WIDE_K * sizeof(float), FEW_ROWS = 64, F8_GROUP = 128 };
 
 /* One row of bf12 is a stream through one panel after the other. */
 enum { ONE_AHEAD = 4096 };
@@ -29,6 +30,22 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
             v_store(w + 16 * z, even);
             v_store(w + 32 + 16 * z, odd);
         }
+}
+
+/* A group of fp8, times 2^-8; returns the scale that makes up for that. */
+static float widen_f8(float *w, const uint8_t *group, int64_t n)
+{
+    const uint8_t *p = group + 64;
+    float scale;
+    for (int64_t i = 0; i < n; i += 2, p += 64, w += 64)
+        UNROLL for (int z = 0; z < 2; z++) {
+            v16 even, odd;
+            v_load_f8x2(p + 32 * z, &even, &odd);
+            v_store(w + 16 * z, even);
+            v_store(w + 32 + 16 * z, odd);
+        }
+    memcpy(&scale, group, sizeof scale);
+    return scale * 256;
 }
 
 static void widen_rows(int rows, float *x, const uint8_t *act, size_t stride, int64_t n)
@@ -126,13 +143,36 @@ static void tile_first_bf12(const tile *widened, float *wide)
     store_tile(ROWS, t, f);
 }
 
+/* ... or a widened group of fp8, its scale behind it. */
+INLINE void tile_scaled(int rows, const tile *widened)
+{
+    tile u = *widened, *t = &u;
+    t->stride = X_STRIDE;
+    const float *p = (const float *)(const void *)t->w;
+    v16 f[ROWS][2], g[ROWS][2];
+    zero_tile(rows, g);
+    for (int64_t i = 0; i < t->k; i++) {
+        const v16 w[2] = {v_load(p + 32 * i), v_load(p + 32 * i + 16)};
+        if (i % 2) _mm_prefetch((const char *)t->next + 32 * i, _MM_HINT_T1);
+        add_products(rows, 0, 2, g, t, w, i, false);
+    }
+    begin_tile(rows, t, f);
+    const v16 scale = v_set1(p[F8_GROUP * HD_PANEL_ROWS]);
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) f[m][z] = v_fma(g[m][z], scale, f[m][z]);
+    store_tile(rows, t, f);
+}
+
 TILES_8(wide, tile_wide(rows, t))
 TILES_8(few, tile_few(rows, t))
 TILES_8(few_bf12, tile_few_bf12(rows, t))
+TILES_8(scaled, tile_scaled(rows, t))
 
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
 /* nk of k of one panel, from `at` on, with widened rows x; `next` is fetched meanwhile.  w: scratch. */
+typedef void block_fn(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w);
+
 static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w)
 {
     if (rows <= FEW_ROWS) {
@@ -156,50 +196,66 @@ static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const
     }
 }
 
-INLINE void mul_panels(bool bf12, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, float *y,
-                       int64_t ldy, void *scratch)
+static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w)
 {
-    const int64_t pad = bf12 ? BF12_K : 2; // behind k there are zeros, in the panel and in the blob
+    for (int64_t k = 0; k < nk; k += F8_GROUP, at += P_F8, next += P_F8, x += F8_GROUP * sizeof(float), add = true) {
+        const int64_t n = nk - k < F8_GROUP ? nk - k : F8_GROUP;
+        w[F8_GROUP * HD_PANEL_ROWS] = widen_f8(w, at, n);
+        run_tiles(scaled_tiles, ROWS, w, next, n, x, X_STRIDE, rows, y, ldy, add);
+    }
+}
+
+typedef struct {
+    block_fn *mul;
+    int64_t unit, bytes; // of k, and what they take in a panel
+    int64_t pad;         // k is a multiple of this, in the panel and in the blob: behind it there are zeros
+} wide_kind;
+
+INLINE void mul_panels(const wide_kind *kind, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,
+                       float *y, int64_t ldy, void *scratch)
+{
     const uint8_t *block = panels;
     float *w = scratch, *x = w + WIDE_K * HD_PANEL_ROWS;
     for (int m0 = 0; m0 < M; m0 += WIDE_M, act += WIDE_M * stride, y += WIDE_M * ldy, block = panels) {
         const int rows = M - m0 < WIDE_M ? M - m0 : WIDE_M;
         for (int64_t k0 = 0; k0 < k; k0 += WIDE_K) {
-            const int64_t nk = k - k0 < WIDE_K ? (k - k0 + pad - 1) / pad * pad : WIDE_K;
+            const int64_t nk = k - k0 < WIDE_K ? (k - k0 + kind->pad - 1) / kind->pad * kind->pad : WIDE_K;
             const uint8_t *at = block;
-            block += bf12 ? nk / BF12_K * BF12_BLOCK : nk * 64;
+            block += (nk + kind->unit - 1) / kind->unit * kind->bytes;
             widen_rows(rows, x, act + k0 * 2, stride, nk);
             for (int p = 0; p < n; p++, at += step) {
-                const uint8_t *next = p + 1 < n ? at + step : block;
-                if (M == 1) next = at + ONE_AHEAD;
-                (bf12 ? block_bf12 : block_bf16)(at, next, nk, (const uint8_t *)x, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, w);
+                const uint8_t *next = M == 1 ? at + ONE_AHEAD : p + 1 < n ? at + step : block;
+                kind->mul(at, next, nk, (const uint8_t *)x, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, w);
             }
         }
     }
 }
 
-#define MUL_PANELS(name, bf12)                                                                               \
-    static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, \
-                                  float *y, int64_t ldy, void *scratch)                                      \
+#define MUL_PANELS(name, ...)                                                                                    static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,                                   float *y, int64_t ldy, void *scratch)                                          {                                                                                                                static const wide_kind kind = {block_##name, __VA_ARGS__};                                                   mul_panels(&kind, panels, step, n, k, act, stride, M, y, ldy, scratch);                                  }
+MUL_PANELS(bf16, 2, 128, 2)
+MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
+MUL_PANELS(f8, F8_GROUP, P_F8, 2)
+
+/* One panel; what is read once needs no scratch, but bf12 does. */
+#define MUL_ONE(name)                                                                                        \
+    static void mul_one_##name(MUL_PARAMS)                                                                   \
     {                                                                                                        \
-        mul_panels(bf12, panels, step, n, k, act, stride, M, y, ldy, scratch);                               \
+        if (M == 1) mul_##name(panel, k, act, stride, M, y, ldy, scratch);                                   \
+        else mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, scratch);                             \
     }
-MUL_PANELS(bf16, false)
-MUL_PANELS(bf12, true)
+MUL_ONE(bf16)
+MUL_ONE(f8)
 
-static void mul_any_bf16(MUL_PARAMS)
-{
-    if (M == 1) mul_bf16(panel, k, act, stride, M, y, ldy, scratch); // what is read once needs no scratch
-    else mul_panels_bf16(panel, 0, 1, k, act, stride, M, y, ldy, scratch);
-}
-
-static void mul_one_bf12(MUL_PARAMS) { mul_panels(true, panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
+static void mul_one_bf12(MUL_PARAMS) { mul_panels_bf12(panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
 
 void hd_fill_float_vnni(hd_kernels *k)
 {
-    FLOAT_PANELS(MUL_FILL)
-    k->panel_mul[HD_PANEL_BF16] = mul_any_bf16;
+    MUL_FILL(f32, F32)
+    MUL_FILL(f16, F16)
+    k->panel_mul[HD_PANEL_BF16] = mul_one_bf16;
     k->panels_mul[HD_PANEL_BF16] = mul_panels_bf16;
     k->panel_mul[HD_PANEL_BF12] = mul_one_bf12;
     k->panels_mul[HD_PANEL_BF12] = mul_panels_bf12;
+    k->panel_mul[HD_PANEL_F8] = mul_one_f8;
+    k->panels_mul[HD_PANEL_F8] = mul_panels_f8;
 }
