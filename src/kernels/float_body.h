@@ -99,27 +99,28 @@ INLINE void tile_f8(int rows, const tile *t)
 /* ---- bf12 (panel_bf12.c) ------------------------------------------------------------------------------------------- */
 
 /* Four elements, the half of an oct, of rows 16z..16z+15. */
-INLINE void bf12_load(v_bf12 e, const uint8_t *oct, int half, int z, v16 w[4])
+INLINE void bf12_load(v_bf12 table, const uint8_t *oct, int half, int z, v16 w[4])
 {
-    v_load_bf12(e, oct + 64 * z, half, oct + 128 * (1 + half) + 64 * z, w);
+    v_load_bf12(table, oct + 64 * z, half, oct + 128 * (1 + half) + 64 * z, w);
 }
 
 /* A block as f32 [BF12_K][32], with the numbers that are listed. */
 static void bf12_widen(float *w, const uint8_t *block)
 {
-    const v_bf12 e = v_bf12_by_code(block[0]);
+    const v_bf12 table = v_load_table(block);
     const uint8_t *oct = block + BF12_HEAD;
     for (int k = 0; k < BF12_K; k += 8, oct += BF12_OCT)
         UNROLL for (int half = 0; half < 2; half++)
             UNROLL for (int z = 0; z < 2; z++) {
                 v16 v[4];
-                bf12_load(e, oct, half, z, v);
+                bf12_load(table, oct, half, z, v);
                 UNROLL for (int i = 0; i < 4; i++) v_store(w + (k + 4 * half + i) * 32 + 16 * z, v[i]);
             }
-    for (int n = 0; n < block[1]; n++) {
+    for (int n = 0; n < block[BF12_COUNT]; n++) {
         bf12_listed l;
-        memcpy(&l, block + 4 + 4 * n, sizeof l);
-        w[l.k % BF12_K * 32 + l.row % 32] = hd_bf16_to_f32(l.bf16);
+        memcpy(&l, block + BF12_COUNT + 1 + n * (int)sizeof l, sizeof l);
+        float *at = w + l.k % BF12_K * 32 + l.row % 32;
+        *at = hd_f32_from_bits((hd_f32_bits(*at) & 0xffffff) | (uint32_t)l.upper << 24);
     }
 }
 

@@ -52,13 +52,13 @@ enum {
     BF12_HEAD = 64,
     BF12_OCT = 3 * 128,
     BF12_BLOCK = BF12_HEAD + BF12_K / 8 * BF12_OCT,
-    BF12_LISTED = (BF12_HEAD - 4) / 4,
+    BF12_COUNT = 16, // of those listed, behind the table
+    BF12_LISTED = (BF12_HEAD - 17) / 3,
 };
 
-/* A number that bf12's codes cannot hold, as the head lists it: element k of the block, row, and its bits. */
+/* A number that bf12's codes cannot hold, as the head lists it: element k of the block, row, and its upper byte. */
 typedef struct {
-    uint8_t k, row;
-    uint16_t bf16;
+    uint8_t k, row, upper;
 } bf12_listed;
 
 /* Scratch of one product: 512 of k unpacked, their sums, and the outputs of 512 rows (amx); 256 of k widened, of a panel and of

@@ -60,24 +60,13 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
     *even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
     *odd = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000)));
 }
-/* bf12 (panel_bf12.c): the parts of exponents in the two bytes of a bf16, by code; of four elements and 16 rows the codes (of the low
- * nibbles or the high) and the signs with fractions.  Ternary 0xEA is (a & b) | c. */
-typedef struct {
-    __m512i high, low;
-} v_bf12;
-INLINE v_bf12 v_bf12_by_code(uint8_t base)
+/* bf12 (panel_bf12.c): its table; of four elements and 16 rows the codes (of the low nibbles or the high) and the lower bytes. */
+typedef __m512i v_bf12;
+INLINE v_bf12 v_load_table(const uint8_t table[16]) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)); }
+INLINE void v_load_bf12(v_bf12 table, const uint8_t *codes, bool high_nibbles, const uint8_t *lower, v16 w[4])
 {
-    const __m512i code = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    const __m512i e = _mm512_maskz_add_epi8(0xfffefffefffefffe, code, _mm512_set1_epi8((char)base));
-    return (v_bf12){_mm512_and_si512(_mm512_srli_epi16(e, 1), _mm512_set1_epi8(0x7f)),
-                    _mm512_and_si512(_mm512_slli_epi16(e, 7), _mm512_set1_epi8(-128))};
-}
-INLINE void v_load_bf12(v_bf12 t, const uint8_t *codes, bool high_nibbles, const uint8_t *rest, v16 w[4])
-{
-    const __m512i c = _mm512_loadu_si512(codes), r = _mm512_loadu_si512(rest), sign = _mm512_set1_epi8(-128);
-    const __m512i code = _mm512_and_si512(high_nibbles ? _mm512_srli_epi16(c, 4) : c, _mm512_set1_epi8(15));
-    const __m512i high = _mm512_ternarylogic_epi32(r, sign, _mm512_shuffle_epi8(t.high, code), 0xEA);
-    const __m512i low = _mm512_ternarylogic_epi32(r, _mm512_set1_epi8(0x7f), _mm512_shuffle_epi8(t.low, code), 0xEA);
+    const __m512i c = _mm512_loadu_si512(codes), low = _mm512_loadu_si512(lower);
+    const __m512i high = _mm512_shuffle_epi8(table, _mm512_and_si512(high_nibbles ? _mm512_srli_epi16(c, 4) : c, _mm512_set1_epi8(15)));
     UNROLL for (int i = 0; i < 2; i++) {
         const __m512i pair = i ? _mm512_unpackhi_epi8(low, high) : _mm512_unpacklo_epi8(low, high);
         w[2 * i] = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
@@ -205,34 +194,23 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
     *even = (v16){_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(y, 16))};
     *odd = (v16){_mm256_castsi256_ps(_mm256_and_si256(x, high)), _mm256_castsi256_ps(_mm256_and_si256(y, high))};
 }
-typedef struct {
-    __m256i high, low;
-} v_bf12;
-INLINE v_bf12 v_bf12_by_code(uint8_t base)
+typedef __m256i v_bf12;
+INLINE v_bf12 v_load_table(const uint8_t table[16]) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)); }
+INLINE void v_half_bf12(v_bf12 table, __m256i c, __m256i low, __m256 w[4])
 {
-    const __m256i code = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    const __m256i is_zero = _mm256_cmpeq_epi8(code, _mm256_setzero_si256());
-    const __m256i e = _mm256_andnot_si256(is_zero, _mm256_add_epi8(code, _mm256_set1_epi8((char)base)));
-    return (v_bf12){_mm256_and_si256(_mm256_srli_epi16(e, 1), _mm256_set1_epi8(0x7f)),
-                    _mm256_and_si256(_mm256_slli_epi16(e, 7), _mm256_set1_epi8(-128))};
-}
-INLINE void v_half_bf12(v_bf12 t, __m256i c, __m256i r, __m256 w[4])
-{
-    const __m256i code = _mm256_and_si256(c, _mm256_set1_epi8(15)), sign = _mm256_set1_epi8(-128);
-    const __m256i high = _mm256_or_si256(_mm256_and_si256(r, sign), _mm256_shuffle_epi8(t.high, code));
-    const __m256i low = _mm256_or_si256(_mm256_andnot_si256(sign, r), _mm256_shuffle_epi8(t.low, code));
+    const __m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(c, _mm256_set1_epi8(15)));
     UNROLL for (int i = 0; i < 2; i++) {
         const __m256i pair = i ? _mm256_unpackhi_epi8(low, high) : _mm256_unpacklo_epi8(low, high);
         w[2 * i] = _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16));
         w[2 * i + 1] = _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000)));
     }
 }
-INLINE void v_load_bf12(v_bf12 t, const uint8_t *codes, bool high_nibbles, const uint8_t *rest, v16 w[4])
+INLINE void v_load_bf12(v_bf12 table, const uint8_t *codes, bool high_nibbles, const uint8_t *lower, v16 w[4])
 {
     __m256 h[2][4];
     UNROLL for (int z = 0; z < 2; z++) {
         const __m256i c = _mm256_loadu_si256((const void *)(codes + 32 * z));
-        v_half_bf12(t, high_nibbles ? _mm256_srli_epi16(c, 4) : c, _mm256_loadu_si256((const void *)(rest + 32 * z)), h[z]);
+        v_half_bf12(table, high_nibbles ? _mm256_srli_epi16(c, 4) : c, _mm256_loadu_si256((const void *)(lower + 32 * z)), h[z]);
     }
     UNROLL for (int i = 0; i < 4; i++) w[i] = (v16){h[0][i], h[1][i]};
 }
@@ -400,22 +378,13 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
         odd->q[i] = vreinterpretq_f32_u32(vandq_u32(x, vdupq_n_u32(0xffff0000)));
     }
 }
-typedef struct {
-    uint8x16_t high, low;
-} v_bf12;
-INLINE v_bf12 v_bf12_by_code(uint8_t base)
-{
-    static const uint8_t codes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const uint8x16_t code = vld1q_u8(codes), e = vandq_u8(vtstq_u8(code, code), vaddq_u8(code, vdupq_n_u8(base)));
-    return (v_bf12){vshrq_n_u8(e, 1), vshlq_n_u8(e, 7)};
-}
-INLINE void v_load_bf12(v_bf12 t, const uint8_t *codes, bool high_nibbles, const uint8_t *rest, v16 w[4])
+typedef uint8x16_t v_bf12;
+INLINE v_bf12 v_load_table(const uint8_t table[16]) { return vld1q_u8(table); }
+INLINE void v_load_bf12(v_bf12 table, const uint8_t *codes, bool high_nibbles, const uint8_t *lower, v16 w[4])
 {
     for (int g = 0; g < 4; g++) {
-        const uint8x16_t c = vld1q_u8(codes + 16 * g), r = vld1q_u8(rest + 16 * g), sign = vdupq_n_u8(0x80);
-        const uint8x16_t code = high_nibbles ? vshrq_n_u8(c, 4) : vandq_u8(c, vdupq_n_u8(15));
-        const uint8x16_t high = vorrq_u8(vandq_u8(r, sign), vqtbl1q_u8(t.high, code));
-        const uint8x16_t low = vorrq_u8(vbicq_u8(r, sign), vqtbl1q_u8(t.low, code));
+        const uint8x16_t c = vld1q_u8(codes + 16 * g), low = vld1q_u8(lower + 16 * g);
+        const uint8x16_t high = vqtbl1q_u8(table, high_nibbles ? vshrq_n_u8(c, 4) : vandq_u8(c, vdupq_n_u8(15)));
         for (int i = 0; i < 2; i++) {
             const uint32x4_t pair = vreinterpretq_u32_u8(i ? vzip2q_u8(low, high) : vzip1q_u8(low, high));
             w[2 * i].q[g] = vreinterpretq_f32_u32(vshlq_n_u32(pair, 16));

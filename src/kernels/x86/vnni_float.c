@@ -95,7 +95,7 @@ INLINE void tile_few(int rows, const tile *widened)
 /* A block of bf12, from k on; `wide` is for one that lists numbers, and with `keep` holds the widened weights afterwards. */
 INLINE void add_block(int rows, v16 f[][2], const tile *t, const uint8_t *block, const uint8_t *next, int64_t k, float *wide, bool keep)
 {
-    if (block[1]) {
+    if (block[BF12_COUNT]) {
         bf12_widen(wide, block);
         for (int64_t i = 0; i < BF12_K; i++) {
             const v16 w[2] = {v_load(wide + 32 * i), v_load(wide + 32 * i + 16)};
@@ -104,13 +104,13 @@ INLINE void add_block(int rows, v16 f[][2], const tile *t, const uint8_t *block,
         }
         return;
     }
-    const v_bf12 e = v_bf12_by_code(block[0]);
+    const v_bf12 table = v_load_table(block);
     block += BF12_HEAD, next += BF12_HEAD;
     for (int64_t end = k + BF12_K; k < end; block += BF12_OCT, next += BF12_OCT)
         UNROLL for (int half = 0; half < 2; half++, k += 4) {
             v16 w[2][4];
             UNROLL for (int i = 0; i < 3; i++) _mm_prefetch((const char *)next + 64 * (3 * half + i), _MM_HINT_T1);
-            UNROLL for (int z = 0; z < 2; z++) bf12_load(e, block, half, z, w[z]);
+            UNROLL for (int z = 0; z < 2; z++) bf12_load(table, block, half, z, w[z]);
             UNROLL for (int i = 0; i < 4; i++) {
                 const v16 wi[2] = {w[0][i], w[1][i]};
                 UNROLL for (int z = 0; z < 2 && keep; z++, wide += 16) v_store(wide, wi[z]);
