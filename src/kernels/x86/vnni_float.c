@@ -231,7 +231,13 @@ INLINE void mul_panels(const wide_kind *kind, const void *panels, size_t step, i
     }
 }
 
-#define MUL_PANELS(name, ...)                                                                                    static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,                                   float *y, int64_t ldy, void *scratch)                                          {                                                                                                                static const wide_kind kind = {block_##name, __VA_ARGS__};                                                   mul_panels(&kind, panels, step, n, k, act, stride, M, y, ldy, scratch);                                  }
+#define MUL_PANELS(name, ...)                                                                                               \
+    static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,\
+                                  float *y, int64_t ldy, void *scratch)                                                     \
+    {                                                                                                                       \
+        static const wide_kind kind = {block_##name, __VA_ARGS__};                                                          \
+        mul_panels(&kind, panels, step, n, k, act, stride, M, y, ldy, scratch);                                             \
+    }
 MUL_PANELS(bf16, 2, 128, 2)
 MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
 MUL_PANELS(f8, F8_GROUP, P_F8, 2)
