@@ -158,7 +158,7 @@ if [ -n "${HADAL_TEST_MODEL:-}" ]; then
     says "its name in the list" '^smollm2:135m +0.10 GB' "$HADAL" models
     says "inspect" '30 layers' "$HADAL" inspect smollm2:135m
     says "tokenize" '19556' bash -c 'printf Hello | "$0" tokenize SmolLM2:135M' "$HADAL"
-    says "generate" '.' "$HADAL" generate smollm2:135m -p Hello -n 2
+    says "generate" '.' "$HADAL" generate smollm2:135m -p Hello -n 2 --temp 0
     check "score" "$HADAL" score smollm2:135m --text "Hello world"
     check "quantize" "$HADAL" quantize smollm2:135m "$tmp/q.gguf" --type q4_0
 fi
