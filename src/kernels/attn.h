@@ -51,6 +51,8 @@ size_t hd_kv_page_bytes(const hd_kv_shape *s);  // one layer's part of one page
 void hd_kv_store(const hd_kv_shape *s, uint8_t *page, int slot, const float *k, const float *v);
 /* Read it back (tests, conversions).  k or v may be NULL. */
 void hd_kv_load(const hd_kv_shape *s, const uint8_t *page, int slot, float *k, float *v);
+/* x: [n] becomes what storing and reading it back in BF16 or F16 gives; F32: as it is. */
+void hd_kv_round(hd_cache_type t, float *x, int64_t n);
 
 /* Query rows of one sequence that read the same key head.  Row i of the tile is query head kv_head * group + r % group
  * of the sequence's row r / group, where r = first + i. */

@@ -10,8 +10,6 @@ typedef struct hd_back_kernels {
     void (*transpose)(float *to, int64_t ld_to, const float *from, int64_t ld_from, int rows, int cols);
     /* out[2i] = bf16(a[i]), out[2i + 1] = bf16(b[i]): two rows as a panel of bf16 wants them */
     void (*pairs)(uint16_t *out, const float *a, const float *b, int64_t n);
-    /* y[i] = x[i] rounded to bf16 (nearest even); may be the same memory */
-    void (*round_bf16)(float *y, const float *x, int64_t n);
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*scale)(float *x, float a, int64_t n);
     /* One row of attention's scores and of do.v, in place:

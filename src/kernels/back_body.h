@@ -96,16 +96,6 @@ static void pairs(uint16_t *out, const float *a, const float *b, int64_t n)
     }
 }
 
-static void round_bf16(float *y, const float *x, int64_t n)
-{
-    int64_t i = 0;
-#if defined __AVX512F__
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_si512(y + i, _mm512_and_si512(rounded(x + i), _mm512_set1_epi32((int)0xffff0000)));
-#endif
-    for (; i < n; i++) y[i] = hd_bf16_to_f32(hd_f32_to_bf16(x[i]));
-}
-
 static float dot(const float *a, const float *b, int64_t n)
 {
     sum4 s = sum_none();
@@ -166,6 +156,6 @@ static void rmsnorm_back(float *dx, bool add, float *dg, const float *dh, const 
 #define BACK_FILL(level)                                                                                                           \
     void hd_fill_back_##level(hd_kernels *k)                                                                                       \
     {                                                                                                                              \
-        static const hd_back_kernels table = {transpose, pairs, round_bf16, dot, scale, attn_row, silu_mul_back, rmsnorm_back};    \
+        static const hd_back_kernels table = {transpose, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};                \
         k->back = &table;                                                                                                          \
     }

@@ -51,27 +51,45 @@ static float saturate(float x, float max)
 {
     return x > max ? max : x < -max ? -max : x == x ? x : 0;
 }
-static uint16_t to_16(hd_cache_type t, float x)
+/* What follows works on the bits of an f32 and without a branch, so that the compiler makes vectors of a loop over it. */
+static inline uint32_t clamped(uint32_t x, int32_t max) // NaN: 0; a magnitude past max: max
 {
-    return t == HD_CACHE_BF16 ? hd_f32_to_bf16(saturate(x, 0x1.fep127f)) : hd_f32_to_f16(saturate(x, 65504));
+    int32_t a = (int32_t)(x & 0x7fffffff), number = -(a <= 0x7f800000);
+    return ((x & 0x80000000) | (uint32_t)(a < max ? a : max)) & (uint32_t)number;
 }
-/* 32 numbers, those past n zero.  bf16 is done on the bits, so that the compiler makes vectors of it: NaN becomes 0, the
- * magnitude at most 0x7f7f (the largest finite one), then round to nearest even. */
+static inline uint32_t either(bool first, uint32_t a, uint32_t b)
+{
+    uint32_t mask = -(uint32_t)first;
+    return (a & mask) | (b & ~mask);
+}
+/* The nearest number that bf16 has, even at a tie. */
+static inline uint32_t near_bf16(uint32_t x)
+{
+    uint32_t u = clamped(x, 0x7f7f0000);
+    return (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
+}
+/* The nearest number that f16 has, and its 16 bits.  Below 2^-14 it has multiples of 2^-24, as f32 has between 0.5 and 1: there the adder
+ * rounds. */
+enum { F16_MAX = 0x477fe000, F16_NORMAL = 0x38800000 }; // 65504, 2^-14
+static inline uint32_t near_f16(uint32_t x)
+{
+    uint32_t u = clamped(x, F16_MAX), a = u & 0x7fffffff, small = hd_f32_bits((hd_f32_from_bits(a) + 0.5f) - 0.5f);
+    return (u & 0x80000000) | either((int32_t)a < F16_NORMAL, small, (a + 0xfff + (a >> 13 & 1)) & 0xffffe000);
+}
+static inline uint16_t f16_of(uint32_t x)
+{
+    uint32_t u = clamped(x, F16_MAX), a = u & 0x7fffffff, small = hd_f32_bits(hd_f32_from_bits(a) + 0.5f) - 0x3f000000;
+    return (uint16_t)((u >> 16 & 0x8000) | either((int32_t)a < F16_NORMAL, small, ((a + 0xfff + (a >> 13 & 1)) >> 13) - (112 << 10)));
+}
+/* 32 numbers, those past n zero. */
 static void block_16(hd_cache_type t, uint16_t h[32], const float *x, int n)
 {
     uint32_t bits[32] = {0};
-    if (n > 32) n = 32;
-    if (t != HD_CACHE_BF16) {
-        for (int i = 0; i < 32; i++) h[i] = i < n ? to_16(t, x[i]) : 0;
-        return;
-    }
-    memcpy(bits, x, (size_t)n * sizeof *x);
-    for (int i = 0; i < 32; i++) {
-        int32_t a = (int32_t)(bits[i] & 0x7fffffff), number = -(a <= 0x7f800000);
-        a = a < 0x7f7f0000 ? a : 0x7f7f0000;
-        uint32_t u = ((bits[i] & 0x80000000) | (uint32_t)a) & (uint32_t)number;
-        h[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-    }
+    memcpy(bits, x, (size_t)(n < 32 ? n : 32) * sizeof *x);
+    if (t == HD_CACHE_BF16)
+        for (int i = 0; i < 32; i++) h[i] = (uint16_t)(near_bf16(bits[i]) >> 16);
+    else
+        for (int i = 0; i < 32; i++) h[i] = f16_of(bits[i]);
 }
 static float from_16(hd_cache_type t, uint16_t h)
 {
@@ -189,4 +207,13 @@ void hd_kv_load(const hd_kv_shape *s, const uint8_t *page, int slot, float *k, f
         if (s->v_in_k) get_key(s, page, slot, v + (int64_t)h * s->dv, s->dv);
         else get_value(s, page + key, slot, v + (int64_t)h * s->dv);
     }
+}
+
+void hd_kv_round(hd_cache_type t, float *x, int64_t n)
+{
+    assert(t != HD_CACHE_Q8_0);
+    if (t == HD_CACHE_BF16)
+        for (int64_t i = 0; i < n; i++) x[i] = hd_f32_from_bits(near_bf16(hd_f32_bits(x[i])));
+    if (t == HD_CACHE_F16)
+        for (int64_t i = 0; i < n; i++) x[i] = hd_f32_from_bits(near_f16(hd_f32_bits(x[i])));
 }

@@ -19,11 +19,6 @@ static void pairs_ref(uint16_t *out, const float *a, const float *b, int64_t n)
     }
 }
 
-static void round_bf16_ref(float *y, const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) y[i] = hd_bf16_to_f32(hd_f32_to_bf16(x[i]));
-}
-
 static float dot_ref(const float *a, const float *b, int64_t n)
 {
     double sum = 0;
@@ -73,7 +68,6 @@ static void rmsnorm_ref(float *dx, bool add, float *dg, const float *dh, const f
 
 void hd_fill_back_ref(hd_kernels *k)
 {
-    static const hd_back_kernels table = {transpose_ref, pairs_ref,    round_bf16_ref, dot_ref,
-                                          scale_ref,     attn_row_ref, silu_mul_ref,   rmsnorm_ref};
+    static const hd_back_kernels table = {transpose_ref, pairs_ref, dot_ref, scale_ref, attn_row_ref, silu_mul_ref, rmsnorm_ref};
     k->back = &table;
 }

@@ -71,14 +71,6 @@ typedef struct {
     int group;
 } job;
 
-/* As the cache rounded it. */
-static void round_as_cache(const hd_kernels *k, hd_cache_type type, float *x, int64_t n)
-{
-    if (type == HD_CACHE_BF16) k->back->round_bf16(x, x, n);
-    if (type == HD_CACHE_F16)
-        for (int64_t i = 0; i < n; i++) x[i] = hd_f16_to_f32(hd_f32_to_f16(x[i]));
-}
-
 /* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32]. */
 static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
 {
@@ -91,7 +83,7 @@ static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T
             if (w < W) memset(row + w, 0, (size_t)(W - w) * sizeof *row);
         }
         memset(to + (int64_t)T * W, 0, (size_t)((t - T) * W) * sizeof *to);
-        round_as_cache(j->d->k, type, to, (int64_t)T * W);
+        hd_kv_round(type, to, (int64_t)T * W);
     }
 }
 
@@ -102,7 +94,7 @@ static void to_panels_across(const job *j, float *to, const float *x, int64_t ld
         int w = T - t < W ? T - t : W;
         if (w < W) memset(to, 0, (size_t)n * W * sizeof *to);
         j->d->k->back->transpose(to, W, x + t * ld, ld, w, n);
-        round_as_cache(j->d->k, type, to, (int64_t)n * W);
+        hd_kv_round(type, to, (int64_t)n * W);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "base/mem.h"
+#include "base/num.h"
 #include "base/rng.h"
 #include "ops/attn.h"
 #include "test.h"
@@ -284,11 +285,39 @@ static void test_store(void)
         }
 }
 
+/* Every sign, exponent and first bits of a mantissa, with low bits round the borders of rounding: stored, read back and hd_kv_round are
+ * the nearest number that the type has, its largest for what is larger, 0 for NaN. */
+static void test_rounding(hd_cache_type type)
+{
+    static const uint16_t LOW[] = {0, 1, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0xffff};
+    enum { N = 4096 };
+    hd_kv_shape s = {type, 1, N, 1, true};
+    uint8_t *page = calloc(1, hd_kv_page_bytes(&s));
+    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y), max = type == HD_CACHE_F16 ? 65504 : 0x1.fep127f;
+    int64_t wrong = 0;
+    for (uint32_t u = 0; u < 8 << 16; u += N) {
+        for (uint32_t i = 0; i < N; i++) x[i] = hd_f32_from_bits((u + i) / 8 << 16 | LOW[(u + i) % 8]);
+        hd_kv_store(&s, page, 17, x, NULL);
+        hd_kv_load(&s, page, 17, y, NULL);
+        for (int i = 0; i < N; i++) {
+            float v = x[i] != x[i] ? 0 : x[i] > max ? max : x[i] < -max ? -max : x[i];
+            v = type == HD_CACHE_F16 ? hd_f16_to_f32(hd_f32_to_f16(v)) : hd_bf16_to_f32(hd_f32_to_bf16(v));
+            wrong += hd_f32_bits(y[i]) != hd_f32_bits(v);
+        }
+        hd_kv_round(type, x, N);
+        wrong += memcmp(x, y, N * sizeof *x) != 0;
+    }
+    CHECK(wrong == 0, "type %d: %lld", type, (long long)wrong);
+    free(x), free(y), free(page);
+}
+
 int main(void)
 {
     full = getenv("HADAL_TEST_FULL") && *getenv("HADAL_TEST_FULL");
     small = getenv("HADAL_TEST_SMALL") && *getenv("HADAL_TEST_SMALL");
     test_store();
+    test_rounding(HD_CACHE_F16);
+    test_rounding(HD_CACHE_BF16);
     test_masked();
     test_levels(1, false);
     test_levels(2, true);

@@ -320,7 +320,7 @@ static void check_losses(devs *d, int M, int V)
 static void check_kernels(const hd_kernels *k)
 {
     enum { R = 37, C = 53 };
-    float *x = randoms(R * C, 1), *t = randoms(R * C, 1), *a = randoms(C, 1), *b = randoms(C, 1), y[C];
+    float *x = randoms(R * C, 1), *t = randoms(R * C, 1), *a = randoms(C, 1), *b = randoms(C, 1);
     uint16_t out[2 * C];
     bool same = true;
     k->back->transpose(t, R, x, C, R, C);
@@ -328,11 +328,7 @@ static void check_kernels(const hd_kernels *k)
         for (int c = 0; c < C; c++) same &= t[c * R + r] == x[r * C + c];
     a[0] = NAN, a[1] = INFINITY, a[2] = -0.0f, a[3] = 3.4e38f;
     k->back->pairs(out, a, b, C);
-    k->back->round_bf16(y, a, C);
-    for (int i = 0; i < C; i++) {
-        same &= out[2 * i] == hd_f32_to_bf16(a[i]) && out[2 * i + 1] == hd_f32_to_bf16(b[i]);
-        same &= hd_f32_to_bf16(a[i]) == (uint16_t)(((union { float f; uint32_t u; }){y[i]}).u >> 16);
-    }
+    for (int i = 0; i < C; i++) same &= out[2 * i] == hd_f32_to_bf16(a[i]) && out[2 * i + 1] == hd_f32_to_bf16(b[i]);
     CHECK(same);
     free(x), free(t), free(a), free(b);
 }
