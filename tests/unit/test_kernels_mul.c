@@ -502,17 +502,30 @@ static void test_bf12(const hd_kernels *kn)
     hd_free_aligned(y, K * 128 + 64);
 }
 
-/* Several panels by several rows at once give the bits of one bf16 panel and one row at a time. */
+/* 32 random rows of fp8 in place of those of bf16. */
+static hd_rows f8_rows_of(uint16_t *w, float *scale, int k, hd_rng *rng)
+{
+    uint8_t *bytes = (uint8_t *)w;
+    for (int j = 0; j < 32 * k; j++) {
+        bytes[j] = (uint8_t)hd_rng_u32(rng);
+        if ((bytes[j] & 0x7f) == 0x7f) bytes[j] = 0; // NaN
+    }
+    for (int b = 0; b < (k + 127) / 128; b++) scale[b] = 0.01f + (float)hd_rng_unit(rng);
+    return (hd_rows){.type = HD_F8_E4M3, .data = bytes, .row_bytes = (size_t)k, .n = 32, .k = k, .f8_scale = scale, .f8_scale_ld = (k + 127) / 128};
+}
+
+/* Several panels by several rows at once give the bits of one panel and one row at a time; those of bf12 the bits of bf16. */
 static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
 {
     enum { N = 3, MAX_M = 130, MAX_K = 515 };
     static const int rows[] = {1, 2, 3, 9, 17, 64, 65, 127, MAX_M}, widths[] = {1, 2, 70, 256, MAX_K};
-    const hd_panel_kind *wide = hd_panel_get(HD_PANEL_BF16), *kind = hd_panel_get(id);
+    const hd_panel_id single = id == HD_PANEL_F8 ? HD_PANEL_F8 : HD_PANEL_BF16;
+    const hd_panel_kind *wide = hd_panel_get(single), *kind = hd_panel_get(id);
     if (!kn->panels_mul[id]) return;
     size_t bytes = wide->bytes(MAX_K) * N, blob = hd_act_bytes(HD_ACT_BF16, MAX_K);
     uint8_t *panels = must_alloc(bytes), *together = must_alloc(bytes + kind->bytes(MAX_K)), *act = must_alloc(blob * MAX_M);
     uint8_t *scratch = must_alloc(hd_mul_scratch_bytes(MAX_K));
-    float x[MAX_K], *one = (float *)(void *)must_alloc(MAX_M * N * 32 * 4), *many = (float *)(void *)must_alloc(MAX_M * N * 32 * 4);
+    float x[MAX_K], scale[MAX_K / 128 + 1], *one = (float *)(void *)must_alloc(MAX_M * N * 32 * 4), *many = (float *)(void *)must_alloc(MAX_M * N * 32 * 4);
     uint16_t w[32 * MAX_K];
     hd_rng rng;
     hd_rng_seed(&rng, 9, 1);
@@ -521,7 +534,7 @@ static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
         size_t step = wide->bytes(k), stride = hd_act_bytes(HD_ACT_BF16, k);
         for (int p = 0; p < N; p++) {
             make_weights(w, k, k / 64 * 5, &rng);
-            hd_rows src = rows_of(w, 32, k);
+            hd_rows src = id == HD_PANEL_F8 ? f8_rows_of(w, scale, k, &rng) : rows_of(w, 32, k);
             wide->pack(panels + (size_t)p * step, &src, 0);
             if (id == HD_PANEL_BF12) CHECK(kn->bf12_pack(together + (size_t)p * kind->bytes(k), &src, 0));
             else kind->pack(together + (size_t)p * kind->bytes(k), &src, 0);
@@ -533,8 +546,8 @@ static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
             for (int p = 0; p < N; p++)
                 for (int m = 0; m < rows[r]; m++)
-                    kn->panel_mul[HD_PANEL_BF16](panels + (size_t)p * step, k, act + (size_t)m * stride, stride, 1,
-                                                 one + (m * N + p) * 32, 32 * N, scratch);
+                    kn->panel_mul[single](panels + (size_t)p * step, k, act + (size_t)m * stride, stride, 1,
+                                          one + (m * N + p) * 32, 32 * N, scratch);
             kn->panels_mul[id](together, kind->bytes(k), N, k, act, stride, rows[r], many, 32 * N, scratch);
             CHECK(memcmp(one, many, (size_t)rows[r] * N * 32 * 4) == 0, "%s %s: %d rows, k %d", kn->level, kind->name, rows[r], k);
             for (int p = 0; p < N; p++) {
@@ -564,6 +577,7 @@ int main(void)
         test_bf12(hd_kernels_at(i));
         test_panels_together(hd_kernels_at(i), HD_PANEL_BF16);
         test_panels_together(hd_kernels_at(i), HD_PANEL_BF12);
+        test_panels_together(hd_kernels_at(i), HD_PANEL_F8);
         test_product(hd_kernels_at(i));
         if (i == 0 && small) continue;
         test_same_bits(hd_kernels_at(i), false);
