@@ -97,10 +97,10 @@ assert chat[0]["status"] == 200 and chat[0]["prompt"] > 5 and chat[0]["generated
 
 # Stopping while a stream runs: it is finished, the door is closed, the status is 0.
 begin --no-chats --cache-gb 0
-long='{"messages":[{"role":"user","content":"Count."}],"max_tokens":300,"stream":true,"logit_bias":{"2":-100}}'
+long='{"messages":[{"role":"user","content":"Count."}],"max_tokens":90,"stream":true,"logit_bias":{"2":-100}}'
 get -N "${url}v1/chat/completions" -H "$json" -d "$long" >"$tmp/stream" 2>&1 &
 reader=$!
-for _ in $(seq 200); do [ "$(grep -c content "$tmp/stream")" -gt 3 ] && break; sleep 0.05; done
+for _ in $(seq 600); do [ "$(grep -c content "$tmp/stream")" -gt 3 ] && break; sleep 0.05; done
 end 0
 wait $reader
 same "the stream came to its end" "$(grep -c '^data: \[DONE\]' "$tmp/stream")" 1
