@@ -1,11 +1,10 @@
 /* bf16 in 12 bits, without loss: the exponents of neighbouring weights lie so close together that 4 bits tell their upper bytes apart.
  *
  * The upper byte of a bf16 is its sign and 7 bits of exponent, the lower one the last bit of exponent and 7 of fraction.  In a block of 64 k
- * and 32 rows the upper bytes are looked up by a code of 4 bits in a table of 16: both signs of 8 neighbouring exponents, by the first 7
- * bits (which is a range of 2^16), or of 7 and zero, whatever leaves fewer out.  Those left out, of normally distributed weights one in ten
- * thousand, are listed with their upper bytes in the block's head, which has room for 15; a matrix with a block that needs more stays
- * bf16.  (Others have measured 11 bits of information in a trained bf16, and code exponents by Huffman's method, arXiv:2504.11651; codes of
- * 4 bits are read by one shuffle of bytes.)
+ * and 32 rows the upper bytes are looked up by a code of 4 bits in a table of the block's 16 commonest.  Numbers with another one (one block
+ * in thousands has any: the models that were looked at have 4 in a block at most) are listed with their upper bytes in the block's head,
+ * which has room for 15; a matrix with a block that needs more stays bf16.  (Others have measured 11 bits of information in a trained bf16,
+ * and code exponents by Huffman's method, arXiv:2504.11651; codes of 4 bits are read by one shuffle of bytes.)
  *
  * A block is its head (the table, how many are listed, the list), then per 8 of k three times 128 bytes: codes, the first four
  * elements' in the low nibbles; the lower bytes of the first four elements, and of the last four.  Of each four elements and 16 rows

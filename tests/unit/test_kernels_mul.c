@@ -435,14 +435,14 @@ static void test_act_unpack(const hd_kernels *kn)
     hd_free_aligned(blob, hd_act_bytes(HD_ACT_F32, 2048) + 64);
 }
 
-/* bf16 weights of k by 32 with what real ones have, and what makes bf12's list long: `far` numbers of other sizes, zeros, numbers
+/* bf16 weights of k by 32 with what real ones have, and what makes bf12's list long: `far` numbers of any size, zeros, numbers
  * below 2^-126. */
 static void make_weights(uint16_t *w, int k, int far, hd_rng *rng)
 {
     for (int j = 0; j < 32 * k; j++) w[j] = hd_f32_to_bf16(hd_rng_normal(rng) * 0.02f);
     for (int j = 0; j < k; j++) w[hd_rng_u32(rng) % (uint32_t)(32 * k)] = (uint16_t)(hd_rng_u32(rng) & 0x807f); // exponent 0
     for (int j = 0; j < far; j++)
-        w[hd_rng_u32(rng) % (uint32_t)(32 * k)] = hd_f32_to_bf16(hd_rng_normal(rng) * (j % 2 ? 1e-8f : 1e4f));
+        w[hd_rng_u32(rng) % (uint32_t)(32 * k)] = hd_f32_to_bf16(ldexpf(hd_rng_normal(rng), (int)(hd_rng_u32(rng) % 200) - 100));
 }
 
 static hd_rows rows_of(const uint16_t *w, int n, int k)
@@ -457,7 +457,7 @@ static void test_bf12(const hd_kernels *kn)
     static const struct {
         int far;
         bool fits;
-    } cases[] = {{0, true}, {12, true}, {25, true}, {300, false}};
+    } cases[] = {{0, true}, {15, true}, {30, true}, {900, false}};
     const hd_panel_kind *wide = hd_panel_get(HD_PANEL_BF16), *kind = hd_panel_get(HD_PANEL_BF12);
     uint16_t w[32 * K];
     hd_rng rng;
@@ -478,7 +478,7 @@ static void test_bf12(const hd_kernels *kn)
             wide->unpack(x, a, K);
             kind->unpack(y, b, K);
             CHECK(differs(x, y, K * 32) == 0, "%s: %d far, %d rows", kn->level, cases[i].far, n);
-            CHECK(cases[i].far == 0 || b[BF12_COUNT] > 0, "numbers are listed");
+            CHECK(cases[i].far == 0 || n < 32 || b[BF12_COUNT] > 0, "numbers are listed");
         }
     hd_rng_seed(&rng, 32, 0);
     make_weights(w, K, 0, &rng);
