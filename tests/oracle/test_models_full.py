@@ -83,19 +83,38 @@ class Llama:
         return out
 
 
+LLAMA_WAYS = ["", "-fa off", "-nr", "-nr -fa off"]  # of attention and of products: they round differently
+
+
+def followed(llama, model, prompt, text):
+    """How far llama.cpp writes the text: at first by itself; where it parts, one of its ways has to go on as the text does, from the
+    prompt or from the text's last space on (what is before it is the same ids).  Returns the length, and the ways."""
+    at, ways = 0, []
+    while at < len(text):
+        starts = sorted({0, max(text.rfind(" ", 0, at), 0)})
+        for start, way in ((s, w) for s in starts for w in LLAMA_WAYS):
+            told = llama.continued(model, prompt + text[:start], 48, *way.split()).rstrip()
+            far = start + len(os.path.commonprefix([text[start:], told]))
+            if far > at:
+                break
+        else:
+            break
+        at = far
+        ways.append(f"{way or 'default'} to {at}")
+    return at, ways
+
+
 def same_text(llama, model, what):
-    """llama.cpp's two ways of attention, which round differently, part from each other at near ties, and hadal from one of them: each
-    program has two ways to say the text."""
+    """llama.cpp parts from itself at near ties.  hadal has two ways to say the text, too: as it runs, and exact."""
     prompt = "The largest rivers of Europe are"
-    theirs = [(fa, llama.continued(model, prompt, 48, "-fa", fa)) for fa in ("on", "off")]
-    apart = len(os.path.commonprefix([t.rstrip() for _, t in theirs]))
-    for way, options in (("", ()), (" --exact", ("--exact",))):
-        mine = run(HADAL, "generate", model, "-p", prompt, "-n", 48, "--temp", 0, "--repeat-penalty", 1, *options)[0].rstrip()
-        for fa, text in theirs:
-            n = min(len(mine), len(text.rstrip())) - 1
-            if n > 40 and mine[:n] == text[:n]:
-                return check(True, f"{what}{way}: the same {n} characters of greedy text in llama.cpp -fa {fa}, whose -fa on and off share {apart}")
-    check(False, f"{what}: greedy text {mine!r}, llama.cpp's {theirs}")
+    said = []
+    for way in ((), ("--exact",)):
+        text = run(HADAL, "generate", model, "-p", prompt, "-n", 48, "--temp", 0, "--repeat-penalty", 1, *way)[0].rstrip()[:-1]
+        n, ways = followed(llama, model, prompt, text)
+        said.append(f"{' '.join(way)} {n} of {len(text)} characters ({', '.join(ways)})")
+        if 40 < n == len(text):
+            return check(True, f"{what}: greedy text is llama.cpp's:{said[-1]}")
+    check(False, f"{what}: greedy text is not llama.cpp's: {'; '.join(said)}: {text}")
 
 
 def answers(model, name):
