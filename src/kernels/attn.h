@@ -74,6 +74,9 @@ typedef struct hd_attn_kernels {
     void (*segment)(const hd_attn_tile *t, int64_t seg, float *o, float *m, float *l, void *scratch);
     /* One row: (o, m, l) <- merged with (o2, m2, l2), which is not empty. */
     void (*merge)(float *o, float *m, float *l, const float *o2, float m2, float l2, int dv);
+    /* As hd_kv_store for positions slot .. slot+n-1 (n >= 1, of one page), k: [n, n_kv, dk], v: [n, n_kv, dv]; as hd_kv_round. */
+    void (*store)(const hd_kv_shape *s, uint8_t *page, int slot, int n, const float *k, const float *v);
+    void (*round)(hd_cache_type t, float *x, int64_t n);
     float m_unit; // m in nats: 1, or log(2) where exponents are in base 2
 } hd_attn_kernels;
 

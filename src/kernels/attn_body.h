@@ -14,6 +14,7 @@
 #include <math.h>
 
 #include "kernels/attn.h"
+#include "kernels/kv_near.h"
 #include "kernels/level.h"
 #include "kernels/v16.h"
 
@@ -413,9 +414,113 @@ static void segment(const hd_attn_tile *t, int64_t seg, float *o, float *m, floa
 #define ATTN_SEGMENT segment_f32
 #endif
 
+/* ---- Storing: 16 positions that fill the columns of a panel together; others go one by one ---- */
+
+INLINE uint16_t to_16(bool bf16, uint32_t x) { return bf16 ? (uint16_t)(near_bf16(x) >> 16) : f16_of(x); }
+
+/* n numbers, at most 16, that stay finite. */
+INLINE void store_f32(float *y, const float *x, int n)
+{
+    for (int i = 0; i < n; i++) y[i] = hd_f32_from_bits(clamped(hd_f32_bits(x[i]), 0x7f7fffff));
+}
+
+/* 16 positions' keys of a head, ld apart, into their panel. */
+static void store_keys_f32(float *panel, const float *k, int64_t ld, int dk)
+{
+    float t[16][16];
+    for (int d = 0; d < dk; d += 16) {
+        int n = dk - d < 16 ? dk - d : 16;
+        for (int i = 0; i < 16; i++)
+            if (n == 16) store_f32(t[i], k + i * ld + d, 16);
+            else store_f32(t[i], k + i * ld + d, n);
+        if (n == 16) transpose(panel + d * 16, 16, t[0], 16);
+        else
+            for (int j = 0; j < n; j++)
+                for (int i = 0; i < 16; i++) panel[(d + j) * 16 + i] = t[i][j];
+    }
+}
+
+INLINE void store_keys_16(const bool bf16, uint8_t *panel, const float *k, int64_t ld, int dk)
+{
+    float t[16][16]; // pairs
+    for (int d = 0; d < dk; d += 32) {
+        for (int i = 0; i < 16; i++) {
+            uint32_t bits[32] = {0};
+            uint16_t half[32];
+            memcpy(bits, k + i * ld + d, (size_t)(dk - d < 32 ? dk - d : 32) * 4);
+            for (int j = 0; j < 32; j++) half[j] = to_16(bf16, bits[j]);
+            memcpy(t[i], half, sizeof half);
+        }
+        transpose((float *)(void *)panel + d / 2 * 16, 16, t[0], 16);
+    }
+}
+
+/* 16 positions' values of a head from `slot` on. */
+static void store_values_f32(float *plane, int slot, const float *v, int64_t ld, int dv)
+{
+    for (int d = 0; d < dv; d += 16)
+        for (int i = 0; i < 16; i++) {
+            float *to = plane + (int64_t)d * HD_PAGE_TOK + (slot + i) * 16;
+            int n = dv - d < 16 ? dv - d : 16;
+            if (n == 16) store_f32(to, v + i * ld + d, 16);
+            else {
+                memset(to, 0, 64);
+                store_f32(to, v + i * ld + d, n);
+            }
+        }
+}
+
+INLINE void store_values_16(const bool bf16, uint8_t *plane, int slot, const float *v, int64_t ld, int dv)
+{
+    for (int d = 0; d < dv; d += 16)
+        for (int i = 0; i < 16; i += 2) { // a pair of positions
+            uint32_t a[16] = {0}, b[16] = {0}, pair[16];
+            size_t n = (size_t)(dv - d < 16 ? dv - d : 16) * 4;
+            memcpy(a, v + i * ld + d, n);
+            memcpy(b, v + (i + 1) * ld + d, n);
+            for (int c = 0; c < 16; c++) pair[c] = to_16(bf16, a[c]) | (uint32_t)to_16(bf16, b[c]) << 16;
+            memcpy(plane + ((size_t)d * HD_PAGE_TOK + (size_t)(slot + i) * 16) * 2, pair, sizeof pair);
+        }
+}
+
+static void store_16(const hd_kv_shape *s, uint8_t *page, int slot, const float *k, const float *v)
+{
+    size_t key = hd_kv_key_bytes(s), value = hd_kv_value_bytes(s);
+    int64_t ldk = (int64_t)s->n_kv * s->dk, ldv = (int64_t)s->n_kv * s->dv;
+    for (int h = 0; h < s->n_kv; h++, page += key + value) {
+        uint8_t *panel = page + (size_t)(slot / HD_KV_PANEL) * (key / PANELS);
+        const float *kh = k + h * s->dk, *vh = v + h * s->dv;
+        if (s->type == HD_CACHE_F32) store_keys_f32((float *)(void *)panel, kh, ldk, s->dk);
+        else if (s->type == HD_CACHE_BF16) store_keys_16(true, panel, kh, ldk, s->dk);
+        else store_keys_16(false, panel, kh, ldk, s->dk);
+        if (s->v_in_k) continue;
+        if (s->type == HD_CACHE_F32) store_values_f32((float *)(void *)(page + key), slot, vh, ldv, s->dv);
+        else if (s->type == HD_CACHE_BF16) store_values_16(true, page + key, slot, vh, ldv, s->dv);
+        else store_values_16(false, page + key, slot, vh, ldv, s->dv);
+    }
+}
+
+static void store(const hd_kv_shape *s, uint8_t *page, int slot, int n, const float *k, const float *v)
+{
+    int64_t ldk = (int64_t)s->n_kv * s->dk, ldv = s->v_in_k ? 0 : (int64_t)s->n_kv * s->dv;
+    for (int i = 0, m; i < n; i += m, k += m * ldk, v += m * ldv) {
+        m = (slot + i) % HD_KV_PANEL == 0 && n - i >= HD_KV_PANEL && s->type != HD_CACHE_Q8_0 ? HD_KV_PANEL : 1;
+        if (m == 1) hd_kv_store(s, page, slot + i, k, v);
+        else store_16(s, page, slot + i, k, v);
+    }
+}
+
+static void round_kv(hd_cache_type t, float *x, int64_t n)
+{
+    if (t == HD_CACHE_BF16)
+        for (int64_t i = 0; i < n; i++) x[i] = hd_f32_from_bits(near_bf16(hd_f32_bits(x[i])));
+    if (t == HD_CACHE_F16)
+        for (int64_t i = 0; i < n; i++) x[i] = hd_f32_from_bits(near_f16(hd_f32_bits(x[i])));
+}
+
 #define ATTN_FILL(level)                                                                                               \
     void hd_fill_attn_##level(hd_kernels *k)                                                                           \
     {                                                                                                                  \
-        static const hd_attn_kernels table = {ATTN_SEGMENT, merge, 0x1.62e43p-1f};                                     \
+        static const hd_attn_kernels table = {ATTN_SEGMENT, merge, store, round_kv, 0x1.62e43p-1f};                                     \
         k->attn = &table;                                                                                              \
     }

@@ -72,8 +72,13 @@ static void merge_ref(float *o, float *m, float *l, const float *o2, float m2, f
     *m = max;
 }
 
+static void store_ref(const hd_kv_shape *s, uint8_t *page, int slot, int n, const float *k, const float *v)
+{
+    for (int i = 0; i < n; i++, k += s->n_kv * s->dk, v += s->v_in_k ? 0 : s->n_kv * s->dv) hd_kv_store(s, page, slot + i, k, v);
+}
+
 void hd_fill_attn_ref(hd_kernels *k)
 {
-    static const hd_attn_kernels table = {segment_ref, merge_ref, 1};
+    static const hd_attn_kernels table = {segment_ref, merge_ref, store_ref, hd_kv_round, 1};
     k->attn = &table;
 }

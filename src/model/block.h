@@ -97,6 +97,7 @@ typedef struct {
     float *y;           // [M, D] what the last block adds
     bool pending;       // y waits to be added
     float *norm;        // [threads, D] normed rows in flight
+    hd_cache_type round;         // training: of keys and values before they are stored (params.h); F32: as they are
     hd_arena *kept;              // training: where what the tape notes is taken from; else NULL
     struct hd_layer_tape *tape;  // of the layer in hand, or NULL
 } hd_pass;

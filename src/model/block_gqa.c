@@ -13,7 +13,7 @@ typedef struct {
     const hd_layer *l;
     int il;
     float *q, *k, *v;
-    const hd_blobs *out; // of attention, for Wo
+    int run; // rows of a task
 } gqa;
 
 static void rotate_heads(const gqa *a, float *x, int n_heads, const float *norm, const float *cs)
@@ -27,21 +27,36 @@ static void rotate_heads(const gqa *a, float *x, int n_heads, const float *norm,
     }
 }
 
-static void rotate_and_store(void *arg, int64_t row, int tid)
+static void rotate(const gqa *a, int64_t row)
 {
-    const gqa *a = arg;
     hd_pass *p = a->p;
     const hd_config *c = &p->m->cfg;
     int64_t nq = (int64_t)c->n_heads * c->head_dim, nkv = (int64_t)c->n_kv_heads * c->head_dim;
     const float *cs = p->cs + row * 2 * p->m->rope.n_pairs;
-    (void)tid;
     if (p->tape && a->l->q_norm) {
         memcpy(p->tape->q_raw + row * nq, a->q + row * nq, (size_t)nq * sizeof(float));
         memcpy(p->tape->k_raw + row * nkv, a->k + row * nkv, (size_t)nkv * sizeof(float));
     }
     rotate_heads(a, a->q + row * nq, c->n_heads, a->l->q_norm, cs);
     rotate_heads(a, a->k + row * nkv, c->n_kv_heads, a->l->k_norm, cs);
-    hd_seq_store(p->b->seq[p->seq_of[row]], a->il, p->pos[row], a->k + row * nkv, a->v + row * nkv);
+    p->d->k->attn->round(p->round, a->k + row * nkv, nkv);
+    p->d->k->attn->round(p->round, a->v + row * nkv, nkv);
+}
+
+/* A run of rows: a sequence's positions are stored together. */
+static void rotate_and_store(void *arg, int64_t run, int tid)
+{
+    const gqa *a = arg;
+    hd_pass *p = a->p;
+    const hd_config *c = &p->m->cfg;
+    int64_t nkv = (int64_t)c->n_kv_heads * c->head_dim;
+    int row = (int)run * a->run, end = row + a->run < p->M ? row + a->run : p->M;
+    (void)tid;
+    for (int i = row; i < end; i++) rotate(a, i);
+    for (int n = 1; row < end; row += n, n = 1) {
+        while (row + n < end && p->seq_of[row + n] == p->seq_of[row]) n++;
+        hd_seq_store(p->b->seq[p->seq_of[row]], p->d->k, a->il, p->pos[row], n, a->k + row * nkv, a->v + row * nkv);
+    }
 }
 
 size_t hd_block_gqa_bytes(const hd_config *c, int M)
@@ -76,7 +91,10 @@ void hd_block_gqa(hd_pass *p, const hd_layer *l, int il)
                    hd_blobs_job(&h, p, &l->k, 0, p->M, a.k, nkv),
                    hd_blobs_job(&h, p, &l->v, 0, p->M, a.v, nkv)};
     hd_mm_run(p->d, qkv, 3);
-    hd_rows_run(p->d, p->M, rotate_and_store, &a);
+    int tasks = 8 * hd_pool_threads(p->d->pool);
+    a.run = (p->M + tasks - 1) / tasks;
+    if (a.run > HD_KV_PANEL / 2) a.run = (a.run + HD_KV_PANEL - 1) / HD_KV_PANEL * HD_KV_PANEL; // whole panels are stored faster
+    hd_pool_run(p->d->pool, (p->M + a.run - 1) / a.run, rotate_and_store, &a);
 
     hd_attn attn = {.kv = *hd_seq_shape(p->b->seq[0]),
                     .n_heads = c->n_heads,

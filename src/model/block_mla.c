@@ -56,7 +56,7 @@ static void latent_row(void *arg, int64_t row, int tid)
     if (p->tape) memcpy(p->tape->k_raw + row * (a->lora + a->rope), kv, (size_t)(a->lora + a->rope) * sizeof *kv);
     p->d->k->rmsnorm(kv, kv, a->l->kv_a_norm, a->lora, HD_LATENT_EPS);
     rotate_heads(a, kv + a->lora, 0, 1, row);
-    hd_seq_store(p->b->seq[p->seq_of[row]], a->il, p->pos[row], kv, kv);
+    hd_seq_store(p->b->seq[p->seq_of[row]], p->d->k, a->il, p->pos[row], 1, kv, kv);
 }
 
 static void query_row(void *arg, int64_t row, int tid)

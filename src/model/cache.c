@@ -352,9 +352,17 @@ uint8_t *const *hd_seq_pages(hd_seq *s, int layer)
     return s->ptr + (size_t)layer * (size_t)s->cap;
 }
 
-void hd_seq_store(hd_seq *s, int layer, int64_t position, const float *k, const float *v)
+void hd_seq_store(hd_seq *s, const hd_kernels *kn, int layer, int64_t position, int n, const float *k, const float *v)
 {
-    assert(position >= 0 && position < (int64_t)s->n_pages * HD_PAGE_TOK);
-    assert(s->c->refs[s->page[position / HD_PAGE_TOK]] == 1);
-    hd_kv_store(&s->c->shape, hd_seq_pages(s, layer)[position / HD_PAGE_TOK], (int)(position % HD_PAGE_TOK), k, v);
+    const hd_kv_shape *kv = &s->c->shape;
+    assert(position >= 0 && position + n <= (int64_t)s->n_pages * HD_PAGE_TOK);
+    while (n > 0) { // a page at a time
+        int slot = (int)(position % HD_PAGE_TOK), here = n < HD_PAGE_TOK - slot ? n : HD_PAGE_TOK - slot;
+        assert(s->c->refs[s->page[position / HD_PAGE_TOK]] == 1);
+        kn->attn->store(kv, hd_seq_pages(s, layer)[position / HD_PAGE_TOK], slot, here, k, v);
+        k += (int64_t)here * kv->n_kv * kv->dk;
+        if (!kv->v_in_k) v += (int64_t)here * kv->n_kv * kv->dv;
+        position += here;
+        n -= here;
+    }
 }

@@ -56,7 +56,7 @@ hd_status hd_seq_adopt(hd_seq *s, int32_t page, hd_err *err);
 void hd_seq_share(hd_seq *s, int64_t i, int32_t page);
 /* A layer's page pointers for hd_attn_seq, valid until the next reserve, trim or close. */
 uint8_t *const *hd_seq_pages(hd_seq *s, int layer);
-/* Write one layer's keys and values of `position` (reserved before). */
-void hd_seq_store(hd_seq *s, int layer, int64_t position, const float *k, const float *v);
+/* Write one layer's keys and values of n >= 1 positions (reserved before).  k: [n, n_kv, dk], v: [n, n_kv, dv]. */
+void hd_seq_store(hd_seq *s, const hd_kernels *kn, int layer, int64_t position, int n, const float *k, const float *v);
 
 #endif

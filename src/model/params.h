@@ -51,6 +51,11 @@ hd_params *hd_model_params(hd_model *m); // NULL unless opened for training
 void hd_params_refresh(hd_model *m);     // panels from masters
 const hd_param *hd_params_find(const hd_params *p, const char *name);
 
+/* Training keeps keys and values as f32 of the numbers that the cache of a session would hold in f16: the same bits, and nothing to
+ * widen on the way there or back.  The type of its cache, and what is rounded to first (F32: nothing is). */
+hd_cache_type hd_train_cache(const hd_config *c, hd_train_precision p);
+hd_cache_type hd_train_round(const hd_config *c, hd_train_precision p);
+
 /* What training would take on each rank, for the plan that is printed first.  Bytes. */
 typedef struct {
     uint64_t masters, gradients, panels, tape, work, cache;

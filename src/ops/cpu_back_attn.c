@@ -83,7 +83,7 @@ static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T
             if (w < W) memset(row + w, 0, (size_t)(W - w) * sizeof *row);
         }
         memset(to + (int64_t)T * W, 0, (size_t)((t - T) * W) * sizeof *to);
-        hd_kv_round(type, to, (int64_t)T * W);
+        j->d->k->attn->round(type, to, (int64_t)T * W);
     }
 }
 
@@ -94,7 +94,7 @@ static void to_panels_across(const job *j, float *to, const float *x, int64_t ld
         int w = T - t < W ? T - t : W;
         if (w < W) memset(to, 0, (size_t)n * W * sizeof *to);
         j->d->k->back->transpose(to, W, x + t * ld, ld, w, n);
-        hd_kv_round(type, to, (int64_t)n * W);
+        j->d->k->attn->round(type, to, (int64_t)n * W);
     }
 }
 

@@ -285,6 +285,36 @@ static void test_store(void)
         }
 }
 
+/* Several positions stored together, at every level: the bytes that one after the other leaves, whatever the numbers. */
+static void test_store_many(void)
+{
+    static const int FROM[] = {0, 0, 3, 16, 15, 48, 63}, N[] = {64, 16, 40, 33, 17, 15, 1};
+    static const float ODD[] = {NAN, INFINITY, -INFINITY, 65519, 65520, -7e4f, 3.4e38f, -0.0f, 0x1p-24f, 0x1.8p-25f, 0x1p-25f, 0x1p-140f};
+    const hd_kernels *kn;
+    for (size_t c = 0; c < sizeof SHAPES / sizeof *SHAPES; c++)
+        for (int type = 0; type < HD_N_CACHE_TYPE; type++) {
+            hd_kv_shape s = {(hd_cache_type)type, SHAPES[c].n_kv, SHAPES[c].dk, SHAPES[c].dv, SHAPES[c].v_in_k};
+            size_t bytes = hd_kv_page_bytes(&s);
+            int nk = s.n_kv * s.dk, nv = s.v_in_k ? 0 : s.n_kv * s.dv;
+            uint8_t *want = malloc(bytes), *got = malloc(bytes);
+            float *k = malloc((size_t)(HD_PAGE_TOK * nk) * 4), *v = malloc((size_t)(HD_PAGE_TOK * nv + 1) * 4);
+            hd_rng r;
+            hd_rng_seed(&r, c, 7);
+            for (int i = 0; i < HD_PAGE_TOK * nk; i++) k[i] = i % 61 ? hd_rng_normal(&r) : ODD[i / 61 % 12];
+            for (int i = 0; i < HD_PAGE_TOK * nv; i++) v[i] = i % 47 ? hd_rng_normal(&r) : ODD[i / 47 % 12];
+            for (size_t t = 0; t < sizeof N / sizeof *N; t++) {
+                memset(want, 0x55, bytes);
+                for (int i = 0; i < N[t]; i++) hd_kv_store(&s, want, FROM[t] + i, k + i * nk, v + i * nv);
+                for (int level = 0; (kn = hd_kernels_at(level)); level++) {
+                    memset(got, 0x55, bytes);
+                    kn->attn->store(&s, got, FROM[t], N[t], k, v);
+                    CHECK(memcmp(got, want, bytes) == 0, "%s type %d %s: %d from %d", SHAPES[c].name, type, kn->level, N[t], FROM[t]);
+                }
+            }
+            free(want), free(got), free(k), free(v);
+        }
+}
+
 /* Every sign, exponent and first bits of a mantissa, with low bits round the borders of rounding: stored, read back and hd_kv_round are
  * the nearest number that the type has, its largest for what is larger, 0 for NaN. */
 static void test_rounding(hd_cache_type type)
@@ -293,7 +323,8 @@ static void test_rounding(hd_cache_type type)
     enum { N = 4096 };
     hd_kv_shape s = {type, 1, N, 1, true};
     uint8_t *page = calloc(1, hd_kv_page_bytes(&s));
-    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y), max = type == HD_CACHE_F16 ? 65504 : 0x1.fep127f;
+    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y), *z = malloc(N * sizeof *z), max = type == HD_CACHE_F16 ? 65504 : 0x1.fep127f;
+    const hd_kernels *kn;
     int64_t wrong = 0;
     for (uint32_t u = 0; u < 8 << 16; u += N) {
         for (uint32_t i = 0; i < N; i++) x[i] = hd_f32_from_bits((u + i) / 8 << 16 | LOW[(u + i) % 8]);
@@ -304,11 +335,16 @@ static void test_rounding(hd_cache_type type)
             v = type == HD_CACHE_F16 ? hd_f16_to_f32(hd_f32_to_f16(v)) : hd_bf16_to_f32(hd_f32_to_bf16(v));
             wrong += hd_f32_bits(y[i]) != hd_f32_bits(v);
         }
+        for (int level = 0; (kn = hd_kernels_at(level)); level++) {
+            memcpy(z, x, N * sizeof *x);
+            kn->attn->round(type, z, N - level); // tails of several lengths
+            wrong += memcmp(z, y, (size_t)(N - level) * sizeof *x) != 0;
+        }
         hd_kv_round(type, x, N);
         wrong += memcmp(x, y, N * sizeof *x) != 0;
     }
     CHECK(wrong == 0, "type %d: %lld", type, (long long)wrong);
-    free(x), free(y), free(page);
+    free(x), free(y), free(z), free(page);
 }
 
 int main(void)
@@ -316,6 +352,7 @@ int main(void)
     full = getenv("HADAL_TEST_FULL") && *getenv("HADAL_TEST_FULL");
     small = getenv("HADAL_TEST_SMALL") && *getenv("HADAL_TEST_SMALL");
     test_store();
+    test_store_many();
     test_rounding(HD_CACHE_F16);
     test_rounding(HD_CACHE_BF16);
     test_masked();

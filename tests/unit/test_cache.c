@@ -23,7 +23,7 @@ static void write_row(hd_seq *s, int64_t position, int author)
             k[i] = (float)(author * 1000 + l * 100 + i);
             v[i] = (float)position;
         }
-        hd_seq_store(s, l, position, k, v);
+        hd_seq_store(s, hd_kernels_at(0), l, position, 1, k, v);
     }
 }
 
@@ -162,7 +162,7 @@ static void test_lazy(void)
     CHECK_OK(hd_seq_open(&s, c, &err));
     CHECK_OK(hd_seq_reserve(s, 2000, &err));
     float k[576] = {1, 2, 3}, back[576];
-    hd_seq_store(s, 60, 1999, k, NULL);
+    hd_seq_store(s, hd_kernels_at(0), 60, 1999, 1, k, NULL);
     hd_kv_load(hd_seq_shape(s), hd_seq_pages(s, 60)[1999 / HD_PAGE_TOK], 1999 % HD_PAGE_TOK, back, NULL);
     CHECK(memcmp(k, back, sizeof k) == 0);
     hd_seq_close(s);
