@@ -8,6 +8,9 @@
 typedef struct hd_back_kernels {
     /* to[c ld_to + r] = from[r ld_from + c]   for r < rows, c < cols */
     void (*transpose)(float *to, int64_t ld_to, const float *from, int64_t ld_from, int rows, int cols);
+    /* y[i ldy + c] += sum over m of a[m lda + i] x[m ldx + c]   for i < rows, c < cols, m < M
+     * A sum runs over m in order and is then added to y.  Of x's rows columns up to a multiple of 32 are read. */
+    void (*outer)(float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols);
     /* out[2i] = bf16(a[i]), out[2i + 1] = bf16(b[i]): two rows as a panel of bf16 wants them */
     void (*pairs)(uint16_t *out, const float *a, const float *b, int64_t n);
     float (*dot)(const float *a, const float *b, int64_t n);

@@ -71,6 +71,54 @@ static void transpose(float *to, int64_t ld_to, const float *from, int64_t ld_fr
         }
 }
 
+/* As many rows by 32 columns as the registers hold sums for. */
+#if defined __AVX512F__
+enum { OUTER_ROWS = 8 };
+#else
+enum { OUTER_ROWS = 2 };
+#endif
+
+INLINE void outer_tile(const int R, float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int cols)
+{
+    v16 f[OUTER_ROWS][2];
+    UNROLL for (int r = 0; r < R; r++) f[r][0] = f[r][1] = v_set1(0);
+    for (int m = 0; m < M; m++, a += lda, x += ldx) {
+        const v16 w[2] = {v_load(x), v_load(x + 16)};
+        UNROLL for (int r = 0; r < R; r++) {
+            const v16 s = v_set1(a[r]);
+            UNROLL for (int z = 0; z < 2; z++) f[r][z] = v_fma(w[z], s, f[r][z]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int z = 0; z < 2; z++) {
+            float *to = y + r * ldy + 16 * z;
+            if (cols >= 16 * z + 16) v_store(to, v_add(v_load(to), f[r][z]));
+            else if (cols > 16 * z) v_store_n(to, v_add(v_load_n(to, cols - 16 * z, 0), f[r][z]), cols - 16 * z);
+        }
+}
+
+static void outer(float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols)
+{
+    for (int c = 0; c < cols; c += 32, y += 32, x += 32)
+        for (int i = 0; i < rows; i += OUTER_ROWS) {
+#define OUTER_TILE(R) \
+    case R: outer_tile(R, y + i * ldy, ldy, a + i, lda, x, ldx, M, cols - c); break;
+            switch (rows - i < OUTER_ROWS ? rows - i : OUTER_ROWS) {
+                OUTER_TILE(1)
+                OUTER_TILE(2)
+#if defined __AVX512F__
+                OUTER_TILE(3)
+                OUTER_TILE(4)
+                OUTER_TILE(5)
+                OUTER_TILE(6)
+                OUTER_TILE(7)
+                OUTER_TILE(8)
+#endif
+            }
+#undef OUTER_TILE
+        }
+}
+
 /* Round to nearest even; the result's low half is not cleared.  NaN stays NaN. */
 #if defined __AVX512F__
 static inline __m512i rounded(const float *x)
@@ -156,6 +204,6 @@ static void rmsnorm_back(float *dx, bool add, float *dg, const float *dh, const 
 #define BACK_FILL(level)                                                                                                           \
     void hd_fill_back_##level(hd_kernels *k)                                                                                       \
     {                                                                                                                              \
-        static const hd_back_kernels table = {transpose, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};                \
+        static const hd_back_kernels table = {transpose, outer, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};                \
         k->back = &table;                                                                                                          \
     }

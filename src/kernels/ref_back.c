@@ -11,6 +11,16 @@ static void transpose_ref(float *to, int64_t ld_to, const float *from, int64_t l
         for (int c = 0; c < cols; c++) to[c * ld_to + r] = from[r * ld_from + c];
 }
 
+static void outer_ref(float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols)
+{
+    for (int i = 0; i < rows; i++)
+        for (int c = 0; c < cols; c++) {
+            double sum = 0;
+            for (int m = 0; m < M; m++) sum += (double)a[m * lda + i] * x[m * ldx + c];
+            y[i * ldy + c] += (float)sum;
+        }
+}
+
 static void pairs_ref(uint16_t *out, const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -68,6 +78,6 @@ static void rmsnorm_ref(float *dx, bool add, float *dg, const float *dh, const f
 
 void hd_fill_back_ref(hd_kernels *k)
 {
-    static const hd_back_kernels table = {transpose_ref, pairs_ref, dot_ref, scale_ref, attn_row_ref, silu_mul_ref, rmsnorm_ref};
+    static const hd_back_kernels table = {transpose_ref, outer_ref, pairs_ref, dot_ref, scale_ref, attn_row_ref, silu_mul_ref, rmsnorm_ref};
     k->back = &table;
 }

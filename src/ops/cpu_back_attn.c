@@ -1,7 +1,8 @@
 /* The way back through attention, one task for each sequence and key head.
  *
- * Everything is f32 products by the forward's own kernel.  For a key head q, do, k, v of one query head are laid out as panels whose
- * inner dimension is the position (32 numbers wide, a position a line), and k, v also the other way round (32 positions wide).
+ * Everything is f32: products by the forward's own kernel, sums over queries by hd_back_kernels.outer.  For a key head q, do, k, v of
+ * one query head are laid out as panels whose inner dimension is the position (32 numbers wide, a position a line), and k, v also the
+ * other way round (32 positions wide).
  * Then, for each block of KEYS positions j and all queries i >= j:
  *
  *   S = Q K^T   dP = dO V^T   P = exp(scale S - lse)   dS = scale P (dP - delta),  delta = do.o     (arXiv:2307.08691)
@@ -21,12 +22,12 @@ static int up_to(int n, int to) { return (n + to - 1) / to * to; }
 
 /* Where things lie in a thread's scratch, in floats. */
 typedef struct {
-    int64_t q, dout, k, kt, vt, s, dp, pt, out, delta, total;
+    int64_t q, dout, k, kt, vt, s, dp, out, delta, total;
 } layout;
 
 static layout layout_of(const hd_kv_shape *kv, int T)
 {
-    int dk = up_to(kv->dk, W), dv = up_to(kv->dv, W), wide = dk > dv ? dk : dv;
+    int dk = up_to(kv->dk, W), dv = up_to(kv->dv, W);
     int64_t t = up_to(T, KEYS);
     layout l;
     int64_t at = 0;
@@ -38,8 +39,7 @@ static layout layout_of(const hd_kv_shape *kv, int T)
     PLACE(vt, t * up_to(kv->dv, 16));
     PLACE(s, t * KEYS);
     PLACE(dp, t * KEYS);
-    PLACE(pt, t * KEYS);
-    PLACE(out, (t > KEYS ? t : KEYS) * wide);
+    PLACE(out, t * dk);
     PLACE(delta, t);
 #undef PLACE
     l.total = at;
@@ -119,14 +119,18 @@ typedef struct {
     int H, T;
 } head;
 
-/* Scores and their gradients of queries i0 .. T-1 against keys j0 .. j0+n-1. */
+/* Scores and their gradients of queries j0 .. T-1 against keys j0 .. j0+n-1; a panel of keys meets queries from its first one on. */
 static void block_scores(const job *j, const head *h, float *f, int j0, int n, void *kernel)
 {
     const hd_attn_back *a = j->a;
     const layout *l = &j->l;
     int M = h->T - j0;
-    mul(j, f + l->kt + (int64_t)j0 * a->kv.dk, (int64_t)a->kv.dk * W, a->kv.dk, h->q + j0 * h->ldq, h->ldq, M, f + l->s, KEYS, n, kernel);
-    mul(j, f + l->vt + (int64_t)j0 * a->kv.dv, (int64_t)a->kv.dv * W, a->kv.dv, h->dout + j0 * h->ldo, h->ldo, M, f + l->dp, KEYS, n, kernel);
+    for (int c = 0; c < n; c += W) {
+        int64_t i0 = j0 + c, at = (int64_t)c * KEYS + c;
+        int w = n - c < W ? n - c : W;
+        mul(j, f + l->kt + i0 * a->kv.dk, 0, a->kv.dk, h->q + i0 * h->ldq, h->ldq, M - c, f + l->s + at, KEYS, w, kernel);
+        mul(j, f + l->vt + i0 * a->kv.dv, 0, a->kv.dv, h->dout + i0 * h->ldo, h->ldo, M - c, f + l->dp + at, KEYS, w, kernel);
+    }
     for (int i = 0; i < M; i++) {
         float *s = f + l->s + (int64_t)i * KEYS, *dp = f + l->dp + (int64_t)i * KEYS;
         int seen = i + 1 < n ? i + 1 : n;
@@ -137,23 +141,30 @@ static void block_scores(const job *j, const head *h, float *f, int j0, int n, v
     }
 }
 
+/* to[n, wide] += p^T x: key c's sum begins at its own query, or a few before it whose p is 0.  x: panels from query j0 on. */
+static void add_outer(const job *j, float *to, int64_t ld, const float *p, const float *x, int64_t step, int M, int n, int wide)
+{
+    enum { BESIDE = 8 };
+    for (int c = 0; c < wide; c += W, x += step)
+        for (int i = 0; i < n; i += BESIDE)
+            j->d->k->back->outer(to + i * ld + c, ld, p + i * KEYS + i, KEYS, x + i * W, W, M - i, n - i < BESIDE ? n - i : BESIDE,
+                                 wide - c < W ? wide - c : W);
+}
+
 /* dk, dv: of the key head's first row, rows ldk and ldv apart. */
 static void block_back(const job *j, const head *h, float *f, int j0, int n, float *dk, int64_t ldk, float *dv, int64_t ldv, void *kernel)
 {
     const hd_kv_shape *kv = &j->a->kv;
     const layout *l = &j->l;
-    int M = h->T - j0, wk = up_to(kv->dk, W), wv = up_to(kv->dv, W);
+    int M = h->T - j0, wk = up_to(kv->dk, W), few = M < W ? M : W;
     int64_t t = up_to(h->T, KEYS);
-    float *pt = f + l->pt, *out = f + l->out;
+    float *out = f + l->out;
     block_scores(j, h, f, j0, n, kernel);
-
-    j->d->k->back->transpose(pt, t, f + l->s, KEYS, M, n);
-    mul(j, f + l->dout + (int64_t)j0 * W, t * W, M, pt, t, n, out, wv, kv->dv, kernel);
-    add_rows(j, dv + j0 * ldv, ldv, out, wv, n, kv->dv);
-    j->d->k->back->transpose(pt, t, f + l->dp, KEYS, M, n);
-    mul(j, f + l->q + (int64_t)j0 * W, t * W, M, pt, t, n, out, wk, kv->dk, kernel);
-    add_rows(j, dk + j0 * ldk, ldk, out, wk, n, kv->dk);
-    mul(j, f + l->k + (int64_t)j0 * W, t * W, n, f + l->dp, KEYS, M, out, wk, kv->dk, kernel);
+    add_outer(j, dv + j0 * ldv, ldv, f + l->s, f + l->dout + (int64_t)j0 * W, t * W, M, n, kv->dv);
+    add_outer(j, dk + j0 * ldk, ldk, f + l->dp, f + l->q + (int64_t)j0 * W, t * W, M, n, kv->dk);
+    /* the first queries see the first panel of keys alone */
+    mul(j, f + l->k + (int64_t)j0 * W, t * W, n < W ? n : W, f + l->dp, KEYS, few, out, wk, kv->dk, kernel);
+    if (M > few) mul(j, f + l->k + (int64_t)j0 * W, t * W, n, f + l->dp + few * KEYS, KEYS, M - few, out + few * wk, wk, kv->dk, kernel);
     add_rows(j, h->dq + j0 * h->ldq, h->ldq, out, wk, M, kv->dk);
 }
 

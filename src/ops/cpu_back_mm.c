@@ -1,9 +1,10 @@
 /* Gradients of products, and panels from masters.
  *
  * dW[n, k] += dY^T X is cut into tiles of 256 x 256 outputs, of 128 x 128 where that would leave threads idle.  A tile is one
- * task: it walks the rows m in blocks of 256, brings dY^T (rows of activations) and X (panels whose inner dimension is m) into the
- * thread's scratch, and lets the forward's own kernel multiply them.  What a block adds is added to dW in the order of blocks, so
- * the order of every sum depends on M alone, not on the tile. */
+ * task: it walks the rows m in blocks of 256 and brings dY (8 columns beside each other) and X (panels whose inner dimension is m) into
+ * the thread's scratch, where a kernel of its own multiplies them.  Where bf16 is faster than f32 (amx) dY is transposed to rows of
+ * activations and the forward's kernel multiplies them.  What a block adds is added to dW in the order of blocks, so the order of every
+ * sum depends on M alone, not on the tile. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -16,13 +17,16 @@ enum {
     TILE = 256,
     BLOCK_M = 256,
     TILE_PANELS = TILE / HD_PANEL_ROWS,
+    BESIDE = 8, // columns of dY
 };
 
-/* One thread's scratch, in floats; blobs and panels are as wide in f32 as they get. */
+/* One thread's scratch, in floats; blobs and panels are as wide in f32 as they get.  A line more in each part of dy and of panel: a row
+ * of the matrix is spread over all of them, and powers of 2 between its places would meet in one set of the first-level cache. */
 typedef struct {
+    _Alignas(64) float dy[TILE / BESIDE][BLOCK_M + 2][BESIDE];
     _Alignas(64) float dyt[TILE][BLOCK_M];
     _Alignas(64) float act[TILE][BLOCK_M];
-    _Alignas(64) float panel[TILE_PANELS][BLOCK_M * HD_PANEL_ROWS];
+    _Alignas(64) float panel[TILE_PANELS][(BLOCK_M + 1) * HD_PANEL_ROWS];
     _Alignas(64) float out[TILE][TILE];
     _Alignas(64) float row[2][HD_PANEL_ROWS];
     _Alignas(64) uint8_t kernel[160 << 10];
@@ -75,20 +79,59 @@ static void pack_x_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, flo
     memset(out, 0, (size_t)((M + 63) / 64 * 64 - (M + 1) / 2 * 2) * HD_PANEL_ROWS * 2); // panels are padded to 64 of the inner dimension
 }
 
-/* dY^T as blobs of rows; and the bias's share, which is a sum over their numbers. */
-static void pack_dy(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n, bool bias)
+/* The bias's share: a sum over a column of dY. */
+static void add_dy(const hd_mm_grad *j, int m0, int M, int64_t n0, int n)
+{
+    float sum[TILE] = {0};
+    for (int m = 0; m < M; m++)
+        for (int i = 0; i < n; i++) sum[i] += j->dy[(m0 + m) * j->ldy + n0 + i];
+    for (int i = 0; i < n; i++) j->db[n0 + i] += sum[i];
+}
+
+/* dY[m0 .. m0+M, n0 .. n0+n) by columns that lie beside each other. */
+static void pack_dy(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n)
+{
+    int whole = n / BESIDE, left = n % BESIDE;
+    for (int m = 0; m < M; m++) {
+        const float *dy = j->dy + (m0 + m) * j->ldy + n0;
+        for (int b = 0; b < whole; b++) memcpy(s->dy[b][m], dy + b * BESIDE, sizeof s->dy[b][m]);
+        if (left) memcpy(s->dy[whole][m], dy + whole * BESIDE, (size_t)left * sizeof *dy);
+    }
+    for (int i = 0; i < n && g->d->fp8 && j->kind == HD_PANEL_BF16; i++)
+        hd_fp8_round_groups(&s->dy[i / BESIDE][0][i % BESIDE], M, BESIDE);
+}
+
+/* dY^T as blobs of rows. */
+static void pack_dyt(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n)
+{
+    g->d->k->back->transpose(&s->dyt[0][0], BLOCK_M, j->dy + m0 * j->ldy + n0, j->ldy, M, n);
+    for (int i = 0; i < n; i++) g->d->k->act_pack(HD_ACT_BF16, s->act[i], s->dyt[i], M);
+}
+
+/* M rows from m0 on of a tile's products, in f32 ... */
+static void block_f32(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n, int64_t k0, int wide)
 {
     const hd_back_kernels *k = g->d->k->back;
-    k->transpose(&s->dyt[0][0], BLOCK_M, j->dy + m0 * j->ldy + n0, j->ldy, M, n);
-    for (int i = 0; i < n; i++) {
-        if (bias) {
-            float sum = 0;
-            for (int m = 0; m < M; m++) sum += s->dyt[i][m];
-            j->db[n0 + i] += sum;
-        }
-        if (g->tiles && j->kind == HD_PANEL_BF16) g->d->k->act_pack(HD_ACT_BF16, s->act[i], s->dyt[i], M);
-        if (g->d->fp8 && j->kind == HD_PANEL_BF16) hd_fp8_round_groups(s->dyt[i], M, 1);
+    pack_dy(g, j, s, m0, M, n0, n);
+    pack_x(j, s, m0, M, k0, wide);
+    for (int p = 0, c = 0; c < wide; p++, c += HD_PANEL_ROWS) {
+        for (int i = 0; i < HD_PANEL_ROWS && g->d->fp8 && j->kind == HD_PANEL_BF16; i++) hd_fp8_round_groups(s->panel[p] + i, M, HD_PANEL_ROWS);
+        for (int i = 0; i < n; i += BESIDE)
+            k->outer(j->dw + (n0 + i) * j->ldw + k0 + c, j->ldw, s->dy[i / BESIDE][0], BESIDE, s->panel[p], HD_PANEL_ROWS, M,
+                     n - i < BESIDE ? n - i : BESIDE, wide - c < HD_PANEL_ROWS ? wide - c : HD_PANEL_ROWS);
     }
+}
+
+/* ... and in bf16. */
+static void block_bf16(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n, int64_t k0, int wide)
+{
+    pack_dyt(g, j, s, m0, M, n0, n);
+    for (int p = 0; p * HD_PANEL_ROWS < wide; p++) {
+        pack_x_pairs(g, j, s, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
+        g->d->k->panel_mul[HD_PANEL_BF16](s->panel[p], M, (const uint8_t *)s->act, sizeof s->act[0], n, s->out[0] + p * HD_PANEL_ROWS, TILE,
+                                          s->kernel);
+    }
+    for (int i = 0; i < n; i++) g->d->k->add(j->dw + (n0 + i) * j->ldw + k0, s->out[i], wide);
 }
 
 static void grad_tile(void *arg, int64_t tile, int tid)
@@ -99,20 +142,11 @@ static void grad_tile(void *arg, int64_t tile, int tid)
     for (; tile >= tiles_of(j, g->tile); j++) tile -= tiles_of(j, g->tile);
     int64_t across = (j->k + g->tile - 1) / g->tile, n0 = tile / across * g->tile, k0 = tile % across * g->tile;
     int n = j->n - n0 < g->tile ? (int)(j->n - n0) : g->tile, wide = j->k - k0 < g->tile ? (int)(j->k - k0) : g->tile;
-    bool bf16 = g->tiles && j->kind == HD_PANEL_BF16;
-    hd_panel_id id = bf16 ? HD_PANEL_BF16 : HD_PANEL_F32;
     for (int m0 = 0; m0 < j->M; m0 += BLOCK_M) {
         int M = j->M - m0 < BLOCK_M ? j->M - m0 : BLOCK_M;
-        pack_dy(g, j, s, m0, M, n0, n, j->db && k0 == 0);
-        if (!bf16) pack_x(j, s, m0, M, k0, wide);
-        for (int p = 0; p * HD_PANEL_ROWS < wide; p++) {
-            for (int c = 0; c < HD_PANEL_ROWS && g->d->fp8 && j->kind == HD_PANEL_BF16; c++)
-                hd_fp8_round_groups(s->panel[p] + c, M, HD_PANEL_ROWS);
-            if (bf16) pack_x_pairs(g, j, s, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
-            g->d->k->panel_mul[id](s->panel[p], M, (const uint8_t *)(bf16 ? s->act : s->dyt), sizeof s->act[0], n,
-                                   s->out[0] + p * HD_PANEL_ROWS, TILE, s->kernel);
-        }
-        for (int i = 0; i < n; i++) g->d->k->add(j->dw + (n0 + i) * j->ldw + k0, s->out[i], wide);
+        if (j->db && k0 == 0) add_dy(j, m0, M, n0, n);
+        if (g->tiles && j->kind == HD_PANEL_BF16) block_bf16(g, j, s, m0, M, n0, n, k0, wide);
+        else block_f32(g, j, s, m0, M, n0, n, k0, wide);
     }
 }
 
