@@ -65,6 +65,18 @@ static void pack_bf16(uint16_t *blob, const float *x, int64_t k)
     }
 }
 
+/* As bf16, without a branch, so that the compiler makes vectors of it. */
+static void pack_wide(float *blob, const float *x, int64_t k)
+{
+    const int64_t kp = (k + 63) / 64 * 64;
+    for (int64_t i = 0; i < k; i++) {
+        const uint32_t u = hd_f32_bits(x[i]), nan = -(uint32_t)((int32_t)(u & 0x7fffffff) > 0x7f800000);
+        const uint32_t near = u + 0x7fff + (u >> 16 & 1);
+        blob[i] = hd_f32_from_bits(((near & ~nan) | ((u | 0x400000) & nan)) & 0xffff0000);
+    }
+    memset(blob + k, 0, (size_t)(kp - k) * sizeof *blob);
+}
+
 static void act_pack(hd_act_kind kind, void *blob, const float *x, int64_t k)
 {
     const int64_t kp = (k + 63) / 64 * 64;
@@ -74,6 +86,7 @@ static void act_pack(hd_act_kind kind, void *blob, const float *x, int64_t k)
         memset((float *)blob + k, 0, (size_t)(kp - k) * sizeof *x);
         break;
     case HD_ACT_BF16: pack_bf16(blob, x, k); break;
+    case HD_ACT_WIDE: pack_wide(blob, x, k); break;
     case HD_ACT_Q8: pack_q8(blob, x, k); break;
     case HD_ACT_Q8K: pack_q8k(blob, x, k); break;
     case HD_N_ACT: break;

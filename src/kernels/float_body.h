@@ -78,6 +78,37 @@ INLINE void tile_bf16(int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
+/* The same with rows of HD_ACT_WIDE: few of them by a panel of bf16 ... */
+INLINE void tile_wide_few(int rows, const tile *t)
+{
+    v16 f[ROWS][2];
+    zero_tile(rows, f);
+    for (int64_t i = 0; i < t->k; i += 2) {
+        const uint8_t *p = t->w + i * 64;
+        FETCH(p, 128);
+        UNROLL for (int z0 = 0; z0 < 2; z0 += HALVES) {
+            v16 w[2][2]; // even and odd elements
+            UNROLL for (int z = 0; z < HALVES; z++)
+                v_load_bf16x2((const uint16_t *)(const void *)(p + 64 * (z0 + z)), &w[0][z], &w[1][z]);
+            UNROLL for (int e = 0; e < 2; e++) add_products(rows, z0, HALVES, f, t, w[e], i + e, false);
+        }
+    }
+    store_tile(rows, t, f);
+}
+
+/* ... or many by a part of one that is widened already. */
+INLINE void tile_wide_many(int rows, const tile *t)
+{
+    v16 f[ROWS][2];
+    begin_tile(rows, t, f);
+    for (int64_t i = 0; i < t->k; i++) {
+        const float *p = (const float *)(const void *)t->w + 32 * i;
+        const v16 w[2] = {v_load(p), v_load(p + 16)};
+        add_products(rows, 0, 2, f, t, w, i, false);
+    }
+    store_tile(rows, t, f);
+}
+
 INLINE void tile_f8(int rows, const tile *t)
 {
     v16 f[ROWS][2], g[ROWS][2];
@@ -145,6 +176,40 @@ FLOAT(f16, ROWS, tile_single(true, rows, t))
 FLOAT(bf16, ROWS, tile_bf16(rows, t))
 FLOAT(f8, ROWS, tile_f8(rows, t))
 
+#define TILES_(name, most, call) TILES_##most(name, call)
+#define TILES(name, most, call)  TILES_(name, most, call)
+
+/* n (even) of k of a panel of bf16 as f32 [n][32]. */
+static void widen_panel(float *w, const uint8_t *p, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += 2, p += 128, w += 64)
+        UNROLL for (int z = 0; z < 2; z++) {
+            v16 even, odd;
+            v_load_bf16x2((const uint16_t *)(const void *)(p + 64 * z), &even, &odd);
+            v_store(w + 16 * z, even);
+            v_store(w + 32 + 16 * z, odd);
+        }
+}
+
+/* A panel is widened once for all rows, in nearly equal parts of k that stay in the first-level cache.  Few rows are not worth that. */
+#define WIDE_MUL                                                                                             \
+    TILES(wide_few, ROWS, tile_wide_few(rows, t))                                                            \
+    TILES(wide_many, ROWS, tile_wide_many(rows, t))                                                          \
+    static void mul_wide(MUL_PARAMS)                                                                         \
+    {                                                                                                        \
+        enum { FEW = 16, PART = 256 };                                                                       \
+        if (M <= FEW) {                                                                                      \
+            run_tiles(wide_few_tiles, ROWS, panel, NULL, k, act, stride, M, y, ldy, false);                  \
+            return;                                                                                          \
+        }                                                                                                    \
+        const int64_t parts = (k + PART - 1) / PART, part = ((k + parts - 1) / parts + 1) / 2 * 2;           \
+        for (int64_t k0 = 0; k0 < k; k0 += part) {                                                           \
+            const int64_t n = k - k0 < part ? (k - k0 + 1) / 2 * 2 : part;                                   \
+            widen_panel(scratch, (const uint8_t *)panel + k0 * 64, n);                                       \
+            run_tiles(wide_many_tiles, ROWS, scratch, NULL, n, act + k0 * 4, stride, M, y, ldy, k0 > 0);     \
+        }                                                                                                    \
+    }
+
 /* bf12 with a block widened once for all rows. */
 #define BF12_MUL                                                                                             \
     TILES(bf12, ROWS, tile_bf12(rows, t))                                                                    \
@@ -157,13 +222,13 @@ FLOAT(f8, ROWS, tile_f8(rows, t))
             run_tiles(bf12_tiles, ROWS, scratch, NULL, n, act + k0 * 2, stride, M, y, ldy, k0 > 0);          \
         }                                                                                                    \
     }
-#define TILES_(name, most, call) TILES_##most(name, call)
-#define TILES(name, most, call)  TILES_(name, most, call)
 
 #define FLOAT_FILL(level)                                                                                    \
     BF12_MUL                                                                                                 \
+    WIDE_MUL                                                                                                 \
     void hd_fill_float_##level(hd_kernels *k)                                                                \
     {                                                                                                        \
         FLOAT_PANELS(MUL_FILL)                                                                               \
         k->panel_mul[HD_PANEL_BF12] = mul_bf12;                                                              \
+        k->wide_mul = mul_wide;                                                                              \
     }

@@ -24,8 +24,9 @@ enum { HD_PANEL_ROWS = 32 };
  *   HD_ACT_Q8K   int8_t q[kp], float scale[kp/128], int16_t sum16[kp/16], int16_t sum32[kp/32]
  *                the same with one scale per 128, for formats whose blocks of 16 or 32 have integer scales: a whole
  *                group is then summed in integers.  kp: multiple of 256
+ *   HD_ACT_WIDE  float q[kp]                    the numbers of HD_ACT_BF16, for wide_mul
  * Blobs start at multiples of 64 bytes. */
-typedef enum { HD_ACT_F32, HD_ACT_BF16, HD_ACT_Q8, HD_ACT_Q8K, HD_N_ACT } hd_act_kind;
+typedef enum { HD_ACT_F32, HD_ACT_BF16, HD_ACT_Q8, HD_ACT_Q8K, HD_ACT_WIDE, HD_N_ACT } hd_act_kind;
 
 enum { HD_Q8K_GROUP = 128 };
 
@@ -81,22 +82,26 @@ const hd_panel_kind *hd_panel_get(hd_panel_id id);
 /* The layout for a format; the F32 layout (just in time, *resident = false) for those without one. */
 const hd_panel_kind *hd_panel_for(hd_type type, bool *resident);
 
+/* y[m*ldy + r] = sum over k of W[r, k] x[m, k]    for r < 32, m < M, any M >= 1
+ * act: M blobs of the panel's kind, act_stride bytes apart.  scratch: hd_mul_scratch_bytes(k), 64-byte aligned. */
+typedef void hd_panel_mul(const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, int64_t ldy, void *scratch);
+
 typedef struct hd_kernels {
     const char *level;
 
     /* One row x[k] into a blob. */
     void (*act_pack)(hd_act_kind kind, void *blob, const float *x, int64_t k);
 
-    /* y[m*ldy + r] = sum over k of W[r, k] x[m, k]    for r < 32, m < M, any M >= 1
-     * act: M blobs of the panel's kind, act_stride bytes apart.  scratch: hd_mul_scratch_bytes(k), 64-byte aligned.
-     * bf12: the bits of bf16; NULL where a level has none. */
-    void (*panel_mul[HD_N_PANEL])(const void *panel, int64_t k, const uint8_t *act,
-                                  size_t act_stride, int M, float *y, int64_t ldy, void *scratch);
+    /* bf12: the bits of bf16; NULL where a level has none. */
+    hd_panel_mul *panel_mul[HD_N_PANEL];
 
     /* The same for n panels of one matrix, `step` bytes apart, with outputs 32 apart, where doing them together saves work; else NULL:
      * one by one.  The same bits. */
     void (*panels_mul[HD_N_PANEL])(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t act_stride, int M,
                                    float *y, int64_t ldy, void *scratch);
+
+    /* As panel_mul of bf16, for blobs of HD_ACT_WIDE: the same bits.  NULL where nothing is gained. */
+    hd_panel_mul *wide_mul;
 
     /* As pack of a panel kind, for rows of HD_BF16.  false: numbers of too different sizes, the panel is of no use.  NULL: the level
      * does not multiply bf12. */

@@ -16,7 +16,8 @@ size_t hd_act_bytes(hd_act_kind kind, int64_t k)
 {
     size_t kp = (size_t)pad64(k), n = 0;
     switch (kind) {
-    case HD_ACT_F32: n = kp * 4; break;
+    case HD_ACT_F32:
+    case HD_ACT_WIDE: n = kp * 4; break;
     case HD_ACT_BF16: n = kp * 2; break;
     case HD_ACT_Q8: n = kp + kp / 32 * 8 + kp / 32 * 2; break;
     case HD_ACT_Q8K: {
@@ -34,7 +35,8 @@ void hd_act_unpack(hd_act_kind kind, const void *blob, float *x, int64_t k)
     int64_t kp = kind == HD_ACT_Q8K ? ceil_div(k, 256) * 256 : pad64(k), group = kind == HD_ACT_Q8K ? HD_Q8K_GROUP : 32;
     const float *scale = (const float *)(const void *)((const uint8_t *)blob + kp);
     switch (kind) {
-    case HD_ACT_F32: memcpy(x, blob, (size_t)k * sizeof *x); break;
+    case HD_ACT_F32:
+    case HD_ACT_WIDE: memcpy(x, blob, (size_t)k * sizeof *x); break;
     case HD_ACT_BF16:
         for (int64_t i = 0; i < k; i++) x[i] = hd_bf16_to_f32(((const uint16_t *)blob)[i]);
         break;

@@ -60,6 +60,11 @@ static void act_pack(hd_act_kind kind, void *blob, const float *x, int64_t k)
         for (int64_t i = 0; i < kp; i++) q[i] = i < k ? hd_f32_to_bf16(x[i]) : 0;
         break;
     }
+    case HD_ACT_WIDE: {
+        float *q = blob;
+        for (int64_t i = 0; i < kp; i++) q[i] = i < k ? hd_bf16_to_f32(hd_f32_to_bf16(x[i])) : 0;
+        break;
+    }
     case HD_ACT_Q8: pack_q8(blob, x, k, kp, 32); break;
     case HD_ACT_Q8K: pack_q8(blob, x, k, (k + 255) / 256 * 256, HD_Q8K_GROUP); break;
     case HD_N_ACT: break;

@@ -46,8 +46,8 @@ void hd_blobs_init(hd_blobs *b, hd_pass *p, int64_t k, int M, const hd_linear *c
 
 size_t hd_blobs_bytes(int64_t k, int M)
 {
-    size_t n = 0;
-    for (int kind = 0; kind < HD_N_ACT; kind++) n += hd_act_bytes((hd_act_kind)kind, k) * (size_t)M;
+    size_t n = 0; // HD_ACT_WIDE is training's alone, where it lies in the place of integers
+    for (int kind = 0; kind < HD_ACT_WIDE; kind++) n += hd_act_bytes((hd_act_kind)kind, k) * (size_t)M;
     return n;
 }
 

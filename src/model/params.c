@@ -421,6 +421,7 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     int64_t max_k = hd_model_max_k(&m->cfg, true);
     HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, max_k > HD_LEAST_K ? max_k : HD_LEAST_K, err));
     m->dev.fp8 = precision == HD_TRAIN_FP8;
+    m->dev.wide = precision == HD_TRAIN_BF16 && m->dev.k->wide_mul;
     if (comm && m->cfg.n_experts > 0) HD_TRY(hd_ranks_open(&m->ranks, comm, &m->cfg, m->max_rows, err));
     HD_TRY(hd_weights_walk(s, &m->cfg, list_weight, &o, err));
     place_singles(&t->params, m->ranks);

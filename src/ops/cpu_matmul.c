@@ -112,7 +112,10 @@ size_t hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst)
 
 /* ---- Activations -------------------------------------------------------------------------------------------------- */
 
-hd_act_kind hd_linear_act(const hd_dev *d, const hd_linear *w) { return d->exact ? HD_ACT_F32 : w->kind->act; }
+hd_act_kind hd_linear_act(const hd_dev *d, const hd_linear *w)
+{
+    return d->exact ? HD_ACT_F32 : d->wide && w->kind->id == HD_PANEL_BF16 ? HD_ACT_WIDE : w->kind->act;
+}
 
 void hd_act_init(hd_act *a, hd_act_kind kind, int64_t k, int M, hd_arena *work)
 {
@@ -178,17 +181,17 @@ static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1
     const hd_act *a = j->act;
     hd_panel_id id;
     const uint8_t *panel = panel_ready(d, w, p, s, &id);
+    hd_panel_mul *mul = a->kind == HD_ACT_WIDE ? d->k->wide_mul : d->k->panel_mul[id];
     const uint8_t *act = a->data + (size_t)(j->m0 + m0) * a->stride;
     int64_t r0 = p * HD_PANEL_ROWS, left = w->src.n - r0;
     float *y = j->y + m0 * j->ldy + r0;
     int n = left < HD_PANEL_ROWS ? (int)left : HD_PANEL_ROWS;
 
-    if (n == HD_PANEL_ROWS) d->k->panel_mul[id](panel, a->k, act, a->stride, m1 - m0, y, j->ldy, s->kernel);
+    if (n == HD_PANEL_ROWS) mul(panel, a->k, act, a->stride, m1 - m0, y, j->ldy, s->kernel);
     else
         for (int m = 0; m < m1 - m0; m += TAIL_ROWS) {
             int rows = m1 - m0 - m < TAIL_ROWS ? m1 - m0 - m : TAIL_ROWS;
-            d->k->panel_mul[id](panel, a->k, act + (size_t)m * a->stride, a->stride, rows, s->tail,
-                                HD_PANEL_ROWS, s->kernel);
+            mul(panel, a->k, act + (size_t)m * a->stride, a->stride, rows, s->tail, HD_PANEL_ROWS, s->kernel);
             for (int i = 0; i < rows; i++)
                 memcpy(y + (m + i) * j->ldy, s->tail + i * HD_PANEL_ROWS, (size_t)n * sizeof(float));
         }
@@ -199,7 +202,7 @@ static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1
 static int64_t whole_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1)
 {
     int64_t whole = j->w->src.n / HD_PANEL_ROWS;
-    if (d->exact || !j->w->panels || !d->k->panels_mul[j->w->kind->id]) return 0;
+    if (d->exact || !j->w->panels || j->act->kind == HD_ACT_WIDE || !d->k->panels_mul[j->w->kind->id]) return 0;
     return (p1 < whole ? p1 : whole) - p0;
 }
 

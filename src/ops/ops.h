@@ -16,6 +16,7 @@ typedef struct {
     hd_pool *pool;
     bool exact;       // f32 activations, weights decoded to f32, f32 sums
     bool fp8;         // training: what enters a product of bf16 panels is rounded to E4M3 first (ops/fp8.h)
+    bool wide;        // training: rows for bf16 panels are packed as HD_ACT_WIDE (the level has wide_mul)
     uint8_t *scratch; // threads x scratch_bytes
     size_t scratch_bytes;
     /* Told of all products before they run, or NULL: how activations are measured. */

@@ -96,7 +96,7 @@ static void blob_decode(double *x, hd_act_kind kind, const uint8_t *blob, int64_
     int group = kind == HD_ACT_Q8K ? HD_Q8K_GROUP : 32;
     const float *scale = (const float *)(const void *)(blob + kp);
     for (int64_t i = 0; i < k; i++)
-        x[i] = kind == HD_ACT_F32    ? ((const float *)(const void *)blob)[i]
+        x[i] = kind == HD_ACT_F32 || kind == HD_ACT_WIDE ? ((const float *)(const void *)blob)[i]
                : kind == HD_ACT_BF16 ? hd_bf16_to_f32(((const uint16_t *)(const void *)blob)[i])
                                      : (double)((const int8_t *)blob)[i] * scale[i / group];
 }
@@ -162,11 +162,11 @@ static void test_act(const hd_kernels *kn)
         for (int i = 0; i < K; i++) {
             double top = 0;
             for (int j = i / group * group; j < K && j < (i / group + 1) * group; j++) top = fmax(top, fabs((double)x[j]));
-            double tol = kind == HD_ACT_F32 ? 0 : kind == HD_ACT_BF16 ? fabs((double)x[i]) * 0x1p-8 : top / 127 * 0.5001;
+            double tol = kind == HD_ACT_F32 ? 0 : kind == HD_ACT_BF16 || kind == HD_ACT_WIDE ? fabs((double)x[i]) * 0x1p-8 : top / 127 * 0.5001;
             wrong += fabs(back[i] - (double)x[i]) > tol;
         }
         CHECK(wrong == 0, "%s kind %d: %d numbers off", kn->level, kind, wrong);
-        if (kind >= HD_ACT_Q8) {
+        if (kind == HD_ACT_Q8 || kind == HD_ACT_Q8K) {
             int64_t kp = kind == HD_ACT_Q8K ? 512 : 384;
             const int8_t *q = (const int8_t *)blob;
             const float *scale = (const float *)(const void *)(blob + kp), *xsum = scale + kp / 32;
@@ -424,7 +424,7 @@ static void test_act_unpack(const hd_kernels *kn)
             kn->act_pack((hd_act_kind)kind, blob, x, k);
             hd_act_unpack((hd_act_kind)kind, blob, y, k);
             for (int64_t i = 0; i < k; i++) {
-                float most = 0, step = kind == HD_ACT_BF16 ? fabsf(x[i]) / 256 : 0;
+                float most = 0, step = kind == HD_ACT_BF16 || kind == HD_ACT_WIDE ? fabsf(x[i]) / 256 : 0;
                 for (int64_t j = i / group * group; j < k && j < (i / group + 1) * group; j++)
                     most = fmaxf(most, fabsf(x[j]));
                 if (kind == HD_ACT_Q8 || kind == HD_ACT_Q8K) step = most / 127 * 0.50001f;
@@ -565,6 +565,51 @@ static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
     hd_free_aligned(many, MAX_M * N * 32 * 4 + 64);
 }
 
+/* Rows packed wide are the numbers of bf16, whatever they were, and their products have the bits of bf16's. */
+static void test_wide(const hd_kernels *kn)
+{
+    enum { MAX_M = 130, MAX_K = 515 };
+    static const int rows[] = {1, 2, 9, 16, 17, 64, MAX_M}, widths[] = {1, 2, 70, 256, 257, 344, MAX_K};
+    static const float odd[] = {NAN, -NAN, INFINITY, -INFINITY, 3.4e38f, -0.0f, 0x1p-140f, 0x1.01p0f, 0x1.03p0f};
+    const hd_panel_kind *kind = hd_panel_get(HD_PANEL_BF16);
+    uint8_t *panel = must_alloc(kind->bytes(MAX_K)), *act = must_alloc(hd_act_bytes(HD_ACT_BF16, MAX_K) * MAX_M);
+    uint8_t *wide = must_alloc(hd_act_bytes(HD_ACT_WIDE, MAX_K) * MAX_M), *scratch = must_alloc(hd_mul_scratch_bytes(MAX_K));
+    float x[MAX_K], a[MAX_K], b[MAX_K], *y = (float *)(void *)must_alloc(MAX_M * 40 * 4), *z = (float *)(void *)must_alloc(MAX_M * 40 * 4);
+    uint16_t w[32 * MAX_K];
+    hd_rng rng;
+    hd_rng_seed(&rng, 12, 1);
+    for (int j = 0; j < MAX_K; j++) x[j] = j % 3 ? hd_rng_normal(&rng) : odd[j / 3 % 9];
+    kn->act_pack(HD_ACT_BF16, act, x, MAX_K);
+    kn->act_pack(HD_ACT_WIDE, wide, x, MAX_K);
+    hd_act_unpack(HD_ACT_BF16, act, a, MAX_K);
+    hd_act_unpack(HD_ACT_WIDE, wide, b, MAX_K);
+    CHECK(memcmp(a, b, sizeof a) == 0, "%s", kn->level);
+    for (int i = 0; i < 7 && kn->wide_mul; i++) {
+        int k = widths[i];
+        size_t sa = hd_act_bytes(HD_ACT_BF16, k), sw = hd_act_bytes(HD_ACT_WIDE, k);
+        make_weights(w, k, k / 64 * 5, &rng);
+        hd_rows src = rows_of(w, 32, k);
+        kind->pack(panel, &src, 0);
+        for (int m = 0; m < MAX_M; m++) {
+            for (int j = 0; j < k; j++) x[j] = hd_rng_normal(&rng);
+            kn->act_pack(HD_ACT_BF16, act + (size_t)m * sa, x, k);
+            kn->act_pack(HD_ACT_WIDE, wide + (size_t)m * sw, x, k);
+        }
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+            memset(y, 0x55, MAX_M * 40 * 4), memset(z, 0x55, MAX_M * 40 * 4);
+            kn->panel_mul[HD_PANEL_BF16](panel, k, act, sa, rows[r], y, 40, scratch);
+            kn->wide_mul(panel, k, wide, sw, rows[r], z, 40, scratch);
+            CHECK(memcmp(y, z, MAX_M * 40 * 4) == 0, "%s: %d rows, k %d", kn->level, rows[r], k);
+        }
+    }
+    hd_free_aligned(panel, kind->bytes(MAX_K) + 64);
+    hd_free_aligned(act, hd_act_bytes(HD_ACT_BF16, MAX_K) * MAX_M + 64);
+    hd_free_aligned(wide, hd_act_bytes(HD_ACT_WIDE, MAX_K) * MAX_M + 64);
+    hd_free_aligned(scratch, hd_mul_scratch_bytes(MAX_K) + 64);
+    hd_free_aligned(y, MAX_M * 40 * 4 + 64);
+    hd_free_aligned(z, MAX_M * 40 * 4 + 64);
+}
+
 /* HADAL_TEST_SMALL=1, for emulators: the bits of plain C are left to others. */
 int main(void)
 {
@@ -575,6 +620,7 @@ int main(void)
         test_act(hd_kernels_at(i));
         test_act_unpack(hd_kernels_at(i));
         test_bf12(hd_kernels_at(i));
+        test_wide(hd_kernels_at(i));
         test_panels_together(hd_kernels_at(i), HD_PANEL_BF16);
         test_panels_together(hd_kernels_at(i), HD_PANEL_BF12);
         test_panels_together(hd_kernels_at(i), HD_PANEL_F8);

@@ -192,6 +192,7 @@ void hd_fill_float_amx(hd_kernels *k)
     k->panel_mul[HD_PANEL_BF16] = mul_bf16;
     k->panel_mul[HD_PANEL_F8] = mul_f8;
     k->panels_mul[HD_PANEL_BF16] = k->panels_mul[HD_PANEL_F8] = NULL; // those of the level below sum in another order
+    k->wide_mul = NULL;
     k->bf12_pack = NULL; // tiles take bf16 as it is
     k->panel_mul[HD_PANEL_BF12] = NULL;
     k->panels_mul[HD_PANEL_BF12] = NULL;

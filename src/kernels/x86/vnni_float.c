@@ -21,17 +21,6 @@ enum { WIDE_K = 256, WIDE_M = 128, X_STRIDE = WIDE_K * sizeof(float), FEW_ROWS =
 /* One row of bf12 is a stream through one panel after the other. */
 enum { ONE_AHEAD = 4096 };
 
-static void widen_panel(float *w, const uint8_t *p, int64_t n)
-{
-    for (int64_t i = 0; i < n; i += 2, p += 128, w += 64)
-        UNROLL for (int z = 0; z < 2; z++) {
-            v16 even, odd;
-            v_load_bf16x2((const uint16_t *)(const void *)(p + 64 * z), &even, &odd);
-            v_store(w + 16 * z, even);
-            v_store(w + 32 + 16 * z, odd);
-        }
-}
-
 /* A group of fp8, times 2^-8; returns the scale that makes up for that. */
 static float widen_f8(float *w, const uint8_t *group, int64_t n)
 {
@@ -163,6 +152,7 @@ INLINE void tile_scaled(int rows, const tile *widened)
     store_tile(rows, t, f);
 }
 
+WIDE_MUL
 TILES_8(wide, tile_wide(rows, t))
 TILES_8(few, tile_few(rows, t))
 TILES_8(few_bf12, tile_few_bf12(rows, t))
@@ -258,6 +248,7 @@ void hd_fill_float_vnni(hd_kernels *k)
 {
     MUL_FILL(f32, F32)
     MUL_FILL(f16, F16)
+    k->wide_mul = mul_wide;
     k->panel_mul[HD_PANEL_BF16] = mul_one_bf16;
     k->panels_mul[HD_PANEL_BF16] = mul_panels_bf16;
     k->panel_mul[HD_PANEL_BF12] = mul_one_bf12;
