@@ -278,7 +278,7 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
         t.rows = ((t.rows + parts - 1) / parts + 31) / 32 * 32;
     }
     bool many = top_m >= MANY_ROWS && panels > 1;
-    for (int i = 0; i < n_jobs && many; i++) many = whole_panels(d, &jobs[i], 0, 2) > 0;
+    for (int i = 0; i < n_jobs && many; i++) many = jobs[i].act->kind == HD_ACT_WIDE || whole_panels(d, &jobs[i], 0, 2) > 0;
     if (many) { // squarer chunks: rows are brought in once for several panels
         t.panels = MANY_PANELS;
         t.rows = LONG_ROWS;

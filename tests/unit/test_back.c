@@ -317,8 +317,32 @@ static void check_losses(devs *d, int M, int V)
     free(z), free(z0);
 }
 
+/* Sums of outer products added to what is there; nothing beside rows x cols is touched, and what lies beside rows of a is not read. */
+static void check_outer(const hd_kernels *k, int M, int rows, int cols)
+{
+    enum { LDA = 43, LDX = 96, LDY = 101 };
+    float *a = floats(M * LDA), *x = randoms(M * LDX, 1), *y = randoms(rows * LDY, 1), *old = floats(rows * LDY);
+    int wrong = 0;
+    for (int i = 0; i < M * LDA; i++) a[i] = i % LDA < rows ? hd_rng_normal(&rng) : NAN;
+    memcpy(old, y, (size_t)(rows * LDY) * sizeof *y);
+    k->back->outer(y, LDY, a, LDA, x, LDX, M, rows, cols);
+    for (int i = 0; i < rows; i++)
+        for (int c = 0; c < LDY; c++) {
+            double sum = old[i * LDY + c], size = fabs(sum);
+            for (int m = 0; m < M && c < cols; m++) {
+                sum += (double)a[m * LDA + i] * x[m * LDX + c];
+                size += fabs((double)a[m * LDA + i] * x[m * LDX + c]);
+            }
+            wrong += c < cols ? !near(y[i * LDY + c], sum, size) : y[i * LDY + c] != old[i * LDY + c];
+        }
+    CHECK(wrong == 0, "%s: %d numbers of %d x %d, M %d", k->level, wrong, rows, cols, M);
+    free(a), free(x), free(y), free(old);
+}
+
 static void check_kernels(const hd_kernels *k)
 {
+    static const int sizes[][3] = {{1, 1, 1}, {7, 3, 16}, {256, 8, 32}, {33, 17, 31}, {300, 37, 47}, {5, 43, 96}, {64, 16, 65}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_outer(k, sizes[i][0], sizes[i][1], sizes[i][2]);
     enum { R = 37, C = 53 };
     float *x = randoms(R * C, 1), *t = randoms(R * C, 1), *a = randoms(C, 1), *b = randoms(C, 1);
     uint16_t out[2 * C];
