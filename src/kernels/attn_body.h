@@ -521,6 +521,6 @@ static void round_kv(hd_cache_type t, float *x, int64_t n)
 #define ATTN_FILL(level)                                                                                               \
     void hd_fill_attn_##level(hd_kernels *k)                                                                           \
     {                                                                                                                  \
-        static const hd_attn_kernels table = {ATTN_SEGMENT, merge, store, round_kv, 0x1.62e43p-1f};                                     \
+        static const hd_attn_kernels table = {ATTN_SEGMENT, merge, store, round_kv, 0x1.62e43p-1f};                    \
         k->attn = &table;                                                                                              \
     }

@@ -204,6 +204,6 @@ static void rmsnorm_back(float *dx, bool add, float *dg, const float *dh, const 
 #define BACK_FILL(level)                                                                                                           \
     void hd_fill_back_##level(hd_kernels *k)                                                                                       \
     {                                                                                                                              \
-        static const hd_back_kernels table = {transpose, outer, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};                \
+        static const hd_back_kernels table = {transpose, outer, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};         \
         k->back = &table;                                                                                                          \
     }
