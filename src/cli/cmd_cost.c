@@ -88,6 +88,20 @@ static void print_quoted(const hd_cost *p, const hd_machine *m, const hd_cost_qu
            kilo(d, q->hours), q->usd / 1e6, s->usd_per_hour);
 }
 
+/* What a pass spends its time on, where rates were measured. */
+static void print_pass(const hd_machine *m, const hd_cost *p)
+{
+    static const char *const name[HD_WORK_KINDS] = {
+        [HD_WORK_MATRICES] = "products with weights", [HD_WORK_ATTENTION] = "attention", [HD_WORK_PAIRS] = "its scores one by one",
+        [HD_WORK_NUMBERS] = "what lies between products", [HD_WORK_WEIGHTS] = "fetching weights, storing gradients"};
+    double t[HD_WORK_KINDS], sum = 0;
+    if (m->rate[HD_WORK_MATRICES] <= 0) return;
+    for (int k = 0; k < HD_WORK_KINDS; k++) sum += t[k] = m->rate[k] > 0 ? p->work[k] / m->rate[k] : 0;
+    printf("             a pass:");
+    for (int k = 0; k < HD_WORK_KINDS; k++) printf("%s %s %.0f %%", k ? "," : "", name[k], 100 * t[k] / sum);
+    printf("\n");
+}
+
 static void print_plan(const hd_config *c, const hd_cost_ask *a, const hd_machine *m, const hd_cost *p)
 {
     char x[32], y[32], z[32], w[32];
@@ -107,7 +121,9 @@ static void print_plan(const hd_config *c, const hd_cost_ask *a, const hd_machin
     printf("time         %s hours of one %s, on %d of them %.4g hours (%.3g days), at %.1f %% of %.4g TFLOP/s", kilo(x, p->device_hours),
            m->name, m->devices, p->hours, p->hours / 24, 100 * p->utilization, m->peak_flops / 1e12);
     if (p->update_hours > 0) printf("; %.0f %% of it updates", 100 * p->update_hours / p->device_hours);
-    printf("\ncost         %.4g kWh, $%.6g\n", p->kwh, p->usd);
+    printf("\n");
+    if (!hd_cost_quote(&q, p, a, c, m)) print_pass(m, p);
+    printf("cost         %.4g kWh, $%.6g\n", p->kwh, p->usd);
     if (hd_cost_quote(&q, p, a, c, m)) print_quoted(p, m, &q);
 }
 

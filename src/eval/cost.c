@@ -6,10 +6,28 @@
 #include <string.h>
 
 #include "model/params.h"
+#include "train/recipe.h"
 
 static const double SECONDS = 3600;
 
 /* ---- Weights and FLOPs ---- */
+
+/* `times` products of a token with one matrix; what latent attention expands is a product each of a head's two halves. */
+static void count_product(double work[HD_WORK_KINDS], const hd_config *c, const hd_slot *s, double times)
+{
+    double rows = (double)hd_dim_size(c, s->rows), cols = (double)hd_dim_size(c, s->cols);
+    double across = s->rows == HD_DIM_KV_B ? rows + 2 * cols * c->n_heads : rows + cols;
+    work[HD_WORK_MATRICES] += 6 * rows * cols * times;
+    work[HD_WORK_NUMBERS] += across * times;
+}
+
+/* Newton-Schulz on r <= c: X X^T and a power of it, of which symmetry saves half, and their product with X (train/muon.c). */
+static double muon_flops(const hd_config *c, const hd_slot *s)
+{
+    double rows = (double)hd_dim_size(c, s->rows), cols = (double)hd_dim_size(c, s->cols), r = fmin(rows, cols), large = fmax(rows, cols);
+    bool is = s->kind == HD_SLOT_MATRIX || s->kind == HD_SLOT_EXPERT || s->kind == HD_SLOT_KV_B;
+    return is ? hd_optim_defaults.muon_steps * (r * r * large + r * r * r + 2 * r * r * large) : 0;
+}
 
 static void count_weights(hd_cost *o, const hd_config *c, const hd_slot *s, int layer)
 {
@@ -21,6 +39,10 @@ static void count_weights(hd_cost *o, const hd_config *c, const hd_slot *s, int 
     *(mtp ? &o->n_mtp_active : &o->n_active) += active;
     if (embed || head) o->n_shared += n;
     if (s->cols == HD_DIM_NONE || (embed && !head)) return;
+    double times = head ? 1 + c->n_mtp : expert ? c->n_experts_per_tok : 1; // the head makes the logits of MTP, too
+    count_product(o->work, c, s, times);
+    o->work[HD_WORK_WEIGHTS] += (double)all * (head ? times : 1); // of a micro-batch, until count() divides
+    o->muon_work += muon_flops(c, s) * (expert ? c->n_experts : 1);
     if (mtp) o->flops_mtp += 6 * (double)active;
     else o->n_multiplied += active;
     if (head && c->n_mtp > 0) o->flops_mtp += 6 * (double)n * c->n_mtp; // its logits are made with the same matrix
@@ -33,7 +55,16 @@ static double attention_flops(const hd_config *c, double seen)
     return 3 * 2 * c->n_heads * (key + value) * seen;
 }
 
-static hd_status count(hd_cost *o, const hd_config *c, double seen, hd_err *err)
+/* Latent attention is computed in the latent: there a key has lora + rope numbers and a value has lora. */
+static void count_attention(double work[HD_WORK_KINDS], const hd_config *c, double seen)
+{
+    double layers = c->n_layers + c->n_mtp, lora = (double)c->kv_lora_rank, both = 2 * lora + (double)c->qk_rope_head_dim;
+    work[HD_WORK_ATTENTION] = layers * (lora > 0 ? 3 * 2 * c->n_heads * both * seen : attention_flops(c, seen));
+    work[HD_WORK_PAIRS] = layers * c->n_heads * seen;
+}
+
+/* Of a token that sees so many, in micro-batches of so many. */
+static hd_status count(hd_cost *o, const hd_config *c, double seen, double micro, hd_err *err)
 {
     hd_status st;
     const hd_arch *a;
@@ -44,6 +75,8 @@ static hd_status count(hd_cost *o, const hd_config *c, double seen, hd_err *err)
     o->flops_matrices = 6 * (double)o->n_multiplied;
     o->flops_attention = attention_flops(c, seen) * c->n_layers;
     o->flops_mtp += attention_flops(c, seen) * c->n_mtp;
+    count_attention(o->work, c, seen);
+    o->work[HD_WORK_WEIGHTS] /= micro;
     o->flops_per_token = o->flops_matrices + o->flops_attention + o->flops_mtp;
 fail:
     return st;
@@ -51,15 +84,11 @@ fail:
 
 /* ---- A machine's speed ---- */
 
-static double on_curve(const hd_cost_curve *v, double width, double otherwise)
+static double seconds_of(const double work[HD_WORK_KINDS], const double rate[HD_WORK_KINDS])
 {
-    int i = 0;
-    if (v->n == 0) return otherwise;
-    while (i < v->n && v->width[i] < width) i++;
-    if (i == 0) return v->share[0];
-    if (i == v->n) return v->share[v->n - 1];
-    double at = log(width / v->width[i - 1]) / log(v->width[i] / v->width[i - 1]);
-    return v->share[i - 1] + at * (v->share[i] - v->share[i - 1]);
+    double t = 0;
+    for (int k = 0; k < HD_WORK_KINDS; k++) t += rate[k] > 0 ? work[k] / rate[k] : 0;
+    return t;
 }
 
 static bool is_quoted(const hd_config *c, const hd_quote *q)
@@ -73,8 +102,31 @@ static double utilization_of(const hd_cost *o, const hd_config *c, const hd_mach
 {
     const hd_quote *q = &m->quote;
     if (is_quoted(c, q)) return o->flops_per_token * 1e12 / (q->hours_per_trillion * SECONDS * m->peak_flops);
-    bool moe = hd_config_layer_is_moe(c, c->n_layers - 1); // the first layers may be dense, or all of them
-    return on_curve(moe ? &m->moe : &m->dense, (double)c->d_model, m->utilization);
+    if (m->rate[HD_WORK_MATRICES] <= 0) return m->utilization;
+    return o->flops_per_token / (seconds_of(o->work, m->rate) * m->peak_flops);
+}
+
+/* Coordinate descent on the normal equations: with five unknowns it need not be clever, and a cost below 0 is never passed on to others. */
+void hd_cost_fit(double rate[HD_WORK_KINDS], const double (*work)[HD_WORK_KINDS], const double *seconds, int n)
+{
+    enum { K = HD_WORK_KINDS, ROUNDS = 100000 };
+    double gram[K][K] = {{0}}, right[K] = {0}, cost[K] = {0}; // seconds a unit, in units of the mean work
+    double unit[K] = {0};
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < K; k++) unit[k] += work[i][k] / seconds[i] / n;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < K; k++) {
+            double x = unit[k] > 0 ? work[i][k] / seconds[i] / unit[k] : 0;
+            right[k] += x;
+            for (int l = 0; l < K; l++) gram[k][l] += unit[l] > 0 ? x * work[i][l] / seconds[i] / unit[l] : 0;
+        }
+    for (int r = 0; r < ROUNDS; r++)
+        for (int k = 0; k < K; k++) {
+            double left = right[k];
+            for (int l = 0; l < K; l++) left -= l != k ? gram[k][l] * cost[l] : 0;
+            cost[k] = gram[k][k] > 0 ? fmax(0, left / gram[k][k]) : 0;
+        }
+    for (int k = 0; k < K; k++) rate[k] = cost[k] > 0 ? unit[k] / cost[k] : 0;
 }
 
 /* ---- The plan ---- */
@@ -90,18 +142,31 @@ static hd_status plan_memory(hd_cost *o, const hd_config *c, int64_t seq, hd_err
     return HD_OK;
 }
 
+static double update_seconds(const hd_cost *o, const hd_cost_ask *a, const hd_machine *m)
+{
+    double t = m->adamw_s > 0 ? (double)(o->n_weights + o->n_mtp) / m->adamw_s : 0;
+    return t + (a->muon && m->muon_flops > 0 ? o->muon_work / m->muon_flops : 0);
+}
+
+static double micro_tokens(const hd_cost_ask *a, double batch)
+{
+    if (a->micro_tokens > 0) return (double)a->micro_tokens;
+    double docs = fmin(fmax(1, floor(batch / (double)a->seq)), 1 << 20);
+    return (double)hd_recipe_micro((int)docs, (int)a->seq) * (double)a->seq;
+}
+
 hd_status hd_cost_plan(hd_cost *o, const hd_config *c, const hd_cost_ask *a, const hd_machine *m, hd_err *err)
 {
     hd_status st;
     *o = (hd_cost){0};
     if (!(a->tokens > 0 && a->tokens < 1e18) || a->seq < 1 || a->seq > 1 << 24)
         return hd_fail(err, HD_USAGE, "cost: %g tokens in sequences of %lld make no sense", a->tokens, (long long)a->seq);
-    HD_TRY(count(o, c, (double)(a->seq + 1) / 2, err));
+    double batch = a->batch_tokens > 0 ? a->batch_tokens : 4e6;
+    HD_TRY(count(o, c, (double)(a->seq + 1) / 2, micro_tokens(a, batch), err));
     HD_TRY(plan_memory(o, c, a->seq, err));
     o->flops = o->flops_per_token * a->tokens;
     o->utilization = utilization_of(o, c, m);
-    double batch = a->batch_tokens > 0 ? a->batch_tokens : 4e6, speed = a->muon ? m->muon_s : m->adamw_s;
-    if (speed > 0) o->update_hours = a->tokens / batch * (double)(o->n_weights + o->n_mtp) / speed / SECONDS * m->devices;
+    o->update_hours = a->tokens / batch * update_seconds(o, a, m) / SECONDS * m->devices;
     o->device_hours = o->flops / (m->peak_flops * o->utilization) / SECONDS + o->update_hours;
     o->hours = o->device_hours / m->devices;
     o->kwh = o->device_hours * m->watts / 1000;
@@ -115,10 +180,10 @@ static double extension_hours(const hd_config *c, const hd_quote *q, int64_t seq
 {
     hd_cost shorter = {0}, longer;
     double hours = 0;
-    if (count(&shorter, c, (double)(seq + 1) * share, NULL) != HD_OK) return 0;
+    if (count(&shorter, c, (double)(seq + 1) * share, 1, NULL) != HD_OK) return 0;
     for (int i = 0; i < q->n_phases; i++) {
         longer = (hd_cost){0};
-        if (count(&longer, c, (q->phase_seq[i] + 1) * share, NULL) != HD_OK) return 0;
+        if (count(&longer, c, (q->phase_seq[i] + 1) * share, 1, NULL) != HD_OK) return 0;
         hours += longer.flops_per_token / shorter.flops_per_token * q->phase_tokens[i] / 1e12 * q->hours_per_trillion;
     }
     return hours;

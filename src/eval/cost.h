@@ -1,22 +1,30 @@
 /* What a training run costs, told before it is made: weights, FLOPs, memory, hours, kWh, dollars.
  *
- * Work is counted as model FLOPs: 6 for each weight that multiplies a token (2 forward, 4 backward; arXiv:2001.08361),
+ * Work is told as model FLOPs: 6 for each weight that multiplies a token (2 forward, 4 backward; arXiv:2001.08361),
  * and attention by the length of a sequence, of which a causal token sees half on average.  What is computed twice to save
- * memory does not count.  A machine does a share of its peak, its utilization; what an update takes is told apart, because
- * small batches pay it more often. */
+ * memory does not count.
+ *
+ * Time is the sum over five kinds of work, each at the rate that was measured of it:  t = sum work_k / rate_k  a token.  They are
+ * counted from the configuration as hadal computes it, so rates measured on a few shapes hold for others.  Of a machine on which
+ * hadal was not measured the file tells a share of the peak, its utilization, instead.  What an update takes is told apart,
+ * because small batches pay it more often. */
 #ifndef HD_EVAL_COST_H
 #define HD_EVAL_COST_H
 
 #include "base/buf.h"
 #include "model/config.h"
 
-enum { HD_COST_WIDTHS = 8, HD_COST_PHASES = 8 };
+enum { HD_COST_PHASES = 8 };
 
-/* Utilization by width of a model: between two widths by the logarithm, outside as at the nearest. */
-typedef struct {
-    int n;
-    double width[HD_COST_WIDTHS], share[HD_COST_WIDTHS]; // rising widths
-} hd_cost_curve;
+/* Work of a pass, forward and backward. */
+typedef enum {
+    HD_WORK_MATRICES,  // FLOPs of products with weights
+    HD_WORK_ATTENTION, // FLOPs of scores and means; latent attention's over the latent, where it takes place
+    HD_WORK_PAIRS,     // scores, each of a head: what one costs whatever the head's size
+    HD_WORK_NUMBERS,   // that products with weights read and write: norms, activations and copies lie between them
+    HD_WORK_WEIGHTS,   // multiplied, all experts': once in a micro-batch each is fetched and its gradient added to
+    HD_WORK_KINDS
+} hd_work_kind;
 
 /* What was published of a run of one model on this machine; tokens 0: nothing. */
 typedef struct {
@@ -33,9 +41,10 @@ typedef struct {
     int devices;
     double peak_flops;      // of one device in that precision
     double bf16_flops;      // the same in bf16, 0: the file does not say
-    double utilization;     // share of it that training reaches, where no curve says better
-    hd_cost_curve dense, moe;
-    double adamw_s, muon_s; // weights updated a second by all devices, 0: for nothing
+    double utilization;     // share of it that training reaches, where no rates say better
+    double rate[HD_WORK_KINDS]; // of one device, a second; 0: takes no time.  Of matrices 0: nothing was measured
+    double adamw_s;         // weights updated a second by all devices, 0: for nothing
+    double muon_flops;      // of Muon's own products a second by all devices, which come on top; 0: for nothing
     double watts, usd_per_hour, usd_per_kwh; // of one device
     double mem_bytes;
     hd_quote quote;
@@ -45,6 +54,7 @@ typedef struct {
     double tokens;
     int64_t seq;         // tokens of a sequence
     double batch_tokens; // of an update; 0: 4 M, where an update's time is nothing
+    int64_t micro_tokens; // of a pass; 0: as many as a run takes that is not told
     bool muon;
 } hd_cost_ask;
 
@@ -55,6 +65,8 @@ typedef struct {
     int64_t n_shared;                                      // the embedding and the head, which it shares
     double flops_matrices, flops_attention, flops_mtp;     // a token
     double flops_per_token, flops;
+    double work[HD_WORK_KINDS];                            // a token
+    double muon_work;                                      // FLOPs of an update by Muon
     double utilization;
     double device_hours, hours, kwh, usd;                  // hours: by the clock
     double update_hours;                                   // of device_hours
@@ -80,8 +92,12 @@ hd_status hd_cost_plan(hd_cost *out, const hd_config *c, const hd_cost_ask *a, c
 /* False when the machine's file quotes nothing of such a model. */
 bool hd_cost_quote(hd_cost_quoted *out, const hd_cost *plan, const hd_cost_ask *a, const hd_config *c, const hd_machine *m);
 
-/* Time this machine: its product rate, and training passes and updates of small models for the utilization.  Fills name, devices,
- * peak, curves; watts and prices are left alone.  Takes about a minute. */
+/* Rates by which n models' work a token takes nearest to the seconds a token that were measured: the least squares of relative errors, no
+ * rate below 0.  A kind of work that nobody had, or that explains nothing: 0.  work: [n], seconds: [n] > 0. */
+void hd_cost_fit(double rate[HD_WORK_KINDS], const double (*work)[HD_WORK_KINDS], const double *seconds, int n);
+
+/* Time this machine: its product rate, and training passes and updates of small models for its other rates.  Fills name, devices,
+ * peak, rates; watts and prices are left alone.  Takes about a minute. */
 hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err);
 
 #endif

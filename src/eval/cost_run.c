@@ -60,7 +60,7 @@ fail:
 /* ---- recipe.ini: what decides the plan ---- */
 
 typedef struct {
-    double seq, batch;
+    double seq, batch, micro;
     bool muon;
 } sizes;
 
@@ -69,6 +69,7 @@ static int take(void *arg, const char *section, const char *name, const char *va
     sizes *s = arg;
     if (!strcmp(section, "data") && !strcmp(name, "seq")) hd_cost_number(&s->seq, value);
     if (!strcmp(section, "train") && !strcmp(name, "batch")) hd_cost_number(&s->batch, value);
+    if (!strcmp(section, "train") && !strcmp(name, "micro")) hd_cost_number(&s->micro, value);
     if (!strcmp(section, "optim") && !strcmp(name, "optimizer")) s->muon = !strcmp(value, "muon");
     return 1;
 }
@@ -84,6 +85,7 @@ static hd_status read_recipe(hd_cost_ask *a, const char *path, hd_err *err)
         HD_TRY(hd_fail(err, HD_FORMAT, "cost: %s: tells no seq", path));
     a->seq = (int64_t)s.seq;
     a->batch_tokens = s.batch * s.seq;
+    if (s.micro < 1 << 24) a->micro_tokens = (int64_t)(s.micro * s.seq);
     a->muon = s.muon;
 fail:
     hd_buf_free(&text);

@@ -44,11 +44,16 @@ static const struct {
     M("machine", "bf16_tflops", NUMBER, bf16_flops, 1e12),
     M("machine", "utilization", NUMBER, utilization, 1),
     M("machine", "adamw_weights_s", NUMBER, adamw_s, 1),
-    M("machine", "muon_weights_s", NUMBER, muon_s, 1),
+    M("machine", "muon_tflops", NUMBER, muon_flops, 1e12),
     M("machine", "watts", NUMBER, watts, 1),
     M("machine", "usd_per_hour", NUMBER, usd_per_hour, 1),
     M("machine", "usd_per_kwh", NUMBER, usd_per_kwh, 1),
     M("machine", "memory_gb", NUMBER, mem_bytes, 1e9),
+    M("pass", "matrices_tflops", NUMBER, rate[HD_WORK_MATRICES], 1e12),
+    M("pass", "attention_tflops", NUMBER, rate[HD_WORK_ATTENTION], 1e12),
+    M("pass", "pairs_s", NUMBER, rate[HD_WORK_PAIRS], 1),
+    M("pass", "numbers_s", NUMBER, rate[HD_WORK_NUMBERS], 1),
+    M("pass", "weights_s", NUMBER, rate[HD_WORK_WEIGHTS], 1),
     M("quoted", "source", TEXT, quote.source, 0),
     M("quoted", "architecture", TEXT, quote.arch, 0),
     M("quoted", "layers", COUNT, quote.n_layers, 1),
@@ -70,18 +75,6 @@ static bool number(double *v, const char *text)
         return true;
     }
     return hd_cost_number(v, text);
-}
-
-/* "128 = 0.21": a width and what it reaches; widths rise. */
-static bool curve_point(hd_cost_curve *c, const char *name, const char *value)
-{
-    double width, share;
-    if (c->n == HD_COST_WIDTHS || !hd_cost_number(&width, name) || !hd_cost_number(&share, value) || share > 1 ||
-        (c->n > 0 && width <= c->width[c->n - 1]))
-        return false;
-    c->width[c->n] = width;
-    c->share[c->n++] = share;
-    return true;
 }
 
 /* "32768: 62.9B, 131072: 62.9B": the length of a sequence and the tokens trained on. */
@@ -123,6 +116,12 @@ static bool set(hd_machine *m, int i, const char *value)
     return true;
 }
 
+/* Shares of the peak by a model's width, and Muon by weights: what files of earlier versions tell. */
+static bool is_old(const char *section, const char *name)
+{
+    return !strcmp(section, "dense") || !strcmp(section, "moe") || (!strcmp(section, "machine") && !strcmp(name, "muon_weights_s"));
+}
+
 static int take(void *arg, const char *section, const char *name, const char *value)
 {
     reader *r = arg;
@@ -130,13 +129,14 @@ static int take(void *arg, const char *section, const char *name, const char *va
     int i = 0;
     while (i < N_KEYS && (strcmp(keys[i].section, section) != 0 || strcmp(keys[i].name, name) != 0)) i++;
     if (i < N_KEYS) ok = set(r->m, i, value);
-    else if (!strcmp(section, "dense")) ok = curve_point(&r->m->dense, name, value);
-    else if (!strcmp(section, "moe")) ok = curve_point(&r->m->moe, name, value);
     else if (!strcmp(section, "quoted") && !strcmp(name, "context_phases")) ok = phases(&r->m->quote, value);
     else known = false;
     if (!ok && !r->failed) {
         r->failed = true;
-        if (known) hd_fail(r->err, HD_FORMAT, "machine: %s: [%.40s] %.40s: '%.40s' is no value for it", r->path, section, name, value);
+        if (is_old(section, name))
+            hd_fail(r->err, HD_FORMAT, "machine: %s: [%.40s] %.40s: an earlier version measured it: hadal cost measure makes a new file",
+                    r->path, section, name);
+        else if (known) hd_fail(r->err, HD_FORMAT, "machine: %s: [%.40s] %.40s: '%.40s' is no value for it", r->path, section, name, value);
         else hd_fail(r->err, HD_FORMAT, "machine: %s: [%.40s] %.40s: is not known", r->path, section, name);
     }
     return ok;
@@ -157,16 +157,15 @@ hd_status hd_machine_read(hd_machine *m, const char *path, hd_err *err)
                       : hd_fail(err, HD_FORMAT, "machine: %s: line %d: neither [section] nor key = value", path, line);
         goto fail;
     }
-    const char *missing = m->peak_flops <= 0                       ? "peak_tflops"
-                          : m->devices < 1                         ? "devices"
-                          : m->utilization <= 0 && m->dense.n == 0 ? "utilization"
-                                                                   : NULL;
+    const char *missing = m->peak_flops <= 0                                        ? "peak_tflops"
+                          : m->devices < 1                                          ? "devices"
+                          : m->utilization <= 0 && m->rate[HD_WORK_MATRICES] <= 0 ? "utilization"
+                                                                                    : NULL;
     if (missing) HD_TRY(hd_fail(err, HD_FORMAT, "machine: %s: [machine] %s: is missing", path, missing));
     if (m->utilization > 1) HD_TRY(hd_fail(err, HD_FORMAT, "machine: %s: utilization: is a share, at most 1", path));
     const hd_quote *q = &m->quote;
     if (q->tokens > 0 && (q->hours_per_trillion <= 0 || !q->arch[0]))
         HD_TRY(hd_fail(err, HD_FORMAT, "machine: %s: [quoted] needs architecture and hours_per_trillion", path));
-    if (m->utilization <= 0) m->utilization = m->dense.share[m->dense.n - 1];
 fail:
     hd_buf_free(&text);
     return st;
@@ -199,11 +198,6 @@ hd_status hd_machine_print(hd_buf *out, const hd_machine *m, hd_err *err)
     for (int i = 0; i < m->quote.n_phases; i++)
         HD_TRY(hd_buf_addf(out, err, "%s%.0f:%.10gB%s", i ? ", " : "context_phases = ", m->quote.phase_seq[i],
                            m->quote.phase_tokens[i] / 1e9, i == m->quote.n_phases - 1 ? "\n" : ""));
-    for (int k = 0; k < 2; k++) {
-        const hd_cost_curve *c = k ? &m->moe : &m->dense;
-        if (c->n) HD_TRY(hd_buf_addf(out, err, "\n[%s]\n", k ? "moe" : "dense"));
-        for (int i = 0; i < c->n; i++) HD_TRY(hd_buf_addf(out, err, "%.0f = %.3f\n", c->width[i], c->share[i]));
-    }
 fail:
     return st;
 }

@@ -1,6 +1,6 @@
-/* A machine measured: its product rate, and what share of it whole training passes reach on small models.
- * The models are those of bench-train, with random weights and ids; a pass is forward and backward of one micro-batch.
- * Updates are timed apart, on the middle one. */
+/* A machine measured: its product rate, and the rates of a training pass's kinds of work, from passes of small models with random
+ * weights and ids; a pass is forward and backward of one micro-batch.  The models differ in what they have much of, so that the
+ * five rates can be told apart: the fit (hd_cost_fit) is over all of them.  Updates are timed apart, on one model. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,20 +14,31 @@
 #include "eval/cost.h"
 #include "model/config_write.h"
 #include "model/train_pass.h"
+#include "ops/back.h"
 #include "ops/rate.h"
 #include "train/checkpoint.h"
 #include "train/recipe.h"
 
 typedef struct {
-    bool moe;
-    int vocab, width, layers, seq;
+    int vocab, width, layers, seq, head;
+    int latent;                        // > 0: DeepSeek-V3's, with latent attention; else Llama's
+    int experts, chosen, expert_width; // and a shared one
+    int mtp;
 } shape;
 
 static const shape shapes[] = {
-    {false, 512, 128, 5, 256}, {false, 4096, 320, 7, 256}, {false, 16384, 768, 12, 512},
-    {true, 512, 128, 5, 256},  {true, 4096, 320, 7, 256},
+    {512, 64, 4, 256, 32, 0, 0, 0, 0, 0},        // small matrices: what lies between them
+    {512, 128, 5, 512, 32, 0, 0, 0, 0, 0},       // many pairs of small heads
+    {4096, 320, 7, 256, 64, 0, 0, 0, 0, 0},      // UPDATED
+    {8192, 768, 4, 512, 64, 0, 0, 0, 0, 0},      // matrices
+    {512, 128, 4, 512, 32, 64, 8, 2, 128, 1},    // attention over a latent wider than its heads
+    {4096, 320, 5, 256, 32, 160, 16, 4, 224, 0}, // the same, wider
+    {2048, 256, 6, 256, 64, 96, 16, 3, 192, 1},  //
+    {2048, 256, 6, 256, 64, 96, 128, 4, 192, 0}, // weights: an expert has few rows
+    {2048, 256, 6, 256, 64, 96, 64, 12, 48, 0},  // fine-grained experts: rows gathered and scattered
+    {4096, 512, 4, 256, 64, 128, 32, 4, 256, 0}, //
 };
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 4, UPDATED_WIDTH = 320 };
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 9, UPDATED = 2 };
 
 /* As many as a run would take at once. */
 static int docs_of(const shape *s) { return hd_recipe_micro(1024, s->seq); }
@@ -37,21 +48,30 @@ static int wide(int n) { return (n + 31) / 32 * 32; }
 
 static json_t *config_of(const shape *s)
 {
+    enum { ROPE = 16 };
+    int heads = s->width / s->head;
     json_t *j = json_pack("{s:[s], s:i, s:i, s:i, s:i, s:i, s:i, s:b}", "architectures",
-                          s->moe ? "DeepseekV3ForCausalLM" : "LlamaForCausalLM", "vocab_size", s->vocab, "hidden_size", s->width,
-                          "intermediate_size", wide(s->width * 8 / 3), "num_hidden_layers", s->layers, "num_attention_heads", s->width / 32,
-                          "num_key_value_heads", s->width / 32, "tie_word_embeddings", 1);
-    json_t *m = !s->moe ? json_pack("{s:i}", "head_dim", 32)
-                        : json_pack("{s:n, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "q_lora_rank", "kv_lora_rank",
-                                    s->width / 2, "qk_nope_head_dim", 32, "qk_rope_head_dim", 16, "v_head_dim", 32,
-                                    "n_routed_experts", 16, "num_experts_per_tok", 4, "moe_intermediate_size", wide(s->width * 2 / 3),
-                                    "n_shared_experts", 1, "first_k_dense_replace", 1, "n_group", 1, "topk_group", 1);
+                          s->latent ? "DeepseekV3ForCausalLM" : "LlamaForCausalLM", "vocab_size", s->vocab, "hidden_size", s->width,
+                          "intermediate_size", wide(s->width * 8 / 3), "num_hidden_layers", s->layers, "num_attention_heads", heads,
+                          "num_key_value_heads", heads, "tie_word_embeddings", 1);
+    json_t *m = !s->latent ? json_pack("{s:i}", "head_dim", s->head)
+                           : json_pack("{s:n, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "q_lora_rank",
+                                       "kv_lora_rank", s->latent, "qk_nope_head_dim", s->head - ROPE, "qk_rope_head_dim", ROPE,
+                                       "v_head_dim", s->head, "n_routed_experts", s->experts, "num_experts_per_tok", s->chosen,
+                                       "moe_intermediate_size", s->expert_width, "n_shared_experts", 1, "first_k_dense_replace", 1,
+                                       "n_group", 1, "topk_group", 1, "num_nextn_predict_layers", s->mtp);
     if (j && m) json_object_update(j, m);
     json_decref(m);
     return j;
 }
 
-/* Seconds of a token, the best of a few passes after one that warms up. */
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Seconds of a token: the median of a few passes after one that warms up.  A run has no best pass, it has them all. */
 static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_err *err)
 {
     hd_status st;
@@ -60,7 +80,9 @@ static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_er
     int *len = NULL;
     hd_rng r;
     hd_pass_result result;
-    hd_pass_opts o = {.loss_scale = 1.0f / (float)rows, .temperature = 1, .backward = true};
+    double took[TRIES + 1];
+    float scale = 1.0f / (float)rows;
+    hd_pass_opts o = {.loss_scale = scale, .mtp_weight = s->mtp ? 0.1f : 0, .mtp_scale = scale, .temperature = 1, .backward = true};
     HD_TRY(hd_alloc_n(&tok, (size_t)rows, sizeof *tok, err));
     HD_TRY(hd_alloc_n(&target, (size_t)rows, sizeof *target, err));
     HD_TRY(hd_alloc_n(&len, (size_t)n_docs, sizeof *len, err));
@@ -69,14 +91,14 @@ static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_er
     for (int i = 0; i < rows; i++) target[i] = i % s->seq == s->seq - 1 ? -1 : tok[i + 1];
     for (int i = 0; i < n_docs; i++) len[i] = s->seq;
     hd_micro b = {.n_rows = rows, .n_docs = n_docs, .tok = tok, .target = target, .len = len};
-    *seconds = 1e9;
-    for (int i = 0; i < TRIES; i++) {
+    for (int i = 0; i <= TRIES; i++) {
         double t0 = hd_now_s();
         memset(&result, 0, sizeof result);
         HD_TRY(hd_train_pass(m, &b, &o, &result, err));
-        double t = (hd_now_s() - t0) / rows;
-        if (t < *seconds) *seconds = t;
+        took[i] = (hd_now_s() - t0) / rows;
     }
+    qsort(took + 1, TRIES, sizeof *took, by_size);
+    *seconds = took[1 + TRIES / 2];
 fail:
     free(tok);
     free(target);
@@ -84,52 +106,55 @@ fail:
     return st;
 }
 
-/* Weights updated a second, fetching the panels anew included. */
-static hd_status time_updates(double *weights_s, hd_model *m, hd_optim_kind matrices, hd_err *err)
+/* Seconds of an update; with it goes that gradients are cleared and their norm taken, and panels packed anew. */
+static hd_status time_updates(double *seconds, hd_model *m, hd_optim_kind matrices, hd_err *err)
 {
     hd_status st;
     hd_params *p = hd_model_params(m);
     hd_optim *o = NULL;
     hd_optim_config c = hd_optim_defaults;
-    double best = 1e9;
+    double took[TRIES];
     c.matrices = matrices;
     HD_TRY(hd_optim_open(&o, p, &c, NULL, 0, err));
     for (int i = 0; i < TRIES; i++) {
         double t0 = hd_now_s();
+        hd_flat_sumsq(hd_model_dev(m), p->g, p->n_flat);
         hd_optim_step(o, hd_model_dev(m), p->w, p->g, 1e-6f, 1, i + 1);
         hd_params_refresh(m);
-        double t = hd_now_s() - t0;
-        if (t < best) best = t;
+        memset(p->g, 0, (size_t)p->n_flat * sizeof(float));
+        took[i] = hd_now_s() - t0;
     }
-    *weights_s = (double)p->n_weights / best;
+    qsort(took, TRIES, sizeof *took, by_size);
+    *seconds = took[TRIES / 2];
 fail:
     hd_optim_close(o);
     return st;
 }
 
-static hd_status measure_shape(hd_machine *m, const shape *s, const char *dir, int n_threads, hd_err *err)
+static hd_status measure_shape(hd_machine *m, const shape *s, double *work, double *seconds, const char *dir, int n_threads, hd_err *err)
 {
     hd_status st;
-    double seconds;
     hd_cost cost;
+    const hd_machine any = {.devices = 1, .peak_flops = 1, .utilization = 1}; // the work counts, not the hours
     hd_source *src = NULL;
     hd_model *model = NULL;
     json_t *config = config_of(s);
-    hd_cost_curve *c = s->moe ? &m->moe : &m->dense;
     if (!config) HD_TRY(hd_fail(err, HD_NOMEM, "cost: no memory"));
     HD_TRY(hd_folder_remove(dir, err));
     HD_TRY(hd_model_init(dir, config, 1, NULL, err));
     HD_TRY(hd_source_open(&src, dir, true, err));
     HD_TRY(hd_folder_remove(dir, err)); // its pages stay mapped, and a killed process leaves nothing
     HD_TRY(hd_model_open_train(&model, src, HD_TRAIN_BF16, n_threads, docs_of(s) * s->seq, err));
-    HD_TRY(time_passes(&seconds, model, s, err));
-    hd_cost_ask ask = {.tokens = 1, .seq = s->seq};
-    HD_TRY(hd_cost_plan(&cost, hd_source_config(src), &ask, m, err));
-    c->width[c->n] = s->width;
-    c->share[c->n++] = fmin(1, cost.flops_per_token / seconds / m->peak_flops);
-    if (s->moe || s->width != UPDATED_WIDTH) goto fail;
-    HD_TRY(time_updates(&m->adamw_s, model, HD_OPT_ADAMW, err));
-    HD_TRY(time_updates(&m->muon_s, model, HD_OPT_MUON, err));
+    HD_TRY(time_passes(seconds, model, s, err));
+    hd_cost_ask ask = {.tokens = 1, .seq = s->seq, .micro_tokens = (int64_t)docs_of(s) * s->seq};
+    HD_TRY(hd_cost_plan(&cost, hd_source_config(src), &ask, &any, err));
+    memcpy(work, cost.work, sizeof cost.work);
+    if (s != &shapes[UPDATED]) goto fail;
+    double adamw, muon;
+    HD_TRY(time_updates(&adamw, model, HD_OPT_ADAMW, err));
+    HD_TRY(time_updates(&muon, model, HD_OPT_MUON, err));
+    m->adamw_s = (double)cost.n_weights / adamw;
+    m->muon_flops = muon > adamw ? cost.muon_work / (muon - adamw) : 0; // what is not Muon's own is as AdamW's
 fail:
     hd_model_close(model);
     hd_source_close(src);
@@ -146,7 +171,7 @@ hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err)
     char dir[64];
     const char *tmp = getenv("TMPDIR");
     hd_progress bar;
-    m->dense.n = m->moe.n = 0;
+    double work[N_SHAPES][HD_WORK_KINDS], seconds[N_SHAPES];
     m->devices = 1;
     strcpy(m->precision, "bf16");
     snprintf(dir, sizeof dir, "%.30s/hadal-measure-%ld", tmp && *tmp ? tmp : "/tmp", (long)getpid());
@@ -154,17 +179,16 @@ hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err)
     open = true;
     HD_TRY(hd_product_rate(&m->peak_flops, &dev, err));
     m->bf16_flops = m->peak_flops;
-    m->utilization = 0.3; // until measured
     m->mem_bytes = (double)hd_mem_available();
     if (uname(&u) == 0) snprintf(m->name, sizeof m->name, "%d-thread %.20s %.20s", hd_pool_threads(dev.pool), u.machine, dev.k->level);
     hd_progress_begin(&bar, "measuring", N_SHAPES, "models");
     for (int i = 0; i < N_SHAPES && st == HD_OK; i++) {
-        st = measure_shape(m, &shapes[i], dir, hd_pool_threads(dev.pool), err);
+        st = measure_shape(m, &shapes[i], work[i], &seconds[i], dir, hd_pool_threads(dev.pool), err);
         hd_progress_add(&bar, 1);
     }
     hd_progress_end(&bar);
     HD_TRY(st);
-    m->utilization = m->dense.share[m->dense.n - 1];
+    hd_cost_fit(m->rate, (const double(*)[HD_WORK_KINDS])work, seconds, N_SHAPES);
 fail:
     hd_folder_remove(dir, NULL);
     if (open) hd_dev_close(&dev);

@@ -71,6 +71,9 @@ static void deepseek_v3(void)
     CHECK(!hd_cost_quote(&q, &p, &a, &c, &m) && p.utilization == 0.2);
 }
 
+/* Five steps of 3 r^2 c + r^3, r the smaller side. */
+static double newton_schulz(double r, double c) { return 5 * (3 * r * r * c + r * r * r); }
+
 static void by_hand(void)
 {
     hd_config c = config("{'architectures':['LlamaForCausalLM'],'vocab_size':512,'hidden_size':128,'intermediate_size':352,"
@@ -86,25 +89,83 @@ static void by_hand(void)
     CHECK(near(p.device_hours, flops * 1e6 / 0.5e9 / 3600, 1e-12) && near(p.hours, p.device_hours / 2, 1e-12));
     CHECK(near(p.kwh, p.device_hours * 0.1, 1e-12) && near(p.usd, p.device_hours * 3 + p.kwh * 0.5, 1e-12));
     /* Updates: 1e6 tokens in batches of 1000 are 1000 updates of all weights. */
-    m.adamw_s = 1e8, m.muon_s = 1e6;
+    m.adamw_s = 1e8, m.muon_flops = 1e9;
     a.batch_tokens = 1000;
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
     CHECK(near(p.update_hours, 1000 * (double)all / 1e8 / 3600 * 2, 1e-12));
     a.muon = true;
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
-    CHECK(near(p.update_hours, 1000 * (double)all / 1e6 / 3600 * 2, 1e-12));
-    /* The curve: between 64 and 256 the middle is 128; outside, the ends. */
-    m.dense = (hd_cost_curve){2, {64, 256}, {0.1, 0.3}};
+    /* All matrices but the embedding. */
+    double muon = 5 * (2 * newton_schulz(128, 128) + 2 * newton_schulz(64, 128) + 3 * newton_schulz(128, 352));
+    CHECK(p.muon_work == muon, "%g, %g", p.muon_work, muon);
+    CHECK(near(p.update_hours, 1000 * ((double)all / 1e8 + muon / 1e9) / 3600 * 2, 1e-12));
+    /* Five rates of one second's work each: a token takes five. */
+    m.adamw_s = m.muon_flops = 0;
+    for (int k = 0; k < HD_WORK_KINDS; k++) m.rate[k] = p.work[k];
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
-    CHECK(near(p.utilization, 0.2, 1e-9));
-    m.dense.width[0] = 200;
+    CHECK(near(p.device_hours, 5e6 / 3600, 1e-12) && near(p.utilization, flops / 5 / 1e9, 1e-12), "%g hours", p.device_hours);
+    m.rate[HD_WORK_PAIRS] = 0; // for nothing
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
-    CHECK(near(p.utilization, 0.1, 1e-9));
-    m.dense.width[0] = 64, m.dense.width[1] = 100;
+    CHECK(near(p.device_hours, 4e6 / 3600, 1e-12));
+    double numbers = 5 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 352)) + 512 + 128;
+    CHECK(p.work[HD_WORK_MATRICES] == 6 * (double)p.n_multiplied && p.work[HD_WORK_NUMBERS] == numbers);
+    CHECK(near(p.work[HD_WORK_ATTENTION], p.flops_attention, 1e-12) && p.work[HD_WORK_PAIRS] == 5 * 4 * 128);
+    a.batch_tokens = 8 * 255; // two passes of four sequences, 1024 rows at most
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
-    CHECK(near(p.utilization, 0.3, 1e-9));
+    CHECK(near(p.work[HD_WORK_WEIGHTS], (double)p.n_multiplied / (4 * 255), 1e-12), "%g", p.work[HD_WORK_WEIGHTS]);
+    a.micro_tokens = 255;
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    CHECK(near(p.work[HD_WORK_WEIGHTS], (double)p.n_multiplied / 255, 1e-12));
     a.tokens = -1;
     CHECK(hd_cost_plan(&p, &c, &a, &m, &err) == HD_USAGE);
+}
+
+/* Latent attention, experts, one token further. */
+static void by_hand_moe(void)
+{
+    hd_config c = config("{'architectures':['DeepseekV3ForCausalLM'],'vocab_size':512,'hidden_size':128,'intermediate_size':384,"
+                         "'num_hidden_layers':3,'num_attention_heads':4,'num_key_value_heads':4,'q_lora_rank':null,'kv_lora_rank':64,"
+                         "'qk_nope_head_dim':32,'qk_rope_head_dim':16,'v_head_dim':48,'n_routed_experts':8,'n_shared_experts':1,"
+                         "'num_experts_per_tok':2,'moe_intermediate_size':96,'first_k_dense_replace':1,'n_group':1,'topk_group':1,"
+                         "'num_nextn_predict_layers':1,'tie_word_embeddings':true}");
+    hd_machine m = {.devices = 1, .peak_flops = 1e9, .utilization = 0.5};
+    hd_cost p;
+    hd_cost_ask a = {.tokens = 1, .seq = 127, .micro_tokens = 254};
+    CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
+    /* Four layers with MTP's.  kv_b is two products a head: of the key's half and of the value's, both with the latent. */
+    double attention = (128 + 4 * 48) + (128 + 64 + 16) + 4 * (32 + 64 + 64 + 48) + (4 * 48 + 128);
+    double dense = 3 * (128 + 384), experts = (128 + 8) + 3 * 3 * (128 + 96), head = 128 + 512, join = 256 + 128;
+    CHECK(p.work[HD_WORK_NUMBERS] == 4 * attention + dense + 3 * experts + 2 * head + join, "%g", p.work[HD_WORK_NUMBERS]);
+    CHECK(p.work[HD_WORK_ATTENTION] == 4 * 6 * 4 * (64 + 16 + 64) * 64.0 && p.work[HD_WORK_PAIRS] == 4 * 4 * 64);
+    CHECK(near(p.work[HD_WORK_MATRICES] + p.flops_attention * 4 / 3, p.flops_per_token, 1e-12));
+    /* Once in a micro-batch all experts are passed through, not only those that a token chose. */
+    double idle = 3 * 6 * 3 * 128 * 96;
+    double muon = 4 * (newton_schulz(128, 192) + newton_schulz(80, 128) + newton_schulz(64, 4 * 80) + newton_schulz(128, 192)) +
+                  3 * newton_schulz(128, 384) + 3 * 3 * (8 + 1) * newton_schulz(96, 128) + newton_schulz(128, 256);
+    CHECK(p.muon_work == muon, "%g, %g", p.muon_work, muon);
+    CHECK(near(p.work[HD_WORK_WEIGHTS] * 254, p.work[HD_WORK_MATRICES] / 6 + idle, 1e-12), "%g", p.work[HD_WORK_WEIGHTS]);
+}
+
+/* Rates are found again from what they make of work, and one that explains nothing takes no time. */
+static void fit(void)
+{
+    static const double want[] = {3e11, 1.5e11, 5e8, 1e9, 4e9};
+    enum { N = 8, K = HD_WORK_KINDS };
+    static const double work[N][K] = {
+        {1.5e6, 4e5, 2e3, 6e3, 240},   {6e6, 2e6, 5e3, 1.3e4, 1e3},   {6e7, 3.5e6, 4e3, 4.7e4, 1e4},  {2e8, 9e6, 1.2e4, 7e4, 3.4e4},
+        {7.5e6, 4.4e6, 5e3, 2e4, 2e3}, {7e7, 1.8e7, 9e3, 1e5, 2.6e4}, {2.8e7, 1e6, 800, 4.2e4, 9.5e4}, {2.9e7, 4e6, 3e3, 8e4, 1.4e4},
+    };
+    double seconds[N] = {0}, rate[K], none[N][K];
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < K; k++) seconds[i] += work[i][k] / want[k];
+    hd_cost_fit(rate, work, seconds, N);
+    for (int k = 0; k < K; k++) CHECK(near(rate[k], want[k], 1e-6), "%d: %g", k, rate[k]);
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < K; k++) none[i][k] = k == HD_WORK_WEIGHTS ? 0 : work[i][k];
+        seconds[i] = none[i][HD_WORK_MATRICES] / 3e11 + none[i][HD_WORK_ATTENTION] / 1e11 - none[i][HD_WORK_PAIRS] / 1e10;
+    }
+    hd_cost_fit(rate, none, seconds, N);
+    CHECK(rate[HD_WORK_WEIGHTS] == 0 && rate[HD_WORK_PAIRS] == 0 && near(rate[HD_WORK_MATRICES], 3e11, 0.05), "%g", rate[HD_WORK_MATRICES]);
 }
 
 static hd_status read_text(hd_machine *m, const char *text)
@@ -130,8 +191,10 @@ static void machines(void)
         {"[machine]\npeak_tflops = -1\n", "no value"},
         {"[machine]\npeak_tflops = 1\ndevices = 1.5\n", "devices"},
         {"[machine]\npeak_tflops\n", "line 2"},
-        {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[dense]\n256 = 0.2\n128 = 0.1\n", "128"},
-        {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[dense]\n256 = 2\n", "256"},
+        {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[dense]\n256 = 0.2\n", "[dense] 256: an earlier version measured it"},
+        {"[machine]\npeak_tflops = 1\nmuon_weights_s = 1e7\n", "muon_weights_s: an earlier version measured it"},
+        {"[machine]\npeak_tflops = 1\n[pass]\nmatrices_tflops = -1\n", "matrices_tflops: '-1' is no value"},
+        {"[machine]\npeak_tflops = 1\n[pass]\nnumbers_s = 1e9\n", "utilization: is missing"},
         {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[quoted]\ntokens = 1T\n", "hours_per_trillion"},
         {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[quoted]\ncontext_phases = 12\n", "context_phases"},
         {"[machin]\npeak_tflops = 1\n", "is not known"},
@@ -144,12 +207,12 @@ static void machines(void)
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK(read_text(&m, bad[i].text) == HD_FORMAT && strstr(err.msg, bad[i].word), "%zu: %s", i, err.msg);
     CHECK_OK(hd_machine_read(&m, HD_SOURCE_DIR "/recipes/machines/h800.ini", &err));
-    m.dense = (hd_cost_curve){2, {128, 768}, {0.25, 0.5}};
+    for (int k = 0; k < HD_WORK_KINDS; k++) m.rate[k] = 1e9 * (k + 1);
     m.adamw_s = 2.5e8;
     CHECK_OK(hd_machine_print(&text, &m, &err));
     CHECK(read_text(&back, text.data) == HD_OK, "%s\n%s", err.msg, text.data);
     CHECK(!strcmp(m.name, back.name) && m.devices == back.devices && m.peak_flops == back.peak_flops && m.watts == back.watts);
-    CHECK(m.adamw_s == back.adamw_s && back.dense.n == 2 && back.dense.width[1] == 768 && back.dense.share[1] == 0.5);
+    CHECK(m.adamw_s == back.adamw_s && !memcmp(m.rate, back.rate, sizeof m.rate));
     CHECK(!strcmp(m.quote.source, back.quote.source) && m.quote.d_model == back.quote.d_model && back.quote.n_phases == 2 &&
           m.quote.phase_tokens[1] == back.quote.phase_tokens[1]);
     hd_buf_free(&text);
@@ -175,7 +238,7 @@ static void runs(void)
 {
     static const char head[] = "step,tokens,loss,seconds,skipped\n";
     char dir[64], first[80], file[200], log[300];
-    hd_machine m = {.devices = 1, .peak_flops = 1e9, .utilization = 0.25, .adamw_s = 1e6, .muon_s = 1e5};
+    hd_machine m = {.devices = 1, .peak_flops = 1e9, .utilization = 0.25, .adamw_s = 1e6, .muon_flops = 1e8};
     hd_cost_run r;
     hd_source *s = NULL;
     hd_model *model = NULL;
@@ -188,15 +251,15 @@ static void runs(void)
     json_decref(j);
     CHECK_OK(hd_source_open(&s, first, true, &err));
     CHECK_OK(hd_model_open_train(&model, s, HD_TRAIN_F32, 1, 16, &err));
-    put(dir, "recipe.ini", "[run]\nname = x\n[data]\nseq = 64\n[train]\nbatch = 8\n[optim]\noptimizer = muon\n");
+    put(dir, "recipe.ini", "[run]\nname = x\n[data]\nseq = 64\n[train]\nbatch = 8\nmicro = 2\n[optim]\noptimizer = muon\n");
     snprintf(log, sizeof log, "%s1,512,4.1,0.5,0\n2,1024,4.0,1.0,0\n3,1536,3.9,1.5,0\n", head);
     put(dir, "log.csv", log);
     CHECK(hd_cost_run_read(&r, dir, &m, &err) == HD_FORMAT && strstr(err.msg, "checkpoint"), "%s", err.msg);
     hd_run_state state = {.step = 3};
     CHECK_OK(hd_checkpoint_write(dir, model, hd_model_params(model), NULL, NULL, &state, 1, &err));
     CHECK_OK(hd_cost_run_read(&r, dir, &m, &err));
-    CHECK(r.ask.tokens == 1536 && r.ask.seq == 64 && r.ask.batch_tokens == 512 && r.ask.muon && near(r.hours * 3600, 1.5, 1e-12));
-    double want = r.plan.flops_per_token * 1536 / 0.25e9 + 3 * (double)r.plan.n_weights / 1e5;
+    CHECK(r.ask.tokens == 1536 && r.ask.seq == 64 && r.ask.batch_tokens == 512 && r.ask.micro_tokens == 128 && r.ask.muon && near(r.hours * 3600, 1.5, 1e-12));
+    double want = r.plan.flops_per_token * 1536 / 0.25e9 + 3 * ((double)r.plan.n_weights / 1e6 + r.plan.muon_work / 1e8);
     CHECK(near(r.plan.hours * 3600, want, 1e-9), "%g, %g", r.plan.hours * 3600, want);
     snprintf(log, sizeof log, "%s1,512,4.1,0.5,0\n2,1024,4.0,1.0,0\n3,15", head); // a line that was being written
     put(dir, "log.csv", log);
@@ -223,6 +286,8 @@ int main(void)
     snprintf(path, sizeof path, "/tmp/hadal-machine-%ld.ini", (long)getpid());
     deepseek_v3();
     by_hand();
+    by_hand_moe();
+    fit();
     machines();
     runs();
     return hd_test_end();
