@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "model/params.h"
 #include "train/recipe.h"
 
@@ -21,12 +22,13 @@ static void count_product(double work[HD_WORK_KINDS], const hd_config *c, const 
     work[HD_WORK_NUMBERS] += across * times;
 }
 
-/* Newton-Schulz on r <= c: X X^T and a power of it, of which symmetry saves half, and their product with X (train/muon.c). */
+/* Newton-Schulz on r <= c: X X^T and a power of it, of which symmetry saves half but for panels of 32, and their product with X
+ * (train/muon.c). */
 static double muon_flops(const hd_config *c, const hd_slot *s)
 {
     double rows = (double)hd_dim_size(c, s->rows), cols = (double)hd_dim_size(c, s->cols), r = fmin(rows, cols), large = fmax(rows, cols);
     bool is = s->kind == HD_SLOT_MATRIX || s->kind == HD_SLOT_EXPERT || s->kind == HD_SLOT_KV_B;
-    return is ? hd_optim_defaults.muon_steps * (r * r * large + r * r * r + 2 * r * r * large) : 0;
+    return is ? hd_optim_defaults.muon_steps * (r * (r + HD_PANEL_ROWS) * (large + r) + 2 * r * r * large) : 0;
 }
 
 static void count_weights(hd_cost *o, const hd_config *c, const hd_slot *s, int layer)
@@ -144,7 +146,7 @@ static hd_status plan_memory(hd_cost *o, const hd_config *c, int64_t seq, hd_err
 
 static double update_seconds(const hd_cost *o, const hd_cost_ask *a, const hd_machine *m)
 {
-    double t = m->adamw_s > 0 ? (double)(o->n_weights + o->n_mtp) / m->adamw_s : 0;
+    double speed = a->muon ? m->muon_s : m->adamw_s, t = speed > 0 ? (double)(o->n_weights + o->n_mtp) / speed : 0;
     return t + (a->muon && m->muon_flops > 0 ? o->muon_work / m->muon_flops : 0);
 }
 

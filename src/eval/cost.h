@@ -43,8 +43,8 @@ typedef struct {
     double bf16_flops;      // the same in bf16, 0: the file does not say
     double utilization;     // share of it that training reaches, where no rates say better
     double rate[HD_WORK_KINDS]; // of one device, a second; 0: takes no time.  Of matrices 0: nothing was measured
-    double adamw_s;         // weights updated a second by all devices, 0: for nothing
-    double muon_flops;      // of Muon's own products a second by all devices, which come on top; 0: for nothing
+    double adamw_s, muon_s; // weights updated a second by all devices, 0: for nothing
+    double muon_flops;      // of Muon's products a second, which come on top of its weights
     double watts, usd_per_hour, usd_per_kwh; // of one device
     double mem_bytes;
     hd_quote quote;

@@ -44,6 +44,7 @@ static const struct {
     M("machine", "bf16_tflops", NUMBER, bf16_flops, 1e12),
     M("machine", "utilization", NUMBER, utilization, 1),
     M("machine", "adamw_weights_s", NUMBER, adamw_s, 1),
+    M("machine", "muon_weights_s", NUMBER, muon_s, 1),
     M("machine", "muon_tflops", NUMBER, muon_flops, 1e12),
     M("machine", "watts", NUMBER, watts, 1),
     M("machine", "usd_per_hour", NUMBER, usd_per_hour, 1),
@@ -116,10 +117,10 @@ static bool set(hd_machine *m, int i, const char *value)
     return true;
 }
 
-/* Shares of the peak by a model's width, and Muon by weights: what files of earlier versions tell. */
-static bool is_old(const char *section, const char *name)
+/* Shares of the peak by a model's width: what files of earlier versions tell. */
+static bool is_old(const char *section)
 {
-    return !strcmp(section, "dense") || !strcmp(section, "moe") || (!strcmp(section, "machine") && !strcmp(name, "muon_weights_s"));
+    return !strcmp(section, "dense") || !strcmp(section, "moe");
 }
 
 static int take(void *arg, const char *section, const char *name, const char *value)
@@ -133,7 +134,7 @@ static int take(void *arg, const char *section, const char *name, const char *va
     else known = false;
     if (!ok && !r->failed) {
         r->failed = true;
-        if (is_old(section, name))
+        if (is_old(section))
             hd_fail(r->err, HD_FORMAT, "machine: %s: [%.40s] %.40s: an earlier version measured it: hadal cost measure makes a new file",
                     r->path, section, name);
         else if (known) hd_fail(r->err, HD_FORMAT, "machine: %s: [%.40s] %.40s: '%.40s' is no value for it", r->path, section, name, value);

@@ -1,6 +1,6 @@
 /* A machine measured: its product rate, and the rates of a training pass's kinds of work, from passes of small models with random
  * weights and ids; a pass is forward and backward of one micro-batch.  The models differ in what they have much of, so that the
- * five rates can be told apart: the fit (hd_cost_fit) is over all of them.  Updates are timed apart, on one model. */
+ * five rates can be told apart: the fit (hd_cost_fit) is over all of them.  Updates are timed apart, on two models. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,16 +29,18 @@ typedef struct {
 static const shape shapes[] = {
     {512, 64, 4, 256, 32, 0, 0, 0, 0, 0},        // small matrices: what lies between them
     {512, 128, 5, 512, 32, 0, 0, 0, 0, 0},       // many pairs of small heads
-    {4096, 320, 7, 256, 64, 0, 0, 0, 0, 0},      // UPDATED
+    {4096, 320, 7, 256, 64, 0, 0, 0, 0, 0},      // UPDATED: Muon's products of large matrices
     {8192, 768, 4, 512, 64, 0, 0, 0, 0, 0},      // matrices
     {512, 128, 4, 512, 32, 64, 8, 2, 128, 1},    // attention over a latent wider than its heads
     {4096, 320, 5, 256, 32, 160, 16, 4, 224, 0}, // the same, wider
     {2048, 256, 6, 256, 64, 96, 16, 3, 192, 1},  //
     {2048, 256, 6, 256, 64, 96, 128, 4, 192, 0}, // weights: an expert has few rows
-    {2048, 256, 6, 256, 64, 96, 64, 12, 48, 0},  // fine-grained experts: rows gathered and scattered
+    {2048, 256, 6, 256, 64, 96, 64, 12, 48, 0},  // UPDATED_SMALL: Muon's of small ones; rows gathered and scattered
     {4096, 512, 4, 256, 64, 128, 32, 4, 256, 0}, //
 };
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 9, UPDATED = 2 };
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 9, TRIES_MOST = 64 };
+enum { UPDATED = 2, UPDATED_SMALL = 8, N_UPDATED = 2 };
+static const double ENOUGH_S = 2; // small models are timed as long as large ones: a disturbance is no larger part of it
 
 /* As many as a run would take at once. */
 static int docs_of(const shape *s) { return hd_recipe_micro(1024, s->seq); }
@@ -71,7 +73,14 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Seconds of a token: the median of a few passes after one that warms up.  A run has no best pass, it has them all. */
+/* The lower quartile: a run has no best pass, it has them all, but what else the machine did between shall not count. */
+static double typical(double *took, int n)
+{
+    qsort(took, (size_t)n, sizeof *took, by_size);
+    return took[n / 4];
+}
+
+/* Seconds of a token, after a pass that warms up. */
 static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_err *err)
 {
     hd_status st;
@@ -80,7 +89,7 @@ static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_er
     int *len = NULL;
     hd_rng r;
     hd_pass_result result;
-    double took[TRIES + 1];
+    double took[TRIES_MOST + 1];
     float scale = 1.0f / (float)rows;
     hd_pass_opts o = {.loss_scale = scale, .mtp_weight = s->mtp ? 0.1f : 0, .mtp_scale = scale, .temperature = 1, .backward = true};
     HD_TRY(hd_alloc_n(&tok, (size_t)rows, sizeof *tok, err));
@@ -91,14 +100,15 @@ static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_er
     for (int i = 0; i < rows; i++) target[i] = i % s->seq == s->seq - 1 ? -1 : tok[i + 1];
     for (int i = 0; i < n_docs; i++) len[i] = s->seq;
     hd_micro b = {.n_rows = rows, .n_docs = n_docs, .tok = tok, .target = target, .len = len};
-    for (int i = 0; i <= TRIES; i++) {
+    double begun = hd_now_s();
+    int n = 0;
+    for (; n <= TRIES || (n <= TRIES_MOST && hd_now_s() - begun < ENOUGH_S); n++) {
         double t0 = hd_now_s();
         memset(&result, 0, sizeof result);
         HD_TRY(hd_train_pass(m, &b, &o, &result, err));
-        took[i] = (hd_now_s() - t0) / rows;
+        took[n] = (hd_now_s() - t0) / rows;
     }
-    qsort(took + 1, TRIES, sizeof *took, by_size);
-    *seconds = took[1 + TRIES / 2];
+    *seconds = typical(took + 1, n - 1);
 fail:
     free(tok);
     free(target);
@@ -124,16 +134,23 @@ static hd_status time_updates(double *seconds, hd_model *m, hd_optim_kind matric
         memset(p->g, 0, (size_t)p->n_flat * sizeof(float));
         took[i] = hd_now_s() - t0;
     }
-    qsort(took, TRIES, sizeof *took, by_size);
-    *seconds = took[TRIES / 2];
+    *seconds = typical(took, TRIES);
 fail:
     hd_optim_close(o);
     return st;
 }
 
-static hd_status measure_shape(hd_machine *m, const shape *s, double *work, double *seconds, const char *dir, int n_threads, hd_err *err)
+/* What was measured: of a token of each shape, and of an update by Muon where updates are timed.  Its work: FLOPs of its products, and
+ * weights. */
+typedef struct {
+    double work[N_SHAPES][HD_WORK_KINDS], seconds[N_SHAPES];
+    double update_work[N_UPDATED][HD_WORK_KINDS], update_seconds[N_UPDATED];
+} measured;
+
+static hd_status measure_shape(hd_machine *m, measured *o, int i, const char *dir, int n_threads, hd_err *err)
 {
     hd_status st;
+    const shape *s = &shapes[i];
     hd_cost cost;
     const hd_machine any = {.devices = 1, .peak_flops = 1, .utilization = 1}; // the work counts, not the hours
     hd_source *src = NULL;
@@ -145,16 +162,19 @@ static hd_status measure_shape(hd_machine *m, const shape *s, double *work, doub
     HD_TRY(hd_source_open(&src, dir, true, err));
     HD_TRY(hd_folder_remove(dir, err)); // its pages stay mapped, and a killed process leaves nothing
     HD_TRY(hd_model_open_train(&model, src, HD_TRAIN_BF16, n_threads, docs_of(s) * s->seq, err));
-    HD_TRY(time_passes(seconds, model, s, err));
+    HD_TRY(time_passes(&o->seconds[i], model, s, err));
     hd_cost_ask ask = {.tokens = 1, .seq = s->seq, .micro_tokens = (int64_t)docs_of(s) * s->seq};
     HD_TRY(hd_cost_plan(&cost, hd_source_config(src), &ask, &any, err));
-    memcpy(work, cost.work, sizeof cost.work);
-    if (s != &shapes[UPDATED]) goto fail;
-    double adamw, muon;
+    memcpy(o->work[i], cost.work, sizeof cost.work);
+    if (i != UPDATED && i != UPDATED_SMALL) goto fail;
+    int u = i == UPDATED_SMALL;
+    double adamw;
+    HD_TRY(time_updates(&o->update_seconds[u], model, HD_OPT_MUON, err));
+    o->update_work[u][HD_WORK_MATRICES] = cost.muon_work;
+    o->update_work[u][HD_WORK_WEIGHTS] = (double)(cost.n_weights + cost.n_mtp);
+    if (u) goto fail;
     HD_TRY(time_updates(&adamw, model, HD_OPT_ADAMW, err));
-    HD_TRY(time_updates(&muon, model, HD_OPT_MUON, err));
     m->adamw_s = (double)cost.n_weights / adamw;
-    m->muon_flops = muon > adamw ? cost.muon_work / (muon - adamw) : 0; // what is not Muon's own is as AdamW's
 fail:
     hd_model_close(model);
     hd_source_close(src);
@@ -171,7 +191,8 @@ hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err)
     char dir[64];
     const char *tmp = getenv("TMPDIR");
     hd_progress bar;
-    double work[N_SHAPES][HD_WORK_KINDS], seconds[N_SHAPES];
+    double update_rate[HD_WORK_KINDS];
+    measured o = {0};
     m->devices = 1;
     strcpy(m->precision, "bf16");
     snprintf(dir, sizeof dir, "%.30s/hadal-measure-%ld", tmp && *tmp ? tmp : "/tmp", (long)getpid());
@@ -183,12 +204,15 @@ hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err)
     if (uname(&u) == 0) snprintf(m->name, sizeof m->name, "%d-thread %.20s %.20s", hd_pool_threads(dev.pool), u.machine, dev.k->level);
     hd_progress_begin(&bar, "measuring", N_SHAPES, "models");
     for (int i = 0; i < N_SHAPES && st == HD_OK; i++) {
-        st = measure_shape(m, &shapes[i], work[i], &seconds[i], dir, hd_pool_threads(dev.pool), err);
+        st = measure_shape(m, &o, i, dir, hd_pool_threads(dev.pool), err);
         hd_progress_add(&bar, 1);
     }
     hd_progress_end(&bar);
     HD_TRY(st);
-    hd_cost_fit(m->rate, (const double(*)[HD_WORK_KINDS])work, seconds, N_SHAPES);
+    hd_cost_fit(m->rate, (const double(*)[HD_WORK_KINDS])o.work, o.seconds, N_SHAPES);
+    hd_cost_fit(update_rate, (const double(*)[HD_WORK_KINDS])o.update_work, o.update_seconds, N_UPDATED);
+    m->muon_flops = update_rate[HD_WORK_MATRICES];
+    m->muon_s = update_rate[HD_WORK_WEIGHTS];
 fail:
     hd_folder_remove(dir, NULL);
     if (open) hd_dev_close(&dev);

@@ -71,8 +71,8 @@ static void deepseek_v3(void)
     CHECK(!hd_cost_quote(&q, &p, &a, &c, &m) && p.utilization == 0.2);
 }
 
-/* Five steps of 3 r^2 c + r^3, r the smaller side. */
-static double newton_schulz(double r, double c) { return 5 * (3 * r * r * c + r * r * r); }
+/* Five steps of X X^T [r, r], its square and a product with X [r, c]; the first two are symmetric, in panels of 32. */
+static double newton_schulz(double r, double c) { return 5 * (r * (r + 32) * c + r * (r + 32) * r + 2 * r * r * c); }
 
 static void by_hand(void)
 {
@@ -89,7 +89,7 @@ static void by_hand(void)
     CHECK(near(p.device_hours, flops * 1e6 / 0.5e9 / 3600, 1e-12) && near(p.hours, p.device_hours / 2, 1e-12));
     CHECK(near(p.kwh, p.device_hours * 0.1, 1e-12) && near(p.usd, p.device_hours * 3 + p.kwh * 0.5, 1e-12));
     /* Updates: 1e6 tokens in batches of 1000 are 1000 updates of all weights. */
-    m.adamw_s = 1e8, m.muon_flops = 1e9;
+    m.adamw_s = 1e8, m.muon_s = 1e7, m.muon_flops = 1e9;
     a.batch_tokens = 1000;
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
     CHECK(near(p.update_hours, 1000 * (double)all / 1e8 / 3600 * 2, 1e-12));
@@ -98,9 +98,9 @@ static void by_hand(void)
     /* All matrices but the embedding. */
     double muon = 5 * (2 * newton_schulz(128, 128) + 2 * newton_schulz(64, 128) + 3 * newton_schulz(128, 352));
     CHECK(p.muon_work == muon, "%g, %g", p.muon_work, muon);
-    CHECK(near(p.update_hours, 1000 * ((double)all / 1e8 + muon / 1e9) / 3600 * 2, 1e-12));
+    CHECK(near(p.update_hours, 1000 * ((double)all / 1e7 + muon / 1e9) / 3600 * 2, 1e-12));
     /* Five rates of one second's work each: a token takes five. */
-    m.adamw_s = m.muon_flops = 0;
+    m.muon_s = m.muon_flops = 0;
     for (int k = 0; k < HD_WORK_KINDS; k++) m.rate[k] = p.work[k];
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
     CHECK(near(p.device_hours, 5e6 / 3600, 1e-12) && near(p.utilization, flops / 5 / 1e9, 1e-12), "%g hours", p.device_hours);
@@ -192,7 +192,7 @@ static void machines(void)
         {"[machine]\npeak_tflops = 1\ndevices = 1.5\n", "devices"},
         {"[machine]\npeak_tflops\n", "line 2"},
         {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[dense]\n256 = 0.2\n", "[dense] 256: an earlier version measured it"},
-        {"[machine]\npeak_tflops = 1\nmuon_weights_s = 1e7\n", "muon_weights_s: an earlier version measured it"},
+        {"[machine]\npeak_tflops = 1\nmuon_weights_s = much\n", "muon_weights_s: 'much' is no value"},
         {"[machine]\npeak_tflops = 1\n[pass]\nmatrices_tflops = -1\n", "matrices_tflops: '-1' is no value"},
         {"[machine]\npeak_tflops = 1\n[pass]\nnumbers_s = 1e9\n", "utilization: is missing"},
         {"[machine]\npeak_tflops = 1\nutilization = 0.1\n[quoted]\ntokens = 1T\n", "hours_per_trillion"},
@@ -208,11 +208,11 @@ static void machines(void)
         CHECK(read_text(&m, bad[i].text) == HD_FORMAT && strstr(err.msg, bad[i].word), "%zu: %s", i, err.msg);
     CHECK_OK(hd_machine_read(&m, HD_SOURCE_DIR "/recipes/machines/h800.ini", &err));
     for (int k = 0; k < HD_WORK_KINDS; k++) m.rate[k] = 1e9 * (k + 1);
-    m.adamw_s = 2.5e8;
+    m.adamw_s = 2.5e8, m.muon_s = 1.5e8;
     CHECK_OK(hd_machine_print(&text, &m, &err));
     CHECK(read_text(&back, text.data) == HD_OK, "%s\n%s", err.msg, text.data);
     CHECK(!strcmp(m.name, back.name) && m.devices == back.devices && m.peak_flops == back.peak_flops && m.watts == back.watts);
-    CHECK(m.adamw_s == back.adamw_s && !memcmp(m.rate, back.rate, sizeof m.rate));
+    CHECK(m.adamw_s == back.adamw_s && m.muon_s == back.muon_s && !memcmp(m.rate, back.rate, sizeof m.rate));
     CHECK(!strcmp(m.quote.source, back.quote.source) && m.quote.d_model == back.quote.d_model && back.quote.n_phases == 2 &&
           m.quote.phase_tokens[1] == back.quote.phase_tokens[1]);
     hd_buf_free(&text);
@@ -238,7 +238,7 @@ static void runs(void)
 {
     static const char head[] = "step,tokens,loss,seconds,skipped\n";
     char dir[64], first[80], file[200], log[300];
-    hd_machine m = {.devices = 1, .peak_flops = 1e9, .utilization = 0.25, .adamw_s = 1e6, .muon_flops = 1e8};
+    hd_machine m = {.devices = 1, .peak_flops = 1e9, .utilization = 0.25, .adamw_s = 5e6, .muon_s = 1e6, .muon_flops = 1e8};
     hd_cost_run r;
     hd_source *s = NULL;
     hd_model *model = NULL;
