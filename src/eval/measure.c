@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/avail.h"
@@ -40,6 +41,7 @@ static const shape shapes[] = {
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 9, TRIES_MOST = 64 };
 enum { UPDATED = 2, UPDATED_SMALL = 8, N_UPDATED = 2 };
+static const double LEAST_USED = 0.9; // of the processors: threads wait for each other a little, too
 static const double ENOUGH_S = 2; // small models are timed as long as large ones: a disturbance is no larger part of it
 
 /* As many as a run would take at once. */
@@ -80,8 +82,15 @@ static double typical(double *took, int n)
     return took[n / 4];
 }
 
-/* Seconds of a token, after a pass that warms up. */
-static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_err *err)
+static double processor_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Seconds of a token, after a pass that warms up; *elapsed and *used: of all passes by the clock and on all processors. */
+static hd_status time_passes(double *seconds, double *elapsed, double *used, hd_model *m, const shape *s, hd_err *err)
 {
     hd_status st;
     int n_docs = docs_of(s), rows = n_docs * s->seq;
@@ -100,7 +109,7 @@ static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_er
     for (int i = 0; i < rows; i++) target[i] = i % s->seq == s->seq - 1 ? -1 : tok[i + 1];
     for (int i = 0; i < n_docs; i++) len[i] = s->seq;
     hd_micro b = {.n_rows = rows, .n_docs = n_docs, .tok = tok, .target = target, .len = len};
-    double begun = hd_now_s();
+    double begun = hd_now_s(), used_before = processor_s();
     int n = 0;
     for (; n <= TRIES || (n <= TRIES_MOST && hd_now_s() - begun < ENOUGH_S); n++) {
         double t0 = hd_now_s();
@@ -108,6 +117,8 @@ static hd_status time_passes(double *seconds, hd_model *m, const shape *s, hd_er
         HD_TRY(hd_train_pass(m, &b, &o, &result, err));
         took[n] = (hd_now_s() - t0) / rows;
     }
+    *elapsed += hd_now_s() - begun;
+    *used += processor_s() - used_before;
     *seconds = typical(took + 1, n - 1);
 fail:
     free(tok);
@@ -145,6 +156,7 @@ fail:
 typedef struct {
     double work[N_SHAPES][HD_WORK_KINDS], seconds[N_SHAPES];
     double update_work[N_UPDATED][HD_WORK_KINDS], update_seconds[N_UPDATED];
+    double elapsed, used; // of all passes: seconds by the clock, and on all processors
 } measured;
 
 static hd_status measure_shape(hd_machine *m, measured *o, int i, const char *dir, int n_threads, hd_err *err)
@@ -162,7 +174,7 @@ static hd_status measure_shape(hd_machine *m, measured *o, int i, const char *di
     HD_TRY(hd_source_open(&src, dir, true, err));
     HD_TRY(hd_folder_remove(dir, err)); // its pages stay mapped, and a killed process leaves nothing
     HD_TRY(hd_model_open_train(&model, src, HD_TRAIN_BF16, n_threads, docs_of(s) * s->seq, err));
-    HD_TRY(time_passes(&o->seconds[i], model, s, err));
+    HD_TRY(time_passes(&o->seconds[i], &o->elapsed, &o->used, model, s, err));
     hd_cost_ask ask = {.tokens = 1, .seq = s->seq, .micro_tokens = (int64_t)docs_of(s) * s->seq};
     HD_TRY(hd_cost_plan(&cost, hd_source_config(src), &ask, &any, err));
     memcpy(o->work[i], cost.work, sizeof cost.work);
@@ -209,6 +221,8 @@ hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err)
     }
     hd_progress_end(&bar);
     HD_TRY(st);
+    double had = o.used / (o.elapsed * hd_pool_threads(dev.pool));
+    if (had < LEAST_USED) hd_warn("cost: these passes had %.0f %% of the processors, others the rest: measure again when the machine is idle", 100 * had);
     hd_cost_fit(m->rate, (const double(*)[HD_WORK_KINDS])o.work, o.seconds, N_SHAPES);
     hd_cost_fit(update_rate, (const double(*)[HD_WORK_KINDS])o.update_work, o.update_seconds, N_UPDATED);
     m->muon_flops = update_rate[HD_WORK_MATRICES];
