@@ -1,5 +1,4 @@
-/* The way back through attention, one task for each sequence and key head, or, where these are few, for a part of a key head's query
- * heads: the parts' gradients of keys and values are added in their order.
+/* The way back through attention, one task for each sequence and key head.
  *
  * Everything is f32: products by the forward's own kernel, sums over queries by hd_back_kernels.outer.  For a key head q, do, k, v of
  * one query head are laid out as panels whose inner dimension is the position (32 numbers wide, a position a line), and k, v also the
@@ -54,31 +53,12 @@ static int longest(const hd_attn_back *a)
     return T;
 }
 
-enum { KERNEL_SCRATCH = 160 << 10, TASKS = 8 };
+enum { KERNEL_SCRATCH = 160 << 10 };
 
-/* Into how many parts a key head's query heads go; it depends on shapes alone, as sums do. */
-static int parts_of(const hd_attn_back *a)
-{
-    int64_t group = a->n_heads / a->kv.n_kv, heads = (int64_t)a->n_seqs * a->kv.n_kv, wanted = heads > 0 ? (TASKS - 1) / heads + 1 : 1;
-    return (int)(wanted < group ? wanted : group);
-}
-
-static int64_t values_ld(const hd_kv_shape *kv) { return kv->v_in_k ? 0 : (int64_t)kv->n_kv * kv->dv; }
-
-/* Floats of the gradients of parts behind the first. */
-static size_t parts_floats(const hd_attn_back *a, int64_t rows)
-{
-    return (size_t)(parts_of(a) - 1) * (size_t)rows * (size_t)((int64_t)a->kv.n_kv * a->kv.dk + values_ld(&a->kv));
-}
-
-/* For no more rows than that in more sequences, too: these go into fewer parts. */
 size_t hd_attn_back_work(const hd_attn_back *a, int n_threads)
 {
     layout l = layout_of(&a->kv, longest(a));
-    int64_t rows = 0;
-    for (int i = 0; i < a->n_seqs; i++) rows += a->len[i];
-    return (size_t)n_threads * ((size_t)l.total * sizeof(float) + KERNEL_SCRATCH + 128) + (size_t)a->n_seqs * 8 + 256 +
-           parts_floats(a, rows) * sizeof(float) + 64;
+    return (size_t)n_threads * ((size_t)l.total * sizeof(float) + KERNEL_SCRATCH + 128) + (size_t)a->n_seqs * 8 + 256;
 }
 
 typedef struct {
@@ -88,13 +68,8 @@ typedef struct {
     uint8_t *scratch;
     size_t scratch_bytes;
     layout l;
-    int group, parts;
-    int64_t rows, ldk, ldv; // of all sequences; of dk and dv
-    float *more;            // [parts - 1, rows (ldk + ldv)], of each part first dk, then dv
+    int group;
 } job;
-
-static float *more_k(const job *j, int part) { return j->more + (part - 1) * j->rows * (j->ldk + j->ldv); }
-static float *more_v(const job *j, int part) { return more_k(j, part) + j->rows * j->ldk; }
 
 /* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32]. */
 static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
@@ -203,20 +178,19 @@ static void run_head(void *arg, int64_t chunk, int tid)
     const job *j = arg;
     const hd_attn_back *a = j->a;
     const hd_kv_shape *kv = &a->kv;
-    int part = (int)(chunk % j->parts), seq = (int)(chunk / j->parts / kv->n_kv), kh = (int)(chunk / j->parts % kv->n_kv), T = a->len[seq];
-    int64_t row0 = j->row0[seq], ldk = j->ldk, ldv = kv->v_in_k ? ldk : j->ldv;
+    int seq = (int)(chunk / kv->n_kv), kh = (int)(chunk % kv->n_kv), T = a->len[seq];
+    int64_t row0 = j->row0[seq], ldk = (int64_t)kv->n_kv * kv->dk, ldv = kv->v_in_k ? ldk : (int64_t)kv->n_kv * kv->dv;
     int64_t ldq = (int64_t)a->n_heads * kv->dk, ldo = (int64_t)a->n_heads * kv->dv;
     uint8_t *kernel = j->scratch + (size_t)tid * j->scratch_bytes;
     float *f = (float *)(void *)(kernel + KERNEL_SCRATCH);
     const float *k = a->k + row0 * ldk + kh * kv->dk, *v = kv->v_in_k ? k : a->v + row0 * ldv + kh * kv->dv;
-    float *dk = (part ? more_k(j, part) : a->dk) + row0 * ldk + kh * kv->dk;
-    float *dv = kv->v_in_k ? dk : (part ? more_v(j, part) : a->dv) + row0 * ldv + kh * kv->dv;
+    float *dk = a->dk + row0 * ldk + kh * kv->dk, *dv = kv->v_in_k ? dk : a->dv + row0 * ldv + kh * kv->dv;
     zero_rows(dk, ldk, T, kv->dk);
     if (!kv->v_in_k) zero_rows(dv, ldv, T, kv->dv);
     to_panels(j, f + j->l.k, k, ldk, T, kv->dk, kv->type);
     to_panels_across(j, f + j->l.kt, k, ldk, T, kv->dk, kv->type);
     to_panels_across(j, f + j->l.vt, v, ldv, T, kv->dv, kv->type);
-    for (int g = j->group * part / j->parts; g < j->group * (part + 1) / j->parts; g++) {
+    for (int g = 0; g < j->group; g++) {
         int hq = kh * j->group + g;
         head h = {.q = a->q + row0 * ldq + hq * kv->dk,
                   .dout = a->dout + row0 * ldo + hq * kv->dv,
@@ -235,22 +209,11 @@ static void run_head(void *arg, int64_t chunk, int tid)
     }
 }
 
-static void add_parts(void *arg, int64_t row, int tid)
-{
-    const job *j = arg;
-    (void)tid;
-    for (int p = 1; p < j->parts; p++) {
-        j->d->k->add(j->a->dk + row * j->ldk, more_k(j, p) + row * j->ldk, j->ldk);
-        if (j->ldv) j->d->k->add(j->a->dv + row * j->ldv, more_v(j, p) + row * j->ldv, j->ldv);
-    }
-}
-
 void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work)
 {
     size_t mark = work->used;
     int64_t *row0 = hd_arena_take(work, (size_t)a->n_seqs * sizeof *row0), row = 0;
-    job j = {.d = d, .a = a, .row0 = row0, .l = layout_of(&a->kv, longest(a)), .group = a->n_heads / a->kv.n_kv, .parts = parts_of(a),
-             .ldk = (int64_t)a->kv.n_kv * a->kv.dk, .ldv = values_ld(&a->kv)};
+    job j = {.d = d, .a = a, .row0 = row0, .l = layout_of(&a->kv, longest(a)), .group = a->n_heads / a->kv.n_kv};
     j.scratch_bytes = ((size_t)j.l.total * sizeof(float) + KERNEL_SCRATCH + 63) / 64 * 64;
     j.scratch = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * j.scratch_bytes);
     assert(row0 && j.scratch && hd_mul_scratch_bytes(a->kv.dk) <= KERNEL_SCRATCH && "backward arena planned too small");
@@ -258,10 +221,6 @@ void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work)
         row0[i] = row;
         row += a->len[i];
     }
-    j.rows = row;
-    j.more = j.parts > 1 ? hd_arena_take(work, parts_floats(a, row) * sizeof(float)) : NULL;
-    assert((j.more || j.parts == 1) && "backward arena planned too small");
-    hd_pool_run(d->pool, (int64_t)a->n_seqs * a->kv.n_kv * j.parts, run_head, &j);
-    if (j.parts > 1) hd_rows_run(d, row, add_parts, &j);
+    hd_pool_run(d->pool, (int64_t)a->n_seqs * a->kv.n_kv, run_head, &j);
     work->used = mark;
 }
