@@ -1,4 +1,5 @@
-/* The way back through attention, one task for each sequence and key head.
+/* The way back through attention, one task for each sequence and key head, or, of a long sequence, for a part of a key head's query
+ * heads: the parts' gradients of keys and values are added in their order.
  *
  * Everything is f32: products by the forward's own kernel, sums over queries by hd_back_kernels.outer.  For a key head q, do, k, v of
  * one query head are laid out as panels whose inner dimension is the position (32 numbers wide, a position a line), and k, v also the
@@ -53,12 +54,32 @@ static int longest(const hd_attn_back *a)
     return T;
 }
 
-enum { KERNEL_SCRATCH = 160 << 10 };
+enum { KERNEL_SCRATCH = 160 << 10, LONG = 512, TASKS = 8 };
 
+/* Into how many parts the query heads of a key head go in a sequence of T: by that alone, so that its sums are the same whatever
+ * else is in the micro-batch. Short sequences are many in one: they need none. */
+static int parts_of(const hd_attn_back *a, int T)
+{
+    int group = a->n_heads / a->kv.n_kv, wanted = T < LONG ? 1 : (TASKS - 1) / a->kv.n_kv + 1;
+    return wanted < group ? wanted : group;
+}
+
+static int64_t values_ld(const hd_kv_shape *kv) { return kv->v_in_k ? 0 : (int64_t)kv->n_kv * kv->dv; }
+
+/* Floats of the gradients of parts behind the first. */
+static size_t more_floats(const hd_attn_back *a, int64_t rows)
+{
+    return (size_t)(parts_of(a, longest(a)) - 1) * (size_t)rows * (size_t)((int64_t)a->kv.n_kv * a->kv.dk + values_ld(&a->kv));
+}
+
+/* Enough for no more rows in more sequences, too. */
 size_t hd_attn_back_work(const hd_attn_back *a, int n_threads)
 {
     layout l = layout_of(&a->kv, longest(a));
-    return (size_t)n_threads * ((size_t)l.total * sizeof(float) + KERNEL_SCRATCH + 128) + (size_t)a->n_seqs * 8 + 256;
+    int64_t rows = 0;
+    for (int i = 0; i < a->n_seqs; i++) rows += a->len[i];
+    return (size_t)n_threads * ((size_t)l.total * sizeof(float) + KERNEL_SCRATCH + 128) + (size_t)a->n_seqs * 8 + 256 +
+           more_floats(a, rows) * sizeof(float) + 64;
 }
 
 typedef struct {
@@ -68,8 +89,13 @@ typedef struct {
     uint8_t *scratch;
     size_t scratch_bytes;
     layout l;
-    int group;
+    int group, most_parts;
+    int64_t rows, ldk, ldv; // of all sequences; of dk and dv, which has no rows of its own where values are keys
+    float *more;            // [most_parts - 1, rows (ldk + ldv)], of each part first dk, then dv
 } job;
+
+static float *more_k(const job *j, int part) { return j->more + (part - 1) * j->rows * (j->ldk + j->ldv); }
+static float *more_v(const job *j, int part) { return more_k(j, part) + j->rows * j->ldk; }
 
 /* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32]. */
 static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
@@ -178,19 +204,22 @@ static void run_head(void *arg, int64_t chunk, int tid)
     const job *j = arg;
     const hd_attn_back *a = j->a;
     const hd_kv_shape *kv = &a->kv;
-    int seq = (int)(chunk / kv->n_kv), kh = (int)(chunk % kv->n_kv), T = a->len[seq];
-    int64_t row0 = j->row0[seq], ldk = (int64_t)kv->n_kv * kv->dk, ldv = kv->v_in_k ? ldk : (int64_t)kv->n_kv * kv->dv;
+    int part = (int)(chunk % j->most_parts), kh = (int)(chunk / j->most_parts % kv->n_kv), seq = (int)(chunk / j->most_parts / kv->n_kv);
+    int T = a->len[seq], parts = parts_of(a, T);
+    if (part >= parts) return;
+    int64_t row0 = j->row0[seq], ldk = j->ldk, ldv = kv->v_in_k ? ldk : j->ldv;
     int64_t ldq = (int64_t)a->n_heads * kv->dk, ldo = (int64_t)a->n_heads * kv->dv;
     uint8_t *kernel = j->scratch + (size_t)tid * j->scratch_bytes;
     float *f = (float *)(void *)(kernel + KERNEL_SCRATCH);
     const float *k = a->k + row0 * ldk + kh * kv->dk, *v = kv->v_in_k ? k : a->v + row0 * ldv + kh * kv->dv;
-    float *dk = a->dk + row0 * ldk + kh * kv->dk, *dv = kv->v_in_k ? dk : a->dv + row0 * ldv + kh * kv->dv;
+    float *dk = (part ? more_k(j, part) : a->dk) + row0 * ldk + kh * kv->dk;
+    float *dv = kv->v_in_k ? dk : (part ? more_v(j, part) : a->dv) + row0 * ldv + kh * kv->dv;
     zero_rows(dk, ldk, T, kv->dk);
     if (!kv->v_in_k) zero_rows(dv, ldv, T, kv->dv);
     to_panels(j, f + j->l.k, k, ldk, T, kv->dk, kv->type);
     to_panels_across(j, f + j->l.kt, k, ldk, T, kv->dk, kv->type);
     to_panels_across(j, f + j->l.vt, v, ldv, T, kv->dv, kv->type);
-    for (int g = 0; g < j->group; g++) {
+    for (int g = j->group * part / parts; g < j->group * (part + 1) / parts; g++) {
         int hq = kh * j->group + g;
         head h = {.q = a->q + row0 * ldq + hq * kv->dk,
                   .dout = a->dout + row0 * ldo + hq * kv->dv,
@@ -209,11 +238,23 @@ static void run_head(void *arg, int64_t chunk, int tid)
     }
 }
 
+static void add_parts(void *arg, int64_t seq, int tid)
+{
+    const job *j = arg;
+    int64_t at_k = j->row0[seq] * j->ldk, at_v = j->row0[seq] * j->ldv;
+    (void)tid;
+    for (int p = 1; p < parts_of(j->a, j->a->len[seq]); p++) {
+        j->d->k->add(j->a->dk + at_k, more_k(j, p) + at_k, j->a->len[seq] * j->ldk);
+        if (j->ldv) j->d->k->add(j->a->dv + at_v, more_v(j, p) + at_v, j->a->len[seq] * j->ldv);
+    }
+}
+
 void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work)
 {
     size_t mark = work->used;
     int64_t *row0 = hd_arena_take(work, (size_t)a->n_seqs * sizeof *row0), row = 0;
-    job j = {.d = d, .a = a, .row0 = row0, .l = layout_of(&a->kv, longest(a)), .group = a->n_heads / a->kv.n_kv};
+    job j = {.d = d, .a = a, .row0 = row0, .l = layout_of(&a->kv, longest(a)), .group = a->n_heads / a->kv.n_kv,
+             .most_parts = parts_of(a, longest(a)), .ldk = (int64_t)a->kv.n_kv * a->kv.dk, .ldv = values_ld(&a->kv)};
     j.scratch_bytes = ((size_t)j.l.total * sizeof(float) + KERNEL_SCRATCH + 63) / 64 * 64;
     j.scratch = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * j.scratch_bytes);
     assert(row0 && j.scratch && hd_mul_scratch_bytes(a->kv.dk) <= KERNEL_SCRATCH && "backward arena planned too small");
@@ -221,6 +262,10 @@ void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work)
         row0[i] = row;
         row += a->len[i];
     }
-    hd_pool_run(d->pool, (int64_t)a->n_seqs * a->kv.n_kv, run_head, &j);
+    j.rows = row;
+    j.more = j.most_parts > 1 ? hd_arena_take(work, more_floats(a, row) * sizeof(float)) : NULL;
+    assert((j.more || j.most_parts == 1) && "backward arena planned too small");
+    hd_pool_run(d->pool, (int64_t)a->n_seqs * a->kv.n_kv * j.most_parts, run_head, &j);
+    if (j.most_parts > 1) hd_pool_run(d->pool, a->n_seqs, add_parts, &j);
     work->used = mark;
 }

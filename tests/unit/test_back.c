@@ -193,6 +193,29 @@ static void check_attention(devs *d, int H, int n_kv, int K, int V, bool v_in_k,
     for (int i = 0; i < 6; i++) free(g[i]);
 }
 
+/* A sequence's gradients are the same bits alone and behind another. */
+static void check_alone(devs *d)
+{
+    enum { H = 3, K = 10, FIRST = 40, T = 520, ROWS = FIRST + T };
+    float *q = randoms(ROWS * H * K, 1), *k = randoms(ROWS * K, 1), *v = randoms(ROWS * K, 1), *out = randoms(ROWS * H * K, 1), *dout = randoms(ROWS * H * K, 1);
+    float *lse = randoms(ROWS * H, 1), *dq[2], *dk[2], *dv[2];
+    for (int i = 0; i < ROWS * H; i++) lse[i] += 6; // of probabilities below 1
+    for (int both = 0; both < 2; both++) {
+        int row = both ? 0 : FIRST;
+        dq[both] = randoms(ROWS * H * K, 1), dk[both] = randoms(ROWS * K, 1), dv[both] = randoms(ROWS * K, 1);
+        hd_attn_back a = {.kv = {.type = HD_CACHE_F32, .n_kv = 1, .dk = K, .dv = K}, .n_heads = H, .scale = 0.3f,
+                          .q = q + row * H * K, .k = k + row * K, .v = v + row * K, .out = out + row * H * K, .dout = dout + row * H * K, .lse = lse + row * H,
+                          .dq = dq[both] + row * H * K, .dk = dk[both] + row * K, .dv = dv[both] + row * K,
+                          .len = both ? (int[]){FIRST, T} : (int[]){T}, .n_seqs = both + 1};
+        hd_attn_back_run(&d->two, &a, &d->work);
+    }
+    CHECK(memcmp(dq[0] + FIRST * H * K, dq[1] + FIRST * H * K, (size_t)T * H * K * 4) == 0);
+    CHECK(memcmp(dk[0] + FIRST * K, dk[1] + FIRST * K, (size_t)T * K * 4) == 0);
+    CHECK(memcmp(dv[0] + FIRST * K, dv[1] + FIRST * K, (size_t)T * K * 4) == 0);
+    free(q), free(k), free(v), free(out), free(dout), free(lse);
+    for (int i = 0; i < 2; i++) free(dq[i]), free(dk[i]), free(dv[i]);
+}
+
 /* ---- Rows: gradients against differences in double ---- */
 
 static double norm_dot(const double *x, const float *g, const float *dh, int n, double eps)
@@ -382,6 +405,9 @@ int main(void)
         check_attention(&d, 4, 2, 6, 6, false, (int[]){1, 70, 33}, 3);
         check_attention(&d, 3, 1, 37, 33, true, (int[]){65, 2, 64}, 3);
         check_attention(&d, 2, 2, 32, 32, false, (int[]){130}, 1);
+        check_attention(&d, 5, 1, 20, 12, true, (int[]){3, 515}, 2); // 5 parts, and none
+        check_attention(&d, 6, 2, 9, 7, false, (int[]){512, 511}, 2); // 3 parts, and none
+        check_alone(&d);
         check_norm(&d, 1, 1, false);
         check_norm(&d, 70, 19, true);
         check_norm(&d, 3, 100, false);
