@@ -94,9 +94,8 @@ static void print_pass(const hd_machine *m, const hd_cost *p)
     static const char *const name[HD_WORK_KINDS] = {
         [HD_WORK_MATRICES] = "products with weights", [HD_WORK_ATTENTION] = "attention", [HD_WORK_PAIRS] = "its scores one by one",
         [HD_WORK_NUMBERS] = "what lies between products", [HD_WORK_WEIGHTS] = "fetching weights, storing gradients"};
-    double t[HD_WORK_KINDS], sum = 0;
+    double t[HD_WORK_KINDS], sum = hd_cost_seconds(t, p->work, m->rate);
     if (m->rate[HD_WORK_MATRICES] <= 0) return;
-    for (int k = 0; k < HD_WORK_KINDS; k++) sum += t[k] = m->rate[k] > 0 ? p->work[k] / m->rate[k] : 0;
     printf("             a pass:");
     for (int k = 0; k < HD_WORK_KINDS; k++) printf("%s %s %.0f %%", k ? "," : "", name[k], 100 * t[k] / sum);
     printf("\n");
@@ -106,6 +105,7 @@ static void print_plan(const hd_config *c, const hd_cost_ask *a, const hd_machin
 {
     char x[32], y[32], z[32], w[32];
     hd_cost_quoted q;
+    bool quoted = hd_cost_quote(&q, p, a, c, m);
     double memory = p->weights_bytes + p->optimizer_bytes + p->activations_bytes;
     printf("model        %s, %s weights, %s of them used by a token (%s multiplied)\n", c->arch, show(x, (double)p->n_weights),
            show(y, (double)p->n_active), show(z, (double)p->n_multiplied));
@@ -122,9 +122,9 @@ static void print_plan(const hd_config *c, const hd_cost_ask *a, const hd_machin
            m->name, m->devices, p->hours, p->hours / 24, 100 * p->utilization, m->peak_flops / 1e12);
     if (p->update_hours > 0) printf("; %.0f %% of it updates", 100 * p->update_hours / p->device_hours);
     printf("\n");
-    if (!hd_cost_quote(&q, p, a, c, m)) print_pass(m, p);
+    if (!quoted) print_pass(m, p);
     printf("cost         %.4g kWh, $%.6g\n", p->kwh, p->usd);
-    if (hd_cost_quote(&q, p, a, c, m)) print_quoted(p, m, &q);
+    if (quoted) print_quoted(p, m, &q);
 }
 
 static json_t *plan_json(const hd_config *c, const hd_cost_ask *a, const hd_machine *m, const hd_cost *p)

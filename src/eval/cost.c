@@ -86,11 +86,11 @@ fail:
 
 /* ---- A machine's speed ---- */
 
-static double seconds_of(const double work[HD_WORK_KINDS], const double rate[HD_WORK_KINDS])
+double hd_cost_seconds(double seconds[HD_WORK_KINDS], const double work[HD_WORK_KINDS], const double rate[HD_WORK_KINDS])
 {
-    double t = 0;
-    for (int k = 0; k < HD_WORK_KINDS; k++) t += rate[k] > 0 ? work[k] / rate[k] : 0;
-    return t;
+    double sum = 0;
+    for (int k = 0; k < HD_WORK_KINDS; k++) sum += seconds[k] = rate[k] > 0 ? work[k] / rate[k] : 0;
+    return sum;
 }
 
 static bool is_quoted(const hd_config *c, const hd_quote *q)
@@ -104,16 +104,17 @@ static double utilization_of(const hd_cost *o, const hd_config *c, const hd_mach
 {
     const hd_quote *q = &m->quote;
     if (is_quoted(c, q)) return o->flops_per_token * 1e12 / (q->hours_per_trillion * SECONDS * m->peak_flops);
+    double seconds[HD_WORK_KINDS];
     if (m->rate[HD_WORK_MATRICES] <= 0) return m->utilization;
-    return o->flops_per_token / (seconds_of(o->work, m->rate) * m->peak_flops);
+    return o->flops_per_token / (hd_cost_seconds(seconds, o->work, m->rate) * m->peak_flops);
 }
 
 /* Coordinate descent on the normal equations: with five unknowns it need not be clever, and a cost below 0 is never passed on to others. */
 void hd_cost_fit(double rate[HD_WORK_KINDS], const double (*work)[HD_WORK_KINDS], const double *seconds, int n)
 {
-    enum { K = HD_WORK_KINDS, ROUNDS = 100000 };
+    enum { K = HD_WORK_KINDS, ROUNDS_MOST = 100000 };
     double gram[K][K] = {{0}}, right[K] = {0}, cost[K] = {0}; // seconds a unit, in units of the mean work
-    double unit[K] = {0};
+    double unit[K] = {0}, moved = 1;
     for (int i = 0; i < n; i++)
         for (int k = 0; k < K; k++) unit[k] += work[i][k] / seconds[i] / n;
     for (int i = 0; i < n; i++)
@@ -122,12 +123,15 @@ void hd_cost_fit(double rate[HD_WORK_KINDS], const double (*work)[HD_WORK_KINDS]
             right[k] += x;
             for (int l = 0; l < K; l++) gram[k][l] += unit[l] > 0 ? x * work[i][l] / seconds[i] / unit[l] : 0;
         }
-    for (int r = 0; r < ROUNDS; r++)
+    for (int r = 0; r < ROUNDS_MOST && moved > 1e-14; r++) {
+        moved = 0;
         for (int k = 0; k < K; k++) {
-            double left = right[k];
+            double left = right[k], was = cost[k];
             for (int l = 0; l < K; l++) left -= l != k ? gram[k][l] * cost[l] : 0;
             cost[k] = gram[k][k] > 0 ? fmax(0, left / gram[k][k]) : 0;
+            moved = fmax(moved, fabs(cost[k] - was));
         }
+    }
     for (int k = 0; k < K; k++) rate[k] = cost[k] > 0 ? unit[k] / cost[k] : 0;
 }
 

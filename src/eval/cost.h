@@ -92,6 +92,9 @@ hd_status hd_cost_plan(hd_cost *out, const hd_config *c, const hd_cost_ask *a, c
 /* False when the machine's file quotes nothing of such a model. */
 bool hd_cost_quote(hd_cost_quoted *out, const hd_cost *plan, const hd_cost_ask *a, const hd_config *c, const hd_machine *m);
 
+/* The seconds of each kind of work, 0 where it has no rate; the sum is returned. */
+double hd_cost_seconds(double seconds[HD_WORK_KINDS], const double work[HD_WORK_KINDS], const double rate[HD_WORK_KINDS]);
+
 /* Rates by which n models' work a token takes nearest to the seconds a token that were measured: the least squares of relative errors, no
  * rate below 0.  A kind of work that nobody had, or that explains nothing: 0.  work: [n], seconds: [n] > 0. */
 void hd_cost_fit(double rate[HD_WORK_KINDS], const double (*work)[HD_WORK_KINDS], const double *seconds, int n);

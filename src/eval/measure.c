@@ -25,22 +25,23 @@ typedef struct {
     int latent;                        // > 0: DeepSeek-V3's, with latent attention; else Llama's
     int experts, chosen, expert_width; // and a shared one
     int mtp;
+    enum { NO_UPDATE, UPDATE, UPDATE_SMALL } update; // also timed: AdamW's and Muon's large products; Muon's small ones
 } shape;
 
 static const shape shapes[] = {
-    {512, 64, 4, 256, 32, 0, 0, 0, 0, 0},        // small matrices: what lies between them
-    {512, 128, 5, 512, 32, 0, 0, 0, 0, 0},       // many pairs of small heads
-    {4096, 320, 7, 256, 64, 0, 0, 0, 0, 0},      // UPDATED: Muon's products of large matrices
-    {8192, 768, 4, 512, 64, 0, 0, 0, 0, 0},      // matrices
-    {512, 128, 4, 512, 32, 64, 8, 2, 128, 1},    // attention over a latent wider than its heads
-    {4096, 320, 5, 256, 32, 160, 16, 4, 224, 0}, // the same, wider
-    {2048, 256, 6, 256, 64, 96, 16, 3, 192, 1},  //
-    {2048, 256, 6, 256, 64, 96, 128, 4, 192, 0}, // weights: an expert has few rows
-    {2048, 256, 6, 256, 64, 96, 64, 12, 48, 0},  // UPDATED_SMALL: Muon's of small ones; rows gathered and scattered
-    {4096, 512, 4, 256, 64, 128, 32, 4, 256, 0}, //
+    {512, 64, 4, 256, 32, 0, 0, 0, 0, 0, NO_UPDATE},          // small matrices: what lies between them
+    {512, 128, 5, 512, 32, 0, 0, 0, 0, 0, NO_UPDATE},         // many pairs of small heads
+    {4096, 320, 7, 256, 64, 0, 0, 0, 0, 0, UPDATE},           //
+    {8192, 768, 4, 512, 64, 0, 0, 0, 0, 0, NO_UPDATE},        // matrices
+    {512, 128, 4, 512, 32, 64, 8, 2, 128, 1, NO_UPDATE},      // attention over a latent wider than its heads
+    {4096, 320, 5, 256, 32, 160, 16, 4, 224, 0, NO_UPDATE},   // the same, wider
+    {2048, 256, 6, 256, 64, 96, 16, 3, 192, 1, NO_UPDATE},    //
+    {2048, 256, 6, 256, 64, 96, 128, 4, 192, 0, NO_UPDATE},   // weights: an expert has few rows
+    {2048, 256, 6, 256, 64, 96, 64, 12, 48, 0, UPDATE_SMALL}, // rows gathered and scattered
+    {4096, 512, 4, 256, 64, 128, 32, 4, 256, 0, NO_UPDATE},   //
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], TRIES = 9, TRIES_MOST = 64 };
-enum { UPDATED = 2, UPDATED_SMALL = 8, N_UPDATED = 2 };
+enum { N_UPDATED = 2 };
 static const double LEAST_USED = 0.9; // of the processors: threads wait for each other a little, too
 static const double ENOUGH_S = 2; // small models are timed as long as large ones: a disturbance is no larger part of it
 
@@ -178,8 +179,8 @@ static hd_status measure_shape(hd_machine *m, measured *o, int i, const char *di
     hd_cost_ask ask = {.tokens = 1, .seq = s->seq, .micro_tokens = (int64_t)docs_of(s) * s->seq};
     HD_TRY(hd_cost_plan(&cost, hd_source_config(src), &ask, &any, err));
     memcpy(o->work[i], cost.work, sizeof cost.work);
-    if (i != UPDATED && i != UPDATED_SMALL) goto fail;
-    int u = i == UPDATED_SMALL;
+    if (s->update == NO_UPDATE) goto fail;
+    int u = s->update == UPDATE_SMALL;
     double adamw;
     HD_TRY(time_updates(&o->update_seconds[u], model, HD_OPT_MUON, err));
     o->update_work[u][HD_WORK_MATRICES] = cost.muon_work;

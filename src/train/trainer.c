@@ -345,6 +345,9 @@ static hd_status save(trainer *t, hd_err *err)
 
 static bool due(int64_t step, int64_t every, int64_t last) { return every > 0 && (step % every == 0 || step == last); }
 
+/* What a run made is kept at its end, however seldom it saves. */
+static bool save_due(const trainer *t, int64_t step) { return step == t->r->steps || due(step, t->r->save_every, t->r->steps); }
+
 /* With experts on ranks all say the same text. */
 static hd_status sample(trainer *t, int64_t step, hd_err *err)
 {
@@ -366,7 +369,7 @@ static hd_status between(trainer *t, hd_step_log *s, hd_err *err)
         if (t->n_experts > 0) HD_TRY(hd_rundir_load(t->dir, s->step, t->load, t->n_layers, t->n_experts, err));
     }
     if (due(s->step, r->sample_every, r->steps) && (lead(t) || t->apart)) HD_TRY(sample(t, s->step, err));
-    if (due(s->step, r->save_every, r->steps)) HD_TRY(save(t, err));
+    if (save_due(t, s->step)) HD_TRY(save(t, err));
     return HD_OK;
 fail:
     return st;
@@ -391,7 +394,7 @@ static hd_status loop(trainer *t, hd_err *err)
         HD_TRY(between(t, &s, err));
         HD_TRY(asked_to_stop(t, &stop, err));
         if (!stop || t->state.step >= t->r->steps) continue;
-        if (!due(s.step, t->r->save_every, t->r->steps)) HD_TRY(save(t, err));
+        if (!save_due(t, s.step)) HD_TRY(save(t, err));
         return hd_fail(err, HD_CANCELLED, "train: stopped at step %lld; the same command goes on from there", (long long)s.step);
     }
 fail:

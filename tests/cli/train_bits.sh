@@ -84,7 +84,7 @@ for r in $both; do
     check "$r: a run" pretrain $r.ini
     check "$r: the same again" pretrain $r.ini -s out=$r-again
     check "$r: its bits" same $r $r-again
-    check "$r: one thread" pretrain $r.ini -s out=$r-one -s threads=1
+    check "$r: one thread, saved at its end alone" pretrain $r.ini -s out=$r-one -s threads=1 -s save_every=0
     check "$r: its bits with one thread" same $r $r-one
     check "$r: killed now and then" killed $r-killed $r.ini -s out=$r-killed
     check "$r: its bits when killed" same $r $r-killed
