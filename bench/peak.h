@@ -43,6 +43,7 @@ static void peak_chunk(void *arg, int64_t c, int tid)
 PEAK_LOOP(peak_fma_256, "avx2,fma", __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(a, b, s[i]))
 PEAK_LOOP(peak_fma_512, "avx512f", __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(a, b, s[i]))
 PEAK_LOOP(peak_int_512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(s[i], a, b))
+PEAK_LOOP(peak_bf16_512, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), _mm512_dpbf16_ps(s[i], (__m512bh)a, (__m512bh)b))
 /* Without VNNI: unsigned x signed bytes into pairs, pairs into fours, then the sum. */
 PEAK_LOOP(peak_int_256, "avx2", __m256i, _mm256_setzero_si256(),
           _mm256_add_epi32(s[i], _mm256_madd_epi16(_mm256_maddubs_epi16(s[i], a), b)))
@@ -76,7 +77,8 @@ static bool peak_get(peak_loop *p, const char *level, bool integer)
     const double s = PEAK_STEPS;
     if (!strcmp(level, "amx"))
         *p = integer ? (peak_loop){s * 2 * 16 * 16 * 64, peak_amx_int} : (peak_loop){s * 2 * 16 * 16 * 32, peak_amx_bf16};
-    else if (!strcmp(level, "vnni") || !strcmp(level, "bf16"))
+    else if (!strcmp(level, "zen4") && !integer) *p = (peak_loop){s * 10 * 2 * 32, peak_bf16_512};
+    else if (!strcmp(level, "vnni") || !strcmp(level, "bf16") || !strcmp(level, "zen4"))
         *p = integer ? (peak_loop){s * 10 * 2 * 64, peak_int_512} : (peak_loop){s * 10 * 2 * 16, peak_fma_512};
     else if (!strcmp(level, "avx2"))
         *p = integer ? (peak_loop){s * 10 * 2 * 32, peak_int_256} : (peak_loop){s * 10 * 2 * 8, peak_fma_256};

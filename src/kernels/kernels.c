@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { F_AVX2 = 1, F_VNNI = 2, F_BF16 = 4, F_AMX = 8 };
+enum { F_AVX2 = 1, F_VNNI = 2, F_BF16 = 4, F_AMX = 8, F_FAST_BF16 = 16 };
 
 static bool all(unsigned have, unsigned want) { return (have & want) == want; }
 
@@ -40,6 +40,7 @@ static unsigned cpu_features(void)
     have |= F_VNNI;
     if (!(a71 & 1u << 5)) return have; // AVX512_BF16
     have |= F_BF16;
+    if (__get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx) have |= F_FAST_BF16;
     if (all(d7, 1u << 24 | 1u << 25 | 1u << 22) && all(lo, 3u << 17) && tiles_granted()) have |= F_AMX;
     return have;
 }
@@ -59,26 +60,27 @@ typedef void fill_fn(hd_kernels *k);
 /* In order: each inherits the entries of the one before. */
 static const struct {
     const char *name;
-    unsigned needs;
-    fill_fn *fill[9]; // ends with NULL
+    unsigned needs, suits; // without the latter it runs, but only when it is asked for: such processors are no faster so
+    fill_fn *fill[9];      // ends with NULL
 } levels[] = {
-    {"ref", 0, {hd_fill_mul_ref, hd_fill_rows_ref, hd_fill_optim_ref, hd_fill_attn_ref, hd_fill_back_ref}},
+    {"ref", 0, 0, {hd_fill_mul_ref, hd_fill_rows_ref, hd_fill_optim_ref, hd_fill_attn_ref, hd_fill_back_ref}},
 #if defined __x86_64__
-    {"avx2", F_AVX2, {hd_fill_act_avx2, hd_fill_mul_avx2, hd_fill_float_avx2, hd_fill_bf12_avx2, hd_fill_rows_avx2, hd_fill_optim_avx2,
+    {"avx2", F_AVX2, 0, {hd_fill_act_avx2, hd_fill_mul_avx2, hd_fill_float_avx2, hd_fill_bf12_avx2, hd_fill_rows_avx2, hd_fill_optim_avx2,
                       hd_fill_attn_avx2, hd_fill_back_avx2}},
-    {"vnni", F_VNNI, {hd_fill_act_vnni, hd_fill_mul_vnni, hd_fill_float_vnni, hd_fill_bf12_vnni, hd_fill_rows_vnni, hd_fill_optim_vnni,
+    {"vnni", F_VNNI, 0, {hd_fill_act_vnni, hd_fill_mul_vnni, hd_fill_float_vnni, hd_fill_bf12_vnni, hd_fill_rows_vnni, hd_fill_optim_vnni,
                       hd_fill_attn_vnni, hd_fill_back_vnni}},
-    {"bf16", F_BF16, {hd_fill_attn_bf16}},
-    {"amx", F_AMX, {hd_fill_mul_amx, hd_fill_float_amx, hd_fill_attn_amx}},
+    {"bf16", F_BF16, 0, {hd_fill_attn_bf16}},
+    {"zen4", F_BF16, F_FAST_BF16, {hd_fill_float_zen4}},
+    {"amx", F_AMX, 0, {hd_fill_mul_amx, hd_fill_float_amx, hd_fill_attn_amx}},
 #elif defined __aarch64__
-    {"neon", 0, {hd_fill_act_neon, hd_fill_float_neon, hd_fill_bf12_neon, hd_fill_rows_neon, hd_fill_attn_neon, hd_fill_back_neon}},
-    {"dotprod", F_DOTPROD, {hd_fill_mul_dotprod}},
+    {"neon", 0, 0, {hd_fill_act_neon, hd_fill_float_neon, hd_fill_bf12_neon, hd_fill_rows_neon, hd_fill_attn_neon, hd_fill_back_neon}},
+    {"dotprod", F_DOTPROD, 0, {hd_fill_mul_dotprod}},
 #endif
 };
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
 static hd_kernels tables[N_LEVELS];
-static int n_tables;
+static int n_tables, usual; // the one that is chosen where nobody names one
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void build(void)
@@ -89,6 +91,7 @@ static void build(void)
         if ((have & levels[i].needs) != levels[i].needs) break;
         t.level = levels[i].name;
         for (fill_fn *const *f = levels[i].fill; *f; f++) (*f)(&t);
+        if ((have & levels[i].suits) == levels[i].suits) usual = n_tables;
         tables[n_tables++] = t;
     }
 }
@@ -106,10 +109,12 @@ hd_status hd_kernels_get(const hd_kernels **out, hd_err *err)
     char names[128] = "";
     size_t used = 0;
     for (int i = 0; (k = hd_kernels_at(i)); i++) {
-        if (!want || !*want || !strcasecmp(k->level, want)) *out = k;
+        const bool found = want && *want ? !strcasecmp(k->level, want) : i == usual;
+        if (found) {
+            *out = k;
+            return HD_OK;
+        }
         used += (size_t)snprintf(names + used, sizeof names - used, " %s", k->level);
-        if (want && !strcasecmp(k->level, want)) return HD_OK;
     }
-    if (!want || !*want) return HD_OK;
     return hd_fail(err, HD_USAGE, "HADAL_CPU=%.32s: this machine cannot run it: it can run%s", want, names);
 }

@@ -4,8 +4,8 @@
  * only on the length of that sum, so a row gives the same bits alone or among others (promise 2 of doc/tour.md).
  * Compiled with -ffp-contract=off: a fused multiply-add appears only where it is written.
  *
- * Levels: ref (plain C), avx2 (+FMA, F16C), vnni (AVX-512 F/BW/VL/DQ + VNNI), bf16 (vnni + AVX512_BF16), amx (bf16 +
- * AMX-TILE/INT8/BF16); neon, dotprod (neon + FEAT_DotProd).  A level may be forced with HADAL_CPU=name. */
+ * Levels: ref (plain C), avx2 (+FMA, F16C), vnni (AVX-512 F/BW/VL/DQ + VNNI), bf16 (vnni + AVX512_BF16), zen4 (the same,
+ * where vdpbf16ps is as fast as a multiply-add), amx (bf16 + AMX-TILE/INT8/BF16); neon, dotprod (neon + FEAT_DotProd).  A level may be forced with HADAL_CPU=name. */
 #ifndef HD_KERNELS_KERNELS_H
 #define HD_KERNELS_KERNELS_H
 
@@ -88,6 +88,8 @@ typedef void hd_panel_mul(const void *panel, int64_t k, const uint8_t *act, size
 
 typedef struct hd_kernels {
     const char *level;
+
+    bool bf16_is_faster; // than f32, in products of many rows
 
     /* One row x[k] into a blob. */
     void (*act_pack)(hd_act_kind kind, void *blob, const float *x, int64_t k);

@@ -15,6 +15,7 @@ void hd_fill_mul_amx(hd_kernels *k);
 void hd_fill_mul_dotprod(hd_kernels *k);
 void hd_fill_float_avx2(hd_kernels *k);
 void hd_fill_float_vnni(hd_kernels *k);
+void hd_fill_float_zen4(hd_kernels *k);
 void hd_fill_float_amx(hd_kernels *k);
 void hd_fill_float_neon(hd_kernels *k);
 void hd_fill_bf12_avx2(hd_kernels *k);

@@ -63,14 +63,22 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
 /* bf12 (panel_bf12.c): its table; of four elements and 16 rows the codes (of the low nibbles or the high) and the lower bytes. */
 typedef __m512i v_bf12;
 INLINE v_bf12 v_load_table(const uint8_t table[16]) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)); }
-INLINE void v_load_bf12(v_bf12 table, const uint8_t *codes, bool high_nibbles, const uint8_t *lower, v16 w[4])
+/* As two pairs of bf16 a lane ... */
+INLINE void v_load_bf12_pairs(v_bf12 table, const uint8_t *codes, bool high_nibbles, const uint8_t *lower, __m512i w[2])
 {
     const __m512i c = _mm512_loadu_si512(codes), low = _mm512_loadu_si512(lower);
     const __m512i high = _mm512_shuffle_epi8(table, _mm512_and_si512(high_nibbles ? _mm512_srli_epi16(c, 4) : c, _mm512_set1_epi8(15)));
+    w[0] = _mm512_unpacklo_epi8(low, high);
+    w[1] = _mm512_unpackhi_epi8(low, high);
+}
+/* ... or as four numbers. */
+INLINE void v_load_bf12(v_bf12 table, const uint8_t *codes, bool high_nibbles, const uint8_t *lower, v16 w[4])
+{
+    __m512i pair[2];
+    v_load_bf12_pairs(table, codes, high_nibbles, lower, pair);
     UNROLL for (int i = 0; i < 2; i++) {
-        const __m512i pair = i ? _mm512_unpackhi_epi8(low, high) : _mm512_unpacklo_epi8(low, high);
-        w[2 * i] = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-        w[2 * i + 1] = _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000)));
+        w[2 * i] = _mm512_castsi512_ps(_mm512_slli_epi32(pair[i], 16));
+        w[2 * i + 1] = _mm512_castsi512_ps(_mm512_and_si512(pair[i], _mm512_set1_epi32((int)0xffff0000)));
     }
 }
 INLINE void v_load_f16x2(const uint16_t *p, v16 *even, v16 *odd)

@@ -2,7 +2,7 @@
  *
  * dW[n, k] += dY^T X is cut into tiles of 256 x 256 outputs, of 128 x 128 where that would leave threads idle.  A tile is one
  * task: it walks the rows m in blocks of 256 and brings dY (8 columns beside each other) and X (panels whose inner dimension is m) into
- * the thread's scratch, where a kernel of its own multiplies them.  Where bf16 is faster than f32 (amx) dY is transposed to rows of
+ * the thread's scratch, where a kernel of its own multiplies them.  Where bf16 is faster than f32 dY is transposed to rows of
  * activations and the forward's kernel multiplies them.  What a block adds is added to dW in the order of blocks, so the order of every
  * sum depends on M alone, not on the tile. */
 #include <assert.h>
@@ -42,7 +42,7 @@ size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads)
 typedef struct {
     const hd_dev *d;
     const hd_mm_grad *jobs;
-    bool tiles; // the level multiplies bf16 faster than f32 (amx); elsewhere f32 is as fast, and nothing is rounded
+    bool bf16; // the level multiplies bf16 faster than f32; elsewhere nothing is rounded
     scratch *s;
     int tile;
 } grad_job;
@@ -145,7 +145,7 @@ static void grad_tile(void *arg, int64_t tile, int tid)
     for (int m0 = 0; m0 < j->M; m0 += BLOCK_M) {
         int M = j->M - m0 < BLOCK_M ? j->M - m0 : BLOCK_M;
         if (j->db && k0 == 0) add_dy(j, m0, M, n0, n);
-        if (g->tiles && j->kind == HD_PANEL_BF16) block_bf16(g, j, s, m0, M, n0, n, k0, wide);
+        if (g->bf16 && j->kind == HD_PANEL_BF16) block_bf16(g, j, s, m0, M, n0, n, k0, wide);
         else block_f32(g, j, s, m0, M, n0, n, k0, wide);
     }
 }
@@ -162,7 +162,7 @@ void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *wor
 {
     size_t mark = work->used;
     int64_t tiles = 0;
-    grad_job g = {d, jobs, strcmp(d->k->level, "amx") == 0 && !d->fp8, NULL, tile_for(jobs, n_jobs, hd_pool_threads(d->pool))};
+    grad_job g = {d, jobs, d->k->bf16_is_faster && !d->fp8, NULL, tile_for(jobs, n_jobs, hd_pool_threads(d->pool))};
     g.s = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * sizeof *g.s);
     assert(g.s && hd_mul_scratch_bytes(BLOCK_M) <= sizeof g.s->kernel);
     for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i], g.tile);

@@ -164,7 +164,7 @@ static void test_levels(int threads, bool exact)
             for (int level = 0; (k = hd_kernels_at(level)); level++) {
                 hd_dev d = {.k = k, .exact = exact};
                 CHECK_OK(hd_pool_open(&d.pool, threads, &err));
-                bool rounds = type == HD_CACHE_BF16 && !exact && (!strcmp(k->level, "bf16") || !strcmp(k->level, "amx"));
+                bool rounds = type == HD_CACHE_BF16 && !exact && (!strcmp(k->level, "bf16") || !strcmp(k->level, "zen4") || !strcmp(k->level, "amx"));
                 double eps = rounds ? 0x1p-9 : 0x1p-24 * sqrt(SHAPES[c].dk + 16);
                 float *row = malloc((size_t)(s.n_heads * s.kv.dv) * 4);
                 for (size_t i = 0; i < n_at; i++) {
