@@ -11,6 +11,8 @@ typedef struct hd_back_kernels {
     /* y[i ldy + c] += sum over m of a[m lda + i] x[m ldx + c]   for i < rows, c < cols, m < M
      * A sum runs over m in order and is then added to y.  Of x's rows columns up to a multiple of 32 are read. */
     void (*outer)(float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols);
+    /* The same with words that are pairs of bf16, rows 2m and 2m + 1, as pairs() makes them.  NULL where that is no faster. */
+    void (*outer_pairs)(float *y, int64_t ldy, const uint32_t *a, int64_t lda, const uint32_t *x, int64_t ldx, int M, int rows, int cols);
     /* out[2i] = bf16(a[i]), out[2i + 1] = bf16(b[i]): two rows as a panel of bf16 wants them */
     void (*pairs)(uint16_t *out, const float *a, const float *b, int64_t n);
     float (*dot)(const float *a, const float *b, int64_t n);
@@ -28,6 +30,7 @@ typedef struct hd_back_kernels {
 void hd_fill_back_ref(hd_kernels *k);
 void hd_fill_back_avx2(hd_kernels *k);
 void hd_fill_back_vnni(hd_kernels *k);
+void hd_fill_back_zen4(hd_kernels *k);
 void hd_fill_back_neon(hd_kernels *k);
 
 #endif

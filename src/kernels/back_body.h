@@ -71,6 +71,11 @@ static void transpose(float *to, int64_t ld_to, const float *from, int64_t ld_fr
         }
 }
 
+/* Before including, a level may define BACK_DOT2(sum, a, b), sum + pairs of bf16, and with it BACK_PAIRS. */
+#if !defined BACK_PAIRS
+#define BACK_DOT2(sum, a, b) (sum)
+#endif
+
 /* As many rows by 32 columns as the registers hold sums for. */
 #if defined __AVX512F__
 enum { OUTER_ROWS = 8 };
@@ -78,7 +83,9 @@ enum { OUTER_ROWS = 8 };
 enum { OUTER_ROWS = 2 };
 #endif
 
-INLINE void outer_tile(const int R, float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int cols)
+/* Of pairs of bf16, or of f32. */
+INLINE void outer_tile(const bool pairs, const int R, float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M,
+                       int cols)
 {
     v16 f[OUTER_ROWS][2];
     UNROLL for (int r = 0; r < R; r++) f[r][0] = f[r][1] = v_set1(0);
@@ -86,7 +93,7 @@ INLINE void outer_tile(const int R, float *y, int64_t ldy, const float *a, int64
         const v16 w[2] = {v_load(x), v_load(x + 16)};
         UNROLL for (int r = 0; r < R; r++) {
             const v16 s = v_set1(a[r]);
-            UNROLL for (int z = 0; z < 2; z++) f[r][z] = v_fma(w[z], s, f[r][z]);
+            UNROLL for (int z = 0; z < 2; z++) f[r][z] = pairs ? BACK_DOT2(f[r][z], w[z], s) : v_fma(w[z], s, f[r][z]);
         }
     }
     UNROLL for (int r = 0; r < R; r++)
@@ -97,12 +104,12 @@ INLINE void outer_tile(const int R, float *y, int64_t ldy, const float *a, int64
         }
 }
 
-static void outer(float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols)
+INLINE void outer_of(const bool pairs, float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols)
 {
     for (int c = 0; c < cols; c += 32, y += 32, x += 32)
         for (int i = 0; i < rows; i += OUTER_ROWS) {
 #define OUTER_TILE(R) \
-    case R: outer_tile(R, y + i * ldy, ldy, a + i, lda, x, ldx, M, cols - c); break;
+    case R: outer_tile(pairs, R, y + i * ldy, ldy, a + i, lda, x, ldx, M, cols - c); break;
             switch (rows - i < OUTER_ROWS ? rows - i : OUTER_ROWS) {
                 OUTER_TILE(1)
                 OUTER_TILE(2)
@@ -118,6 +125,20 @@ static void outer(float *y, int64_t ldy, const float *a, int64_t lda, const floa
 #undef OUTER_TILE
         }
 }
+
+static void outer(float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols)
+{
+    outer_of(false, y, ldy, a, lda, x, ldx, M, rows, cols);
+}
+
+#if defined BACK_PAIRS
+static void outer_pairs(float *y, int64_t ldy, const uint32_t *a, int64_t lda, const uint32_t *x, int64_t ldx, int M, int rows, int cols)
+{
+    outer_of(true, y, ldy, (const float *)a, lda, (const float *)x, ldx, M, rows, cols);
+}
+#else
+#define outer_pairs NULL
+#endif
 
 /* Round to nearest even; the result's low half is not cleared.  NaN stays NaN. */
 #if defined __AVX512F__
@@ -135,6 +156,14 @@ static void pairs(uint16_t *out, const float *a, const float *b, int64_t n)
     int64_t i = 0;
 #if defined __AVX512F__
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+#if defined __AVX512BF16__ // numbers below 2^-126 become zero
+    const __m512i beside = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
+                                            16, 0);
+    for (; i + 16 <= n; i += 16) {
+        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(b + i), _mm512_loadu_ps(a + i));
+        _mm512_storeu_si512(out + 2 * i, _mm512_permutexvar_epi16(beside, both));
+    }
+#endif
     for (; i + 16 <= n; i += 16)
         _mm512_storeu_si512(out + 2 * i, _mm512_or_si512(_mm512_srli_epi32(rounded(a + i), 16), _mm512_and_si512(rounded(b + i), upper)));
 #endif
@@ -204,6 +233,6 @@ static void rmsnorm_back(float *dx, bool add, float *dg, const float *dh, const 
 #define BACK_FILL(level)                                                                                                           \
     void hd_fill_back_##level(hd_kernels *k)                                                                                       \
     {                                                                                                                              \
-        static const hd_back_kernels table = {transpose, outer, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};         \
+        static const hd_back_kernels table = {transpose, outer, outer_pairs, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};         \
         k->back = &table;                                                                                                          \
     }

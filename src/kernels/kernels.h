@@ -18,7 +18,7 @@ enum { HD_PANEL_ROWS = 32 };
  * A row of activations becomes one self-contained blob, so rows can be gathered (experts) by copying blobs.  kp = k
  * rounded up to a multiple of 64; the padding is zero.
  *   HD_ACT_F32   float q[kp]
- *   HD_ACT_BF16  uint16_t q[kp]                 round to nearest even
+ *   HD_ACT_BF16  uint16_t q[kp]                 round to nearest even (zen4, amx: numbers below 2^-126 become 0)
  *   HD_ACT_Q8    int8_t q[kp], float scale[kp/32], float xsum[kp/32], int16_t sum[kp/32]
  *                per block of 32: scale = max|x| / 127, q = round(x / scale), sum = sum of q, xsum = scale * sum
  *   HD_ACT_Q8K   int8_t q[kp], float scale[kp/128], int16_t sum16[kp/16], int16_t sum32[kp/32]

@@ -109,9 +109,13 @@ INLINE int v_store_i8(int8_t *p, v16 a)
     _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(r));
     return _mm512_reduce_add_epi32(r);
 }
-/* To nearest even; NaN stays NaN. */
+/* To nearest even; NaN stays NaN.  The processor's own instruction makes numbers below 2^-126 zero, as its products take them. */
 INLINE void v_store_bf16(uint16_t *p, v16 a)
 {
+#if defined __AVX512BF16__
+    _mm256_storeu_si256((void *)p, (__m256i)_mm512_cvtneps_pbh(a));
+    return;
+#endif
     __m512i u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));

@@ -49,7 +49,7 @@ hd_status hd_train_plan_for(hd_train_plan *p, const hd_config *c, hd_train_preci
     p->tape += (uint64_t)rows * (uint64_t)c->d_model * 4 * (recompute ? (uint64_t)c->n_layers + 2 : 2);
     if (recompute) p->tape += layer;
     p->work = hd_pass_bytes(c, rows, 16384, n_threads) + hd_back_bytes(c, rows, n_threads) + more.pass + more.back;
-    p->cache = hd_cache_tok_bytes(c, hd_train_cache(c, precision)) * (uint64_t)rows;
+    p->cache = hd_cache_tok_bytes(c, hd_train_cache(c, precision, false)) * (uint64_t)rows;
 fail:
     return st;
 }

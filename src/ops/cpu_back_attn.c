@@ -1,9 +1,10 @@
 /* The way back through attention, one task for each sequence and key head, or, of a long sequence, for a part of a key head's query
  * heads: the parts' gradients of keys and values are added in their order.
  *
- * Everything is f32: products by the forward's own kernel, sums over queries by hd_back_kernels.outer.  For a key head q, do, k, v of
+ * Products go by the forward's own kernel, sums over queries by hd_back_kernels.outer.  For a key head q, do, k, v of
  * one query head are laid out as panels whose inner dimension is the position (32 numbers wide, a position a line), and k, v also the
- * other way round (32 positions wide).
+ * other way round (32 positions wide).  Everything is f32, but where the forward's products are of bf16 and those of outer_pairs, too, all of
+ * them are: a line of a panel is then a pair of positions or numbers, and q, do, dS are rounded to rows of activations.
  * Then, for each block of KEYS positions j and all queries i >= j:
  *
  *   S = Q K^T   dP = dO V^T   P = exp(scale S - lse)   dS = scale P (dP - delta),  delta = do.o     (arXiv:2307.08691)
@@ -16,14 +17,19 @@
 #include "base/num.h"
 #include "kernels/back.h"
 #include "ops/back.h"
+#include "ops/pairs.h"
 
 enum { KEYS = 64, W = HD_PANEL_ROWS };
 
 static int up_to(int n, int to) { return (n + to - 1) / to * to; }
 
+static int64_t row_words(int n) { return (int64_t)(hd_act_bytes(HD_ACT_BF16, n) / sizeof(float)); }
+
 /* Where things lie in a thread's scratch, in floats. */
 typedef struct {
-    int64_t q, dout, k, kt, vt, s, dp, out, delta, total;
+    int64_t q, dout, k, kt, vt, s, dp, out, delta;
+    int64_t q_row, dout_row, dp_row, s_pair, dp_pair, room; // of bf16
+    int64_t total;
 } layout;
 
 static layout layout_of(const hd_kv_shape *kv, int T)
@@ -36,12 +42,18 @@ static layout layout_of(const hd_kv_shape *kv, int T)
     PLACE(q, t * dk);
     PLACE(dout, t * dv);
     PLACE(k, t * dk);
-    PLACE(kt, t * up_to(kv->dk, 16));
-    PLACE(vt, t * up_to(kv->dv, 16));
+    PLACE(kt, t * dk); // of bf16 half, but a multiple of 64
+    PLACE(vt, t * dv);
     PLACE(s, t * KEYS);
     PLACE(dp, t * KEYS);
-    PLACE(out, t * dk);
+    PLACE(out, t * (dk > dv ? dk : dv));
     PLACE(delta, t);
+    PLACE(q_row, t * row_words(kv->dk));
+    PLACE(dout_row, t * row_words(kv->dv));
+    PLACE(dp_row, t * row_words(KEYS));
+    PLACE(s_pair, t / 2 * KEYS);
+    PLACE(dp_pair, t / 2 * KEYS);
+    PLACE(room, dk > dv ? dk : dv);
 #undef PLACE
     l.total = at;
     return l;
@@ -89,6 +101,7 @@ typedef struct {
     uint8_t *scratch;
     size_t scratch_bytes;
     layout l;
+    bool pairs; // products of bf16
     int group, most_parts;
     int64_t rows, ldk, ldv; // of all sequences; of dk and dv, which has no rows of its own where values are keys
     float *more;            // [most_parts - 1, rows (ldk + ldv)], of each part first dk, then dv
@@ -97,10 +110,17 @@ typedef struct {
 static float *more_k(const job *j, int part) { return j->more + (part - 1) * j->rows * (j->ldk + j->ldv); }
 static float *more_v(const job *j, int part) { return more_k(j, part) + j->rows * j->ldk; }
 
-/* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32]. */
-static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
+/* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32], or [n / 32][T / 2 up to KEYS / 2][32][2]. */
+static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type, uint32_t *room)
 {
     int64_t t = up_to(T, KEYS);
+    if (j->pairs) {
+        const int64_t words = t / 2 * W, used = (T + 1) / 2 * W;
+        for (int i = 0; i < T; i += 2)
+            hd_put_pairs(j->d->k->back, room, (uint32_t *)to + i / 2 * W, (size_t)words, W, x + i * ld, i + 1 < T ? x + (i + 1) * ld : NULL, n);
+        for (int c = 0; c < n; c += W, to += words) memset(to + used, 0, (size_t)(words - used) * sizeof *to);
+        return;
+    }
     for (int c = 0; c < n; c += W, to += t * W) {
         int w = n - c < W ? n - c : W;
         for (int i = 0; i < T; i++) {
@@ -113,15 +133,34 @@ static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T
     }
 }
 
-/* x: T rows of n numbers -> panels [T / 32][n][32] with the positions side by side. */
-static void to_panels_across(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
+/* Floats of a panel with n numbers of 32 positions. */
+static int64_t across_floats(const job *j, int n) { return j->pairs ? (int64_t)(hd_panel_get(HD_PANEL_BF16)->bytes(n) / sizeof(float)) : (int64_t)n * W; }
+
+/* x: T rows of n numbers -> panels [T / 32][n][32] with the positions side by side, or [T / 32][n / 2][32][2].  room: n x 32. */
+static void to_panels_across(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type, float *room)
 {
+    const hd_back_kernels *k = j->d->k->back;
+    const int64_t step = across_floats(j, n);
+    for (int t = 0; t < T && j->pairs; t += W, to += step) {
+        uint32_t *pair = (uint32_t *)to;
+        if (T - t < W) memset(room, 0, (size_t)n * W * sizeof *room);
+        k->transpose(room, W, x + t * ld, ld, T - t < W ? T - t : W, n);
+        for (int i = 0; i < n; i += 2, pair += W) hd_put_pairs(k, pair, pair, W, W, room + i * W, i + 1 < n ? room + (i + 1) * W : NULL, W);
+        memset(pair, 0, (size_t)(step - (n + 1) / 2 * W) * sizeof *pair);
+    }
+    if (j->pairs) return;
     for (int t = 0; t < T; t += W, to += (int64_t)n * W) {
         int w = T - t < W ? T - t : W;
         if (w < W) memset(to, 0, (size_t)n * W * sizeof *to);
-        j->d->k->back->transpose(to, W, x + t * ld, ld, w, n);
+        k->transpose(to, W, x + t * ld, ld, w, n);
         j->d->k->attn->round(type, to, (int64_t)n * W);
     }
+}
+
+/* x: T rows of n numbers -> rows of activations. */
+static void to_rows(const job *j, float *to, const float *x, int64_t ld, int T, int n)
+{
+    for (int i = 0; i < T; i++) j->d->k->act_pack(HD_ACT_BF16, to + i * row_words(n), x + i * ld, n);
 }
 
 /* y[M, W p ..] = act [M, inner] by panels p = 0 .. n/32-1, `step` floats apart. */
@@ -129,7 +168,7 @@ static void mul(const job *j, const float *panels, int64_t step, int inner, cons
                 int n, void *kernel)
 {
     for (int p = 0; p * W < n; p++)
-        j->d->k->panel_mul[HD_PANEL_F32](panels + p * step, inner, (const uint8_t *)act, (size_t)ld_act * sizeof *act, M, y + p * W, ldy,
+        j->d->k->panel_mul[j->pairs ? HD_PANEL_BF16 : HD_PANEL_F32](panels + p * step, inner, (const uint8_t *)act, (size_t)ld_act * sizeof *act, M, y + p * W, ldy,
                                          kernel);
 }
 
@@ -151,11 +190,14 @@ static void block_scores(const job *j, const head *h, float *f, int j0, int n, v
     const hd_attn_back *a = j->a;
     const layout *l = &j->l;
     int M = h->T - j0;
+    const float *q = j->pairs ? f + l->q_row + j0 * row_words(a->kv.dk) : h->q + j0 * h->ldq;
+    const float *dout = j->pairs ? f + l->dout_row + j0 * row_words(a->kv.dv) : h->dout + j0 * h->ldo;
+    int64_t ldq = j->pairs ? row_words(a->kv.dk) : h->ldq, ldo = j->pairs ? row_words(a->kv.dv) : h->ldo;
     for (int c = 0; c < n; c += W) {
-        int64_t i0 = j0 + c, at = (int64_t)c * KEYS + c;
+        int64_t p = (j0 + c) / W, at = (int64_t)c * KEYS + c;
         int w = n - c < W ? n - c : W;
-        mul(j, f + l->kt + i0 * a->kv.dk, 0, a->kv.dk, h->q + i0 * h->ldq, h->ldq, M - c, f + l->s + at, KEYS, w, kernel);
-        mul(j, f + l->vt + i0 * a->kv.dv, 0, a->kv.dv, h->dout + i0 * h->ldo, h->ldo, M - c, f + l->dp + at, KEYS, w, kernel);
+        mul(j, f + l->kt + p * across_floats(j, a->kv.dk), 0, a->kv.dk, q + c * ldq, ldq, M - c, f + l->s + at, KEYS, w, kernel);
+        mul(j, f + l->vt + p * across_floats(j, a->kv.dv), 0, a->kv.dv, dout + c * ldo, ldo, M - c, f + l->dp + at, KEYS, w, kernel);
     }
     for (int i = 0; i < M; i++) {
         float *s = f + l->s + (int64_t)i * KEYS, *dp = f + l->dp + (int64_t)i * KEYS;
@@ -167,14 +209,32 @@ static void block_scores(const job *j, const head *h, float *f, int j0, int n, v
     }
 }
 
+/* P and dS as rows and as pairs of rows. */
+static void pack_scores(const job *j, float *f, int M)
+{
+    const layout *l = &j->l;
+    for (int i = 0; i < M; i += 2)
+        for (int d = 0; d < 2; d++) {
+            const float *x = f + (d ? l->dp : l->s) + (int64_t)i * KEYS;
+            uint32_t *pair = (uint32_t *)(f + (d ? l->dp_pair : l->s_pair)) + i / 2 * KEYS;
+            hd_put_pairs(j->d->k->back, pair, pair, KEYS, KEYS, x, i + 1 < M ? x + KEYS : NULL, KEYS);
+        }
+    to_rows(j, f + l->dp_row, f + l->dp, KEYS, M, KEYS);
+}
+
 /* to[n, wide] += p^T x: key c's sum begins at its own query, or a few before it whose p is 0.  x: panels from query j0 on. */
 static void add_outer(const job *j, float *to, int64_t ld, const float *p, const float *x, int64_t step, int M, int n, int wide)
 {
     enum { BESIDE = 8 };
+    const hd_back_kernels *k = j->d->k->back;
     for (int c = 0; c < wide; c += W, x += step)
-        for (int i = 0; i < n; i += BESIDE)
-            j->d->k->back->outer(to + i * ld + c, ld, p + i * KEYS + i, KEYS, x + i * W, W, M - i, n - i < BESIDE ? n - i : BESIDE,
-                                 wide - c < W ? wide - c : W);
+        for (int i = 0; i < n; i += BESIDE) {
+            const int rows = n - i < BESIDE ? n - i : BESIDE, cols = wide - c < W ? wide - c : W;
+            if (j->pairs)
+                k->outer_pairs(to + i * ld + c, ld, (const uint32_t *)p + i / 2 * KEYS + i, KEYS, (const uint32_t *)x + i / 2 * W, W, (M + 1 - i) / 2,
+                               rows, cols);
+            else k->outer(to + i * ld + c, ld, p + i * KEYS + i, KEYS, x + i * W, W, M - i, rows, cols);
+        }
 }
 
 /* dk, dv: of the key head's first row, rows ldk and ldv apart. */
@@ -183,14 +243,15 @@ static void block_back(const job *j, const head *h, float *f, int j0, int n, flo
     const hd_kv_shape *kv = &j->a->kv;
     const layout *l = &j->l;
     int M = h->T - j0, wk = up_to(kv->dk, W), few = M < W ? M : W;
-    int64_t t = up_to(h->T, KEYS);
-    float *out = f + l->out;
+    const int64_t line = j->pairs ? W / 2 : W, t = up_to(h->T, KEYS) * line, ld = j->pairs ? row_words(KEYS) : KEYS; // of a position
+    float *out = f + l->out, *dp = f + (j->pairs ? l->dp_row : l->dp);
     block_scores(j, h, f, j0, n, kernel);
-    add_outer(j, dv + j0 * ldv, ldv, f + l->s, f + l->dout + (int64_t)j0 * W, t * W, M, n, kv->dv);
-    add_outer(j, dk + j0 * ldk, ldk, f + l->dp, f + l->q + (int64_t)j0 * W, t * W, M, n, kv->dk);
+    if (j->pairs) pack_scores(j, f, M);
+    add_outer(j, dv + j0 * ldv, ldv, f + (j->pairs ? l->s_pair : l->s), f + l->dout + j0 * line, t, M, n, kv->dv);
+    add_outer(j, dk + j0 * ldk, ldk, f + (j->pairs ? l->dp_pair : l->dp), f + l->q + j0 * line, t, M, n, kv->dk);
     /* the first queries see the first panel of keys alone */
-    mul(j, f + l->k + (int64_t)j0 * W, t * W, n < W ? n : W, f + l->dp, KEYS, few, out, wk, kv->dk, kernel);
-    if (M > few) mul(j, f + l->k + (int64_t)j0 * W, t * W, n, f + l->dp + few * KEYS, KEYS, M - few, out + few * wk, wk, kv->dk, kernel);
+    mul(j, f + l->k + j0 * line, t, n < W ? n : W, dp, ld, few, out, wk, kv->dk, kernel);
+    if (M > few) mul(j, f + l->k + j0 * line, t, n, dp + few * ld, ld, M - few, out + few * wk, wk, kv->dk, kernel);
     add_rows(j, h->dq + j0 * h->ldq, h->ldq, out, wk, M, kv->dk);
 }
 
@@ -216,9 +277,10 @@ static void run_head(void *arg, int64_t chunk, int tid)
     float *dv = kv->v_in_k ? dk : (part ? more_v(j, part) : a->dv) + row0 * ldv + kh * kv->dv;
     zero_rows(dk, ldk, T, kv->dk);
     if (!kv->v_in_k) zero_rows(dv, ldv, T, kv->dv);
-    to_panels(j, f + j->l.k, k, ldk, T, kv->dk, kv->type);
-    to_panels_across(j, f + j->l.kt, k, ldk, T, kv->dk, kv->type);
-    to_panels_across(j, f + j->l.vt, v, ldv, T, kv->dv, kv->type);
+    uint32_t *room = (uint32_t *)(f + j->l.room);
+    to_panels(j, f + j->l.k, k, ldk, T, kv->dk, kv->type, room);
+    to_panels_across(j, f + j->l.kt, k, ldk, T, kv->dk, kv->type, f + j->l.out);
+    to_panels_across(j, f + j->l.vt, v, ldv, T, kv->dv, kv->type, f + j->l.out);
     for (int g = j->group * part / parts; g < j->group * (part + 1) / parts; g++) {
         int hq = kh * j->group + g;
         head h = {.q = a->q + row0 * ldq + hq * kv->dk,
@@ -231,8 +293,10 @@ static void run_head(void *arg, int64_t chunk, int tid)
                   .H = a->n_heads,
                   .T = T};
         zero_rows(h.dq, ldq, T, kv->dk);
-        to_panels(j, f + j->l.q, h.q, ldq, T, kv->dk, HD_CACHE_F32);
-        to_panels(j, f + j->l.dout, h.dout, ldo, T, kv->dv, HD_CACHE_F32);
+        to_panels(j, f + j->l.q, h.q, ldq, T, kv->dk, HD_CACHE_F32, room);
+        to_panels(j, f + j->l.dout, h.dout, ldo, T, kv->dv, HD_CACHE_F32, room);
+        if (j->pairs) to_rows(j, f + j->l.q_row, h.q, ldq, T, kv->dk);
+        if (j->pairs) to_rows(j, f + j->l.dout_row, h.dout, ldo, T, kv->dv);
         for (int i = 0; i < T; i++) f[j->l.delta + i] = j->d->k->back->dot(h.dout + i * ldo, h.out + i * ldo, kv->dv);
         for (int j0 = 0; j0 < T; j0 += KEYS) block_back(j, &h, f, j0, T - j0 < KEYS ? T - j0 : KEYS, dk, ldk, dv, ldv, kernel);
     }
@@ -254,7 +318,7 @@ void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work)
     size_t mark = work->used;
     int64_t *row0 = hd_arena_take(work, (size_t)a->n_seqs * sizeof *row0), row = 0;
     job j = {.d = d, .a = a, .row0 = row0, .l = layout_of(&a->kv, longest(a)), .group = a->n_heads / a->kv.n_kv,
-             .most_parts = parts_of(a, longest(a)), .ldk = (int64_t)a->kv.n_kv * a->kv.dk, .ldv = values_ld(&a->kv)};
+             .pairs = d->k->back->outer_pairs && !d->exact && a->kv.type == HD_CACHE_BF16, .most_parts = parts_of(a, longest(a)), .ldk = (int64_t)a->kv.n_kv * a->kv.dk, .ldv = values_ld(&a->kv)};
     j.scratch_bytes = ((size_t)j.l.total * sizeof(float) + KERNEL_SCRATCH + 63) / 64 * 64;
     j.scratch = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * j.scratch_bytes);
     assert(row0 && j.scratch && hd_mul_scratch_bytes(a->kv.dk) <= KERNEL_SCRATCH && "backward arena planned too small");

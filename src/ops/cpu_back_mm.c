@@ -12,6 +12,7 @@
 #include "kernels/back.h"
 #include "ops/back.h"
 #include "ops/fp8.h"
+#include "ops/pairs.h"
 
 enum {
     TILE = 256,
@@ -29,6 +30,7 @@ typedef struct {
     _Alignas(64) float panel[TILE_PANELS][(BLOCK_M + 1) * HD_PANEL_ROWS];
     _Alignas(64) float out[TILE][TILE];
     _Alignas(64) float row[2][HD_PANEL_ROWS];
+    _Alignas(64) uint32_t pair[TILE];
     _Alignas(64) uint8_t kernel[160 << 10];
 } scratch;
 
@@ -122,7 +124,27 @@ static void block_f32(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0
     }
 }
 
-/* ... and in bf16. */
+/* ... in pairs of bf16 where a level has a kernel for these, the forward's rate ... */
+static void block_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n, int64_t k0, int wide)
+{
+    const hd_back_kernels *k = g->d->k->back;
+    const int words = (M + 1) / 2;
+    uint32_t *dy = (uint32_t *)(void *)s->dy, *panel = (uint32_t *)(void *)s->panel;
+    enum { DY_STEP = sizeof s->dy[0] / sizeof *dy, PANEL_STEP = sizeof s->panel[0] / sizeof *panel };
+    for (int i = 0; i < words; i++) {
+        const int m = m0 + 2 * i;
+        const bool two = m + 1 < m0 + M;
+        const float *row = j->dy + m * j->ldy + n0;
+        hd_put_pairs(k, s->pair, dy + i * BESIDE, DY_STEP, BESIDE, row, two ? row + j->ldy : NULL, n);
+        hd_put_pairs(k, s->pair, panel + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0, two ? x_row(j, m + 1) + k0 : NULL, wide);
+    }
+    for (int p = 0, c = 0; c < wide; p++, c += HD_PANEL_ROWS)
+        for (int i = 0; i < n; i += BESIDE)
+            k->outer_pairs(j->dw + (n0 + i) * j->ldw + k0 + c, j->ldw, dy + i / BESIDE * DY_STEP, BESIDE, panel + p * PANEL_STEP, HD_PANEL_ROWS, words,
+                           n - i < BESIDE ? n - i : BESIDE, wide - c < HD_PANEL_ROWS ? wide - c : HD_PANEL_ROWS);
+}
+
+/* ... and by the forward's kernel. */
 static void block_bf16(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n, int64_t k0, int wide)
 {
     pack_dyt(g, j, s, m0, M, n0, n);
@@ -145,7 +167,8 @@ static void grad_tile(void *arg, int64_t tile, int tid)
     for (int m0 = 0; m0 < j->M; m0 += BLOCK_M) {
         int M = j->M - m0 < BLOCK_M ? j->M - m0 : BLOCK_M;
         if (j->db && k0 == 0) add_dy(j, m0, M, n0, n);
-        if (g->bf16 && j->kind == HD_PANEL_BF16) block_bf16(g, j, s, m0, M, n0, n, k0, wide);
+        if (g->bf16 && j->kind == HD_PANEL_BF16 && g->d->k->back->outer_pairs) block_pairs(g, j, s, m0, M, n0, n, k0, wide);
+        else if (g->bf16 && j->kind == HD_PANEL_BF16) block_bf16(g, j, s, m0, M, n0, n, k0, wide);
         else block_f32(g, j, s, m0, M, n0, n, k0, wide);
     }
 }
