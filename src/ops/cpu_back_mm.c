@@ -1,7 +1,7 @@
 /* Gradients of products, and panels from masters.
  *
- * dW[n, k] += dY^T X is cut into tiles of 256 x 256 outputs, of 128 x 128 where that would leave threads idle.  A tile is one
- * task: it walks the rows m in blocks of 256 and brings dY (8 columns beside each other) and X (panels whose inner dimension is m) into
+ * dW[n, k] += dY^T X is cut into nearly equal tiles of up to 256 x 256 outputs, of pairs of bf16 512 x 512, or less where that would leave threads
+ * idle.  A tile is one task: it walks the rows m in blocks of 256 and brings dY (8 columns beside each other) and X (panels whose inner dimension is m) into
  * the thread's scratch, where a kernel of its own multiplies them.  Where bf16 is faster than f32 dY is transposed to rows of
  * activations and the forward's kernel multiplies them.  What a block adds is added to dW in the order of blocks, so the order of every
  * sum depends on M alone, not on the tile. */
@@ -16,25 +16,41 @@
 
 enum {
     TILE = 256,
+    PAIR_TILE = 512,
+    LEAST_TILE = 128,
     BLOCK_M = 256,
     TILE_PANELS = TILE / HD_PANEL_ROWS,
     BESIDE = 8, // columns of dY
+    FETCH_ROWS = 8, // of dY and X ahead: a row is too short for the hardware to see it coming
 };
 
 /* One thread's scratch, in floats; blobs and panels are as wide in f32 as they get.  A line more in each part of dy and of panel: a row
  * of the matrix is spread over all of them, and powers of 2 between its places would meet in one set of the first-level cache. */
-typedef struct {
-    _Alignas(64) float dy[TILE / BESIDE][BLOCK_M + 2][BESIDE];
-    _Alignas(64) float dyt[TILE][BLOCK_M];
-    _Alignas(64) float act[TILE][BLOCK_M];
-    _Alignas(64) float panel[TILE_PANELS][(BLOCK_M + 1) * HD_PANEL_ROWS];
-    _Alignas(64) float out[TILE][TILE];
-    _Alignas(64) float row[2][HD_PANEL_ROWS];
-    _Alignas(64) uint32_t pair[TILE];
-    _Alignas(64) uint8_t kernel[160 << 10];
+typedef union {
+    struct {
+        _Alignas(64) float dy[TILE / BESIDE][BLOCK_M + 2][BESIDE];
+        _Alignas(64) float dyt[TILE][BLOCK_M];
+        _Alignas(64) float act[TILE][BLOCK_M];
+        _Alignas(64) float panel[TILE_PANELS][(BLOCK_M + 1) * HD_PANEL_ROWS];
+        _Alignas(64) float out[TILE][TILE];
+        _Alignas(64) float row[2][HD_PANEL_ROWS];
+        _Alignas(64) uint8_t kernel[160 << 10];
+    };
+    struct {
+        _Alignas(64) uint32_t dy[PAIR_TILE / BESIDE][BLOCK_M / 2 + 2][BESIDE];
+        _Alignas(64) uint32_t panel[PAIR_TILE / HD_PANEL_ROWS][(BLOCK_M / 2 + 1) * HD_PANEL_ROWS];
+        _Alignas(64) uint32_t room[PAIR_TILE];
+    } pairs;
 } scratch;
 
-static int64_t tiles_of(const hd_mm_grad *j, int tile) { return (j->n + tile - 1) / tile * ((j->k + tile - 1) / tile); }
+/* What a side of n outputs is cut into: equal parts of no more than `tile`, but for what whole panels take. */
+static int part_of(int64_t n, int tile)
+{
+    const int64_t parts = (n + tile - 1) / tile;
+    return (int)(((n + parts - 1) / parts + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS * HD_PANEL_ROWS);
+}
+static int64_t parts_of(int64_t n, int tile) { return (n + part_of(n, tile) - 1) / part_of(n, tile); }
+static int64_t tiles_of(const hd_mm_grad *j, int tile) { return parts_of(j->n, tile) * parts_of(j->k, tile); }
 
 size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads)
 {
@@ -44,7 +60,8 @@ size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads)
 typedef struct {
     const hd_dev *d;
     const hd_mm_grad *jobs;
-    bool bf16; // the level multiplies bf16 faster than f32; elsewhere nothing is rounded
+    bool bf16;  // the level multiplies bf16 faster than f32; elsewhere nothing is rounded
+    bool pairs; // and has outer_pairs
     scratch *s;
     int tile;
 } grad_job;
@@ -84,7 +101,7 @@ static void pack_x_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, flo
 /* The bias's share: a sum over a column of dY. */
 static void add_dy(const hd_mm_grad *j, int m0, int M, int64_t n0, int n)
 {
-    float sum[TILE] = {0};
+    float sum[PAIR_TILE] = {0};
     for (int m = 0; m < M; m++)
         for (int i = 0; i < n; i++) sum[i] += j->dy[(m0 + m) * j->ldy + n0 + i];
     for (int i = 0; i < n; i++) j->db[n0 + i] += sum[i];
@@ -129,18 +146,22 @@ static void block_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, int 
 {
     const hd_back_kernels *k = g->d->k->back;
     const int words = (M + 1) / 2;
-    uint32_t *dy = (uint32_t *)(void *)s->dy, *panel = (uint32_t *)(void *)s->panel;
-    enum { DY_STEP = sizeof s->dy[0] / sizeof *dy, PANEL_STEP = sizeof s->panel[0] / sizeof *panel };
+    enum { DY_STEP = sizeof s->pairs.dy[0] / sizeof(uint32_t), PANEL_STEP = sizeof s->pairs.panel[0] / sizeof(uint32_t) };
     for (int i = 0; i < words; i++) {
         const int m = m0 + 2 * i;
         const bool two = m + 1 < m0 + M;
-        const float *row = j->dy + m * j->ldy + n0;
-        hd_put_pairs(k, s->pair, dy + i * BESIDE, DY_STEP, BESIDE, row, two ? row + j->ldy : NULL, n);
-        hd_put_pairs(k, s->pair, panel + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0, two ? x_row(j, m + 1) + k0 : NULL, wide);
+        const float *dy = j->dy + m * j->ldy + n0;
+        for (int r = m + FETCH_ROWS; r < m + FETCH_ROWS + 2 && r < m0 + M; r++) {
+            for (int c = 0; c < n; c += 16) __builtin_prefetch(j->dy + r * j->ldy + n0 + c);
+            for (int c = 0; c < wide; c += 16) __builtin_prefetch(x_row(j, r) + k0 + c);
+        }
+        hd_put_pairs(k, s->pairs.room, s->pairs.dy[0][i], DY_STEP, BESIDE, dy, two ? dy + j->ldy : NULL, n);
+        hd_put_pairs(k, s->pairs.room, s->pairs.panel[0] + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0,
+                     two ? x_row(j, m + 1) + k0 : NULL, wide);
     }
     for (int p = 0, c = 0; c < wide; p++, c += HD_PANEL_ROWS)
         for (int i = 0; i < n; i += BESIDE)
-            k->outer_pairs(j->dw + (n0 + i) * j->ldw + k0 + c, j->ldw, dy + i / BESIDE * DY_STEP, BESIDE, panel + p * PANEL_STEP, HD_PANEL_ROWS, words,
+            k->outer_pairs(j->dw + (n0 + i) * j->ldw + k0 + c, j->ldw, s->pairs.dy[i / BESIDE][0], BESIDE, s->pairs.panel[p], HD_PANEL_ROWS, words,
                            n - i < BESIDE ? n - i : BESIDE, wide - c < HD_PANEL_ROWS ? wide - c : HD_PANEL_ROWS);
 }
 
@@ -162,30 +183,41 @@ static void grad_tile(void *arg, int64_t tile, int tid)
     const hd_mm_grad *j = g->jobs;
     scratch *s = &g->s[tid];
     for (; tile >= tiles_of(j, g->tile); j++) tile -= tiles_of(j, g->tile);
-    int64_t across = (j->k + g->tile - 1) / g->tile, n0 = tile / across * g->tile, k0 = tile % across * g->tile;
-    int n = j->n - n0 < g->tile ? (int)(j->n - n0) : g->tile, wide = j->k - k0 < g->tile ? (int)(j->k - k0) : g->tile;
+    const int high = part_of(j->n, g->tile), across = part_of(j->k, g->tile);
+    int64_t n0 = tile / parts_of(j->k, g->tile) * high, k0 = tile % parts_of(j->k, g->tile) * across;
+    int n = j->n - n0 < high ? (int)(j->n - n0) : high, wide = j->k - k0 < across ? (int)(j->k - k0) : across;
     for (int m0 = 0; m0 < j->M; m0 += BLOCK_M) {
         int M = j->M - m0 < BLOCK_M ? j->M - m0 : BLOCK_M;
         if (j->db && k0 == 0) add_dy(j, m0, M, n0, n);
-        if (g->bf16 && j->kind == HD_PANEL_BF16 && g->d->k->back->outer_pairs) block_pairs(g, j, s, m0, M, n0, n, k0, wide);
+        if (g->pairs && j->kind == HD_PANEL_BF16) block_pairs(g, j, s, m0, M, n0, n, k0, wide);
         else if (g->bf16 && j->kind == HD_PANEL_BF16) block_bf16(g, j, s, m0, M, n0, n, k0, wide);
         else block_f32(g, j, s, m0, M, n0, n, k0, wide);
     }
 }
 
-/* Three large tiles for each thread: the last one waited for is then a small part of the whole. */
-static int tile_for(const hd_mm_grad *jobs, int n_jobs, int threads)
+/* The largest tiles that threads share well: three for each, so that the last one waited for is a small part of the whole, or as many for each.  A
+ * job of f32 holds all to what it has room for. */
+static int tile_for(const grad_job *g, int n_jobs)
 {
-    int64_t tiles = 0;
-    for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i], TILE);
-    return threads == 1 || tiles >= 3 * (int64_t)threads ? TILE : TILE / 2;
+    const int threads = hd_pool_threads(g->d->pool);
+    int tile = g->pairs ? PAIR_TILE : TILE;
+    for (int i = 0; i < n_jobs; i++)
+        if (g->jobs[i].kind != HD_PANEL_BF16) tile = TILE;
+    for (; tile > LEAST_TILE; tile /= 2) {
+        int64_t tiles = 0;
+        for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&g->jobs[i], tile);
+        if (tiles >= 3 * (int64_t)threads || tiles % threads == 0) break;
+    }
+    return tile;
 }
 
 void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *work)
 {
     size_t mark = work->used;
     int64_t tiles = 0;
-    grad_job g = {d, jobs, d->k->bf16_is_faster && !d->fp8, NULL, tile_for(jobs, n_jobs, hd_pool_threads(d->pool))};
+    grad_job g = {.d = d, .jobs = jobs, .bf16 = d->k->bf16_is_faster && !d->fp8};
+    g.pairs = g.bf16 && d->k->back->outer_pairs;
+    g.tile = tile_for(&g, n_jobs);
     g.s = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * sizeof *g.s);
     assert(g.s && hd_mul_scratch_bytes(BLOCK_M) <= sizeof g.s->kernel);
     for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i], g.tile);

@@ -108,28 +108,22 @@ INLINE void add_block(int rows, __m512 f[][2], const tile *t, const uint8_t *blo
         }
 }
 
-INLINE void tile_bf12(int rows, const tile *t)
+/* Blocks of bf12, whose weights are left in `kept` for the rows behind these, or not. */
+INLINE void tile_blocks(int rows, const tile *t, uint8_t *kept)
 {
     _Alignas(64) uint8_t pairs[BF12_K / 2 * PAIR];
     const uint8_t *w = t->w, *next = t->next;
     __m512 f[ROWS][2];
     begin(rows, t->add, t, f);
-    for (int64_t k = 0; k < t->k; k += BF12_K, w += BF12_BLOCK, next += BF12_BLOCK) add_block(rows, f, t, w, next, k, pairs, false);
+    for (int64_t k = 0; k < t->k; k += BF12_K, w += BF12_BLOCK, next += BF12_BLOCK)
+        add_block(rows, f, t, w, next, k, kept ? kept + k / 2 * PAIR : pairs, kept != NULL);
     end(rows, t, f);
 }
-
-/* ROWS rows by one block, whose weights are left for the rows behind them. */
-static void tile_first(const tile *t, uint8_t *pairs)
-{
-    __m512 f[ROWS][2];
-    begin(ROWS, t->add, t, f);
-    add_block(ROWS, f, t, t->w, t->next, 0, pairs, true);
-    end(ROWS, t, f);
-}
+static void tile_first(const tile *t, uint8_t *kept) { tile_blocks(ROWS, t, kept); }
 
 TILES_8(bf16, tile_bf16(rows, t))
 TILES_8(scaled, tile_scaled(rows, t))
-TILES_8(bf12, tile_bf12(rows, t))
+TILES_8(bf12, tile_blocks(rows, t, NULL))
 
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
@@ -150,11 +144,9 @@ static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const
         run_tiles(bf12_tiles, ROWS, at, next, nk, act, stride, rows, y, ldy, add);
         return;
     }
-    for (int64_t k = 0; k < nk; k += BF12_K, at += BF12_BLOCK, next += BF12_BLOCK, act += BF12_K * 2, add = true) {
-        const tile first = {at, act, next, BF12_K, stride, y, ldy, add};
-        tile_first(&first, w);
-        run_tiles(bf16_tiles, ROWS, w, next, BF12_K, act + ROWS * stride, stride, rows - ROWS, y + ROWS * ldy, ldy, add);
-    }
+    const tile first = {at, act, next, nk, stride, y, ldy, add};
+    tile_first(&first, w);
+    run_tiles(bf16_tiles, ROWS, w, next, nk, act + ROWS * stride, stride, rows - ROWS, y + ROWS * ldy, ldy, add);
 }
 
 static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
