@@ -58,11 +58,13 @@ static void pack_q8k(uint8_t *blob, const float *x, int64_t k)
 static void pack_bf16(uint16_t *blob, const float *x, int64_t k)
 {
     const int64_t kp = (k + 63) / 64 * 64;
-    for (int64_t i = 0; i < kp; i += 16) {
-        v16 v;
-        load_group(&v, 1, x + (i < k ? i : 0), k - i);
-        v_store_bf16(blob + i, v);
+    int64_t i = 0;
+    for (; i + 16 <= k; i += 16) v_store_bf16(blob + i, v_load(x + i));
+    if (i < k) {
+        v_store_bf16(blob + i, v_load_n(x + i, (int)(k - i), 0));
+        i += 16;
     }
+    memset(blob + i, 0, (size_t)(kp - i) * sizeof *blob);
 }
 
 /* As bf16, without a branch, so that the compiler makes vectors of it. */

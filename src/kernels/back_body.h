@@ -157,8 +157,8 @@ static void pairs(uint16_t *out, const float *a, const float *b, int64_t n)
 #if defined __AVX512F__
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
 #if defined __AVX512BF16__ // numbers below 2^-126 become zero
-    const __m512i beside = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
-                                            16, 0);
+    const __m512i beside = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, //
+                                            23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (; i + 16 <= n; i += 16) {
         const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(b + i), _mm512_loadu_ps(a + i));
         _mm512_storeu_si512(out + 2 * i, _mm512_permutexvar_epi16(beside, both));

@@ -2,7 +2,7 @@
  *
  * Every function here may use any order of sums that is fixed by its shapes alone: no sampler reads a gradient, but a
  * resumed run must repeat it, so neither threads nor time may change a bit.  Everything is f32, row-major; products run
- * in the precision of the weight's panels (bf16 with f32 sums, or f32).  Work memory comes from the caller's arena and
+ * in the precision of the weight's panels (bf16 with f32 sums, or f32), attention's in that of the cache where bf16 is faster.  Work memory comes from the caller's arena and
  * is given back on return.
  *
  * Notation: L the loss, dz the gradient of L by z. */
@@ -26,7 +26,7 @@ typedef struct {
     float *dw;         // [n, k], ldw floats apart, added to
     int64_t ldw;
     float *db;         // [n] or NULL, added to
-    hd_panel_id kind;  // HD_PANEL_BF16: bf16 where that is faster (amx), else f32; HD_PANEL_F32: f32
+    hd_panel_id kind;  // HD_PANEL_BF16: bf16 where that is faster (hd_kernels), else f32; HD_PANEL_F32: f32
 } hd_mm_grad;
 
 size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads);

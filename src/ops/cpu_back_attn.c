@@ -28,7 +28,7 @@ static int64_t row_words(int n) { return (int64_t)(hd_act_bytes(HD_ACT_BF16, n) 
 /* Where things lie in a thread's scratch, in floats. */
 typedef struct {
     int64_t q, dout, k, kt, vt, s, dp, out, delta;
-    int64_t q_row, dout_row, dp_row, s_pair, dp_pair, room; // of bf16
+    int64_t q_row, dout_row, dp_row, s_pair, dp_pair; // of bf16
     int64_t total;
 } layout;
 
@@ -53,7 +53,6 @@ static layout layout_of(const hd_kv_shape *kv, int T)
     PLACE(dp_row, t * row_words(KEYS));
     PLACE(s_pair, t / 2 * KEYS);
     PLACE(dp_pair, t / 2 * KEYS);
-    PLACE(room, dk > dv ? dk : dv);
 #undef PLACE
     l.total = at;
     return l;
@@ -111,13 +110,13 @@ static float *more_k(const job *j, int part) { return j->more + (part - 1) * j->
 static float *more_v(const job *j, int part) { return more_k(j, part) + j->rows * j->ldk; }
 
 /* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32], or [n / 32][T / 2 up to KEYS / 2][32][2]. */
-static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type, uint32_t *room)
+static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
 {
     int64_t t = up_to(T, KEYS);
     if (j->pairs) {
         const int64_t words = t / 2 * W, used = (T + 1) / 2 * W;
         for (int i = 0; i < T; i += 2)
-            hd_put_pairs(j->d->k->back, room, (uint32_t *)to + i / 2 * W, (size_t)words, W, x + i * ld, i + 1 < T ? x + (i + 1) * ld : NULL, n);
+            hd_put_pairs(j->d->k->back, (uint32_t *)to + i / 2 * W, (size_t)words, W, x + i * ld, i + 1 < T ? x + (i + 1) * ld : NULL, n);
         for (int c = 0; c < n; c += W, to += words) memset(to + used, 0, (size_t)(words - used) * sizeof *to);
         return;
     }
@@ -134,7 +133,10 @@ static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T
 }
 
 /* Floats of a panel with n numbers of 32 positions. */
-static int64_t across_floats(const job *j, int n) { return j->pairs ? (int64_t)(hd_panel_get(HD_PANEL_BF16)->bytes(n) / sizeof(float)) : (int64_t)n * W; }
+static int64_t across_floats(const job *j, int n)
+{
+    return (int64_t)(hd_panel_get(j->pairs ? HD_PANEL_BF16 : HD_PANEL_F32)->bytes(n) / sizeof(float));
+}
 
 /* x: T rows of n numbers -> panels [T / 32][n][32] with the positions side by side, or [T / 32][n / 2][32][2].  room: n x 32. */
 static void to_panels_across(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type, float *room)
@@ -145,7 +147,7 @@ static void to_panels_across(const job *j, float *to, const float *x, int64_t ld
         uint32_t *pair = (uint32_t *)to;
         if (T - t < W) memset(room, 0, (size_t)n * W * sizeof *room);
         k->transpose(room, W, x + t * ld, ld, T - t < W ? T - t : W, n);
-        for (int i = 0; i < n; i += 2, pair += W) hd_put_pairs(k, pair, pair, W, W, room + i * W, i + 1 < n ? room + (i + 1) * W : NULL, W);
+        for (int i = 0; i < n; i += 2, pair += W) hd_put_pairs(k, pair, W, W, room + i * W, i + 1 < n ? room + (i + 1) * W : NULL, W);
         memset(pair, 0, (size_t)(step - (n + 1) / 2 * W) * sizeof *pair);
     }
     if (j->pairs) return;
@@ -167,9 +169,9 @@ static void to_rows(const job *j, float *to, const float *x, int64_t ld, int T, 
 static void mul(const job *j, const float *panels, int64_t step, int inner, const float *act, int64_t ld_act, int M, float *y, int64_t ldy,
                 int n, void *kernel)
 {
+    hd_panel_mul *product = j->d->k->panel_mul[j->pairs ? HD_PANEL_BF16 : HD_PANEL_F32];
     for (int p = 0; p * W < n; p++)
-        j->d->k->panel_mul[j->pairs ? HD_PANEL_BF16 : HD_PANEL_F32](panels + p * step, inner, (const uint8_t *)act, (size_t)ld_act * sizeof *act, M, y + p * W, ldy,
-                                         kernel);
+        product(panels + p * step, inner, (const uint8_t *)act, (size_t)ld_act * sizeof *act, M, y + p * W, ldy, kernel);
 }
 
 static void add_rows(const job *j, float *to, int64_t ld_to, const float *from, int64_t ld, int M, int n)
@@ -217,7 +219,7 @@ static void pack_scores(const job *j, float *f, int M)
         for (int d = 0; d < 2; d++) {
             const float *x = f + (d ? l->dp : l->s) + (int64_t)i * KEYS;
             uint32_t *pair = (uint32_t *)(f + (d ? l->dp_pair : l->s_pair)) + i / 2 * KEYS;
-            hd_put_pairs(j->d->k->back, pair, pair, KEYS, KEYS, x, i + 1 < M ? x + KEYS : NULL, KEYS);
+            hd_put_pairs(j->d->k->back, pair, KEYS, KEYS, x, i + 1 < M ? x + KEYS : NULL, KEYS);
         }
     to_rows(j, f + l->dp_row, f + l->dp, KEYS, M, KEYS);
 }
@@ -277,8 +279,7 @@ static void run_head(void *arg, int64_t chunk, int tid)
     float *dv = kv->v_in_k ? dk : (part ? more_v(j, part) : a->dv) + row0 * ldv + kh * kv->dv;
     zero_rows(dk, ldk, T, kv->dk);
     if (!kv->v_in_k) zero_rows(dv, ldv, T, kv->dv);
-    uint32_t *room = (uint32_t *)(f + j->l.room);
-    to_panels(j, f + j->l.k, k, ldk, T, kv->dk, kv->type, room);
+    to_panels(j, f + j->l.k, k, ldk, T, kv->dk, kv->type);
     to_panels_across(j, f + j->l.kt, k, ldk, T, kv->dk, kv->type, f + j->l.out);
     to_panels_across(j, f + j->l.vt, v, ldv, T, kv->dv, kv->type, f + j->l.out);
     for (int g = j->group * part / parts; g < j->group * (part + 1) / parts; g++) {
@@ -293,8 +294,8 @@ static void run_head(void *arg, int64_t chunk, int tid)
                   .H = a->n_heads,
                   .T = T};
         zero_rows(h.dq, ldq, T, kv->dk);
-        to_panels(j, f + j->l.q, h.q, ldq, T, kv->dk, HD_CACHE_F32, room);
-        to_panels(j, f + j->l.dout, h.dout, ldo, T, kv->dv, HD_CACHE_F32, room);
+        to_panels(j, f + j->l.q, h.q, ldq, T, kv->dk, HD_CACHE_F32);
+        to_panels(j, f + j->l.dout, h.dout, ldo, T, kv->dv, HD_CACHE_F32);
         if (j->pairs) to_rows(j, f + j->l.q_row, h.q, ldq, T, kv->dk);
         if (j->pairs) to_rows(j, f + j->l.dout_row, h.dout, ldo, T, kv->dv);
         for (int i = 0; i < T; i++) f[j->l.delta + i] = j->d->k->back->dot(h.dout + i * ldo, h.out + i * ldo, kv->dv);
@@ -318,7 +319,8 @@ void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work)
     size_t mark = work->used;
     int64_t *row0 = hd_arena_take(work, (size_t)a->n_seqs * sizeof *row0), row = 0;
     job j = {.d = d, .a = a, .row0 = row0, .l = layout_of(&a->kv, longest(a)), .group = a->n_heads / a->kv.n_kv,
-             .pairs = d->k->back->outer_pairs && !d->exact && a->kv.type == HD_CACHE_BF16, .most_parts = parts_of(a, longest(a)), .ldk = (int64_t)a->kv.n_kv * a->kv.dk, .ldv = values_ld(&a->kv)};
+             .pairs = d->k->back->outer_pairs && !d->exact && a->kv.type == HD_CACHE_BF16,
+             .most_parts = parts_of(a, longest(a)), .ldk = (int64_t)a->kv.n_kv * a->kv.dk, .ldv = values_ld(&a->kv)};
     j.scratch_bytes = ((size_t)j.l.total * sizeof(float) + KERNEL_SCRATCH + 63) / 64 * 64;
     j.scratch = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * j.scratch_bytes);
     assert(row0 && j.scratch && hd_mul_scratch_bytes(a->kv.dk) <= KERNEL_SCRATCH && "backward arena planned too small");

@@ -1,10 +1,11 @@
 /* Gradients of products, and panels from masters.
  *
- * dW[n, k] += dY^T X is cut into nearly equal tiles of up to 256 x 256 outputs, of pairs of bf16 512 x 512, or less where that would leave threads
- * idle.  A tile is one task: it walks the rows m in blocks of 256 and brings dY (8 columns beside each other) and X (panels whose inner dimension is m) into
- * the thread's scratch, where a kernel of its own multiplies them.  Where bf16 is faster than f32 dY is transposed to rows of
- * activations and the forward's kernel multiplies them.  What a block adds is added to dW in the order of blocks, so the order of every
- * sum depends on M alone, not on the tile. */
+ * dW[n, k] += dY^T X is cut into nearly equal tiles of up to 256 x 256 outputs, of pairs of bf16 512 x 512, or less where that would
+ * leave threads idle.  A tile is one task: it walks the rows m in blocks of 256 and brings dY (8 or 16 columns beside each other) and X
+ * (panels whose inner dimension is m) into the thread's scratch, where a kernel of its own multiplies them: in f32, or, where bf16 is
+ * faster than that, in pairs of bf16.  Without such a kernel (amx) dY is transposed to rows of activations, and the forward's kernel
+ * multiplies them.  What a block adds is added to dW in the order of blocks, so the order of every sum depends on M alone, not on the
+ * tile. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -21,6 +22,7 @@ enum {
     BLOCK_M = 256,
     TILE_PANELS = TILE / HD_PANEL_ROWS,
     BESIDE = 8, // columns of dY
+    PAIRS_BESIDE = 16,
     FETCH_ROWS = 8, // of dY and X ahead: a row is too short for the hardware to see it coming
 };
 
@@ -37,9 +39,8 @@ typedef union {
         _Alignas(64) uint8_t kernel[160 << 10];
     };
     struct {
-        _Alignas(64) uint32_t dy[PAIR_TILE / BESIDE][BLOCK_M / 2 + 2][BESIDE];
+        _Alignas(64) uint32_t dy[PAIR_TILE / PAIRS_BESIDE][BLOCK_M / 2 + 1][PAIRS_BESIDE];
         _Alignas(64) uint32_t panel[PAIR_TILE / HD_PANEL_ROWS][(BLOCK_M / 2 + 1) * HD_PANEL_ROWS];
-        _Alignas(64) uint32_t room[PAIR_TILE];
     } pairs;
 } scratch;
 
@@ -155,14 +156,14 @@ static void block_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, int 
             for (int c = 0; c < n; c += 16) __builtin_prefetch(j->dy + r * j->ldy + n0 + c);
             for (int c = 0; c < wide; c += 16) __builtin_prefetch(x_row(j, r) + k0 + c);
         }
-        hd_put_pairs(k, s->pairs.room, s->pairs.dy[0][i], DY_STEP, BESIDE, dy, two ? dy + j->ldy : NULL, n);
-        hd_put_pairs(k, s->pairs.room, s->pairs.panel[0] + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0,
+        hd_put_pairs(k, s->pairs.dy[0][i], DY_STEP, PAIRS_BESIDE, dy, two ? dy + j->ldy : NULL, n);
+        hd_put_pairs(k, s->pairs.panel[0] + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0,
                      two ? x_row(j, m + 1) + k0 : NULL, wide);
     }
     for (int p = 0, c = 0; c < wide; p++, c += HD_PANEL_ROWS)
-        for (int i = 0; i < n; i += BESIDE)
-            k->outer_pairs(j->dw + (n0 + i) * j->ldw + k0 + c, j->ldw, s->pairs.dy[i / BESIDE][0], BESIDE, s->pairs.panel[p], HD_PANEL_ROWS, words,
-                           n - i < BESIDE ? n - i : BESIDE, wide - c < HD_PANEL_ROWS ? wide - c : HD_PANEL_ROWS);
+        for (int i = 0; i < n; i += PAIRS_BESIDE)
+            k->outer_pairs(j->dw + (n0 + i) * j->ldw + k0 + c, j->ldw, s->pairs.dy[i / PAIRS_BESIDE][0], PAIRS_BESIDE,
+                           s->pairs.panel[p], HD_PANEL_ROWS, words, n - i < PAIRS_BESIDE ? n - i : PAIRS_BESIDE, wide - c < HD_PANEL_ROWS ? wide - c : HD_PANEL_ROWS);
 }
 
 /* ... and by the forward's kernel. */

@@ -8,17 +8,15 @@
 #include "base/num.h"
 #include "kernels/back.h"
 
-/* Rows a and b (NULL: zeros) of n numbers, in parts of `wide` words that lie `step` words apart; the last part is filled with zeros.
- * room: n words. */
-static inline void hd_put_pairs(const hd_back_kernels *k, uint32_t *room, uint32_t *to, size_t step, int wide, const float *a, const float *b, int n)
+/* Rows a and b (NULL: zeros) of n numbers, in parts of `wide` words that lie `step` words apart; the last part is filled with zeros. */
+static inline void hd_put_pairs(const hd_back_kernels *k, uint32_t *to, size_t step, int wide, const float *a, const float *b, int n)
 {
-    if (b) k->pairs((uint16_t *)(void *)room, a, b, n);
-    else
-        for (int i = 0; i < n; i++) room[i] = hd_f32_to_bf16(a[i]);
-    for (; n > 0; n -= wide, room += wide, to += step) {
+    for (; n > 0; n -= wide, a += wide, b = b ? b + wide : NULL, to += step) {
         const int part = n < wide ? n : wide;
-        memcpy(to, room, (size_t)part * sizeof *to);
-        memset(to + part, 0, (size_t)(wide - part) * sizeof *to);
+        if (b) k->pairs((uint16_t *)(void *)to, a, b, part);
+        else
+            for (int i = 0; i < part; i++) to[i] = hd_f32_to_bf16(a[i]);
+        if (part < wide) memset(to + part, 0, (size_t)(wide - part) * sizeof *to);
     }
 }
 
