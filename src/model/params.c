@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "kernels/back.h"
 #include "model/load.h"
 #include "model/lora.h"
 #include "model/tape.h"
@@ -371,14 +372,14 @@ hd_params *hd_model_params(hd_model *m) { return m->train ? &m->train->params : 
 
 /* ---- Open, close ------------------------------------------------------------------------------------------------------- */
 
-hd_cache_type hd_train_round(const hd_config *c, hd_train_precision p, bool bf16_is_faster)
+hd_cache_type hd_train_round(const hd_config *c, hd_train_precision p, const hd_kernels *k)
 {
-    return p != HD_TRAIN_F32 && !bf16_is_faster && hd_cache_default(c) == HD_CACHE_F16 ? HD_CACHE_F16 : HD_CACHE_F32;
+    return p != HD_TRAIN_F32 && !k->back->outer_pairs && hd_cache_default(c) == HD_CACHE_F16 ? HD_CACHE_F16 : HD_CACHE_F32;
 }
 
-hd_cache_type hd_train_cache(const hd_config *c, hd_train_precision p, bool bf16_is_faster)
+hd_cache_type hd_train_cache(const hd_config *c, hd_train_precision p, const hd_kernels *k)
 {
-    return p == HD_TRAIN_F32 || hd_train_round(c, p, bf16_is_faster) == HD_CACHE_F16 ? HD_CACHE_F32 : HD_CACHE_BF16;
+    return p == HD_TRAIN_F32 || hd_train_round(c, p, k) == HD_CACHE_F16 ? HD_CACHE_F32 : HD_CACHE_BF16;
 }
 
 /* Work memory and tape; what rows of other ranks may take is set aside, not taken. */
@@ -436,7 +437,7 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     HD_TRY(hd_rope_open(&m->rope, &m->cfg, NULL, err));
     m->attn_scale = hd_attn_scale(&m->cfg);
     HD_TRY(open_arenas(m, err));
-    HD_TRY(hd_cache_open(&t->cache, &m->cfg, hd_train_cache(&m->cfg, precision, m->dev.k->bf16_is_faster), (int64_t)max_rows * HD_PAGE_TOK, err));
+    HD_TRY(hd_cache_open(&t->cache, &m->cfg, hd_train_cache(&m->cfg, precision, m->dev.k), (int64_t)max_rows * HD_PAGE_TOK, err));
     *out = m;
     return HD_OK;
 fail:

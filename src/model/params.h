@@ -52,10 +52,10 @@ void hd_params_refresh(hd_model *m);     // panels from masters
 const hd_param *hd_params_find(const hd_params *p, const char *name);
 
 /* Training keeps keys and values as f32 of the numbers that the cache of a session would hold in f16: the same bits, and nothing to
- * widen on the way there or back.  Where products of bf16 are the faster (hd_kernels.bf16_is_faster) it keeps them in that.  The type
- * of its cache, and what is rounded to first (F32: nothing is). */
-hd_cache_type hd_train_cache(const hd_config *c, hd_train_precision p, bool bf16_is_faster);
-hd_cache_type hd_train_round(const hd_config *c, hd_train_precision p, bool bf16_is_faster);
+ * widen on the way there or back.  Where the way back multiplies pairs of bf16 (hd_back_kernels.outer_pairs) it keeps them in that.  The
+ * type of its cache, and what is rounded to first (F32: nothing is). */
+hd_cache_type hd_train_cache(const hd_config *c, hd_train_precision p, const hd_kernels *k);
+hd_cache_type hd_train_round(const hd_config *c, hd_train_precision p, const hd_kernels *k);
 
 /* What training would take on each rank, for the plan that is printed first.  Bytes. */
 typedef struct {

@@ -503,7 +503,7 @@ hd_status hd_train_pass(hd_model *m, const hd_micro *b, const hd_pass_opts *o, h
     hd_arena_reset(&t->tape);
     hd_arena_reset(&t->work);
     u.p.kept = o->backward ? &t->tape : NULL;
-    u.p.round = hd_train_round(&m->cfg, t->precision, m->dev.k->bf16_is_faster);
+    u.p.round = hd_train_round(&m->cfg, t->precision, m->dev.k);
     forward(&u);
 
     hd_back back = {.p = &u.p, .params = &t->params, .o = o, .r = r, .work = &t->work, .len = b->len, .n_docs = b->n_docs};

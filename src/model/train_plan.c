@@ -31,10 +31,12 @@ hd_status hd_train_plan_for(hd_train_plan *p, const hd_config *c, hd_train_preci
 {
     hd_status st;
     const hd_arch *a;
+    const hd_kernels *k;
     size_t layer = 0, slots = (size_t)rows * (size_t)c->n_experts_per_tok;
     hd_ranks_bytes more = {0};
     memset(p, 0, sizeof *p);
     HD_TRY(hd_arch_find(&a, c, err));
+    HD_TRY(hd_kernels_get(&k, err));
     for (int i = 0; i < a->n_slots; i++)
         for (int l = 0; l < hd_slot_layers(&a->slots[i], c); l++)
             if (hd_slot_exists(&a->slots[i], c, HD_SOURCE_HF, l)) count_slot(p, c, &a->slots[i], precision, ranks);
@@ -49,7 +51,7 @@ hd_status hd_train_plan_for(hd_train_plan *p, const hd_config *c, hd_train_preci
     p->tape += (uint64_t)rows * (uint64_t)c->d_model * 4 * (recompute ? (uint64_t)c->n_layers + 2 : 2);
     if (recompute) p->tape += layer;
     p->work = hd_pass_bytes(c, rows, 16384, n_threads) + hd_back_bytes(c, rows, n_threads) + more.pass + more.back;
-    p->cache = hd_cache_tok_bytes(c, hd_train_cache(c, precision, false)) * (uint64_t)rows;
+    p->cache = hd_cache_tok_bytes(c, hd_train_cache(c, precision, k)) * (uint64_t)rows;
 fail:
     return st;
 }
