@@ -88,20 +88,23 @@ LLAMA_WAYS = ["", "-fa off", "-nr", "-nr -fa off"]  # of attention and of produc
 
 def followed(llama, model, prompt, text):
     """How far llama.cpp writes the text: at first by itself; where it parts, one of its ways has to go on as the text does, from the
-    prompt or from the text's last space on (what is before it is the same ids).  Returns the length, and the ways."""
-    at, ways = 0, []
+    prompt or from the text's last space on (what is before it is the same ids).  Returns the length, the ways, and what is said instead
+    of the rest by the one that follows furthest."""
+    at, ways, other = 0, [], ""
     while at < len(text):
         starts = sorted({0, max(text.rfind(" ", 0, at), 0)})
         for start, way in ((s, w) for s in starts for w in LLAMA_WAYS):
             told = llama.continued(model, prompt + text[:start], 48, *way.split()).rstrip()
             far = start + len(os.path.commonprefix([text[start:], told]))
+            if far > at or not other:
+                other = text[:start] + told
             if far > at:
                 break
         else:
             break
         at = far
         ways.append(f"{way or 'default'} to {at}")
-    return at, ways
+    return at, ways, other
 
 
 def near_tie(model, prompt, a, b):
@@ -117,17 +120,16 @@ def near_tie(model, prompt, a, b):
 
 
 def same_text(llama, model, what):
-    """llama.cpp parts from itself at near ties.  hadal has two ways to say the text, too: as it runs, and exact.  Where all of these part, ids must be
-    so near that rounding decides: 0.05 nats; what the ways of llama.cpp part at was up to 0.12."""
+    """llama.cpp parts from itself at near ties.  hadal has two ways to say the text, too: as it runs, and exact.  Where all of these part, the ids
+    that the furthest ones part at must be so near that rounding decides: 0.05 nats; what the ways of llama.cpp part at was up to 0.12."""
     prompt = "The largest rivers of Europe are"
     said = []
     for way in ((), ("--exact",)):
         text = run(HADAL, "generate", model, "-p", prompt, "-n", 48, "--temp", 0, "--repeat-penalty", 1, *way)[0].rstrip()[:-1]
-        n, ways = followed(llama, model, prompt, text)
+        n, ways, other = followed(llama, model, prompt, text)
         said.append(f"{' '.join(way)} {n} of {len(text)} characters ({', '.join(ways)})")
         if 40 < n == len(text):
             return check(True, f"{what}: greedy text is llama.cpp's:{said[-1]}")
-    other = llama.continued(model, prompt, 48).rstrip()
     n = min(len(text), len(other)) - 1
     gap, same = near_tie(model, prompt, text[:n], other[:n])
     check(gap < 0.05, f"{what}: greedy text parts from llama.cpp's after {len(same)} characters, between ids {gap:.3f} nats apart:{'; '.join(said)}")
