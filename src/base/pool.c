@@ -1,7 +1,9 @@
 /* Threads that share one parallel region at a time.
  *
- * The state of a region is one 64-bit word, `open`: the region's number in the upper half, the chunks not yet taken in the
- * lower.  A chunk is taken by a compare-and-swap of the whole word, so that
+ * The state of a region is one 64-bit word, `open`: the region's number in the upper half, in the lower the chunks not yet taken, from
+ * one to the one before another.  Threads of even number take the first of these, those of odd number the last: with two threads, each one
+ * meets about the same half in every region over the same rows, and finds what it wrote of them in its own cache.
+ * A chunk is taken by a compare-and-swap of the whole word, so that
  *   1. a worker that comes late (it slept, or lost its core) finds no chunk left, or a different number, and takes nothing:
  *      the region never waits for workers that did not join it;
  *   2. a successful swap proves that the job's fields, read just before, belong to the region of that number: the caller
@@ -10,8 +12,8 @@
  *
  *      caller                                     worker
  *      write fn, arg, n; done = 0                 spin, then sleep, until open has chunks
- *      open = (number, n)          -- wakes -->   read fn, arg, n; swap open (number, left) -> (number, left - 1)
- *      take chunks like a worker                  fn(arg, n - left, tid), again while there are chunks
+ *      open = (number, 0, n)       -- wakes -->   read fn, arg; swap open (number, i, j) -> (number, i, j - 1)
+ *      take chunks like a worker                  fn(arg, j - 1, tid), again while there are chunks
  *      spin, then sleep, until done == n   <--    done += chunks run
  *
  * Both sleeps use the same pattern: the sleeper says so, then looks again; the other side acts, then looks for sleepers.
@@ -43,7 +45,7 @@ struct hd_pool {
     _Alignas(LINE) _Atomic uint64_t open;
     _Atomic(hd_pool_fn *) fn; // on the line of `open`: one miss brings a worker the whole job
     _Atomic(void *) arg;
-    _Atomic int64_t n;
+    _Atomic int64_t from, n; // its chunks: from .. from+n-1
 
     _Alignas(LINE) _Atomic int64_t done;
 
@@ -57,7 +59,12 @@ struct hd_pool {
     bool running;
 };
 
-static inline uint32_t chunks_left(uint64_t open) { return (uint32_t)open; }
+enum { MOST = UINT16_MAX }; // chunks of a region; of more it makes several
+
+static inline uint64_t word_of(uint64_t number, int64_t first, int64_t end) { return number << 32 | (uint64_t)first << 16 | (uint64_t)end; }
+static inline int64_t first_of(uint64_t open) { return (uint16_t)(open >> 16); }
+static inline int64_t end_of(uint64_t open) { return (uint16_t)open; }
+static inline bool chunks_left(uint64_t open) { return first_of(open) < end_of(open); }
 
 static inline void cpu_relax(void)
 {
@@ -73,14 +80,14 @@ static int64_t run_chunks(hd_pool *p, int tid)
 {
     int64_t ran = 0;
     uint64_t open = atomic_load_explicit(&p->open, memory_order_acquire);
-    while (chunks_left(open) > 0) {
+    const bool back = tid % 2;
+    while (chunks_left(open)) {
         hd_pool_fn *fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
         void *arg = atomic_load_explicit(&p->arg, memory_order_relaxed);
-        int64_t n = atomic_load_explicit(&p->n, memory_order_relaxed);
-        if (!atomic_compare_exchange_weak_explicit(&p->open, &open, open - 1, memory_order_acq_rel,
-                                                   memory_order_acquire))
-            continue;
-        fn(arg, n - chunks_left(open), tid);
+        int64_t from = atomic_load_explicit(&p->from, memory_order_relaxed);
+        const uint64_t then = word_of(open >> 32, first_of(open) + !back, end_of(open) - back);
+        if (!atomic_compare_exchange_weak_explicit(&p->open, &open, then, memory_order_acq_rel, memory_order_acquire)) continue;
+        fn(arg, from + (back ? end_of(then) : first_of(open)), tid);
         ran++;
         open = atomic_load_explicit(&p->open, memory_order_acquire);
     }
@@ -89,7 +96,7 @@ static int64_t run_chunks(hd_pool *p, int tid)
 
 static bool work_or_stop(hd_pool *p)
 {
-    return chunks_left(atomic_load(&p->open)) > 0 || atomic_load(&p->stop);
+    return chunks_left(atomic_load(&p->open)) || atomic_load(&p->stop);
 }
 
 static bool all_done(hd_pool *p)
@@ -145,20 +152,15 @@ static void wake_workers(hd_pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-void hd_pool_run(hd_pool *p, int64_t n_chunks, hd_pool_fn *fn, void *arg)
+static void run_region(hd_pool *p, int64_t from, int64_t n, hd_pool_fn *fn, void *arg)
 {
-    if (n_chunks <= 1 || p->n_threads == 1) {
-        for (int64_t i = 0; i < n_chunks; i++) fn(arg, i, 0);
-        return;
-    }
-    assert(!p->running && n_chunks <= UINT32_MAX);
-    p->running = true;
     atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&p->arg, arg, memory_order_relaxed);
-    atomic_store_explicit(&p->n, n_chunks, memory_order_relaxed);
+    atomic_store_explicit(&p->from, from, memory_order_relaxed);
+    atomic_store_explicit(&p->n, n, memory_order_relaxed);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     uint64_t number = (atomic_load_explicit(&p->open, memory_order_relaxed) >> 32) + 1;
-    atomic_store(&p->open, number << 32 | (uint64_t)n_chunks);
+    atomic_store(&p->open, word_of(number, 0, n));
     if (atomic_load(&p->sleepers) > 0) wake_workers(p);
 
     int64_t ran = run_chunks(p, 0);
@@ -170,6 +172,17 @@ void hd_pool_run(hd_pool *p, int64_t n_chunks, hd_pool_fn *fn, void *arg)
         atomic_store(&p->caller_sleeps, false);
         pthread_mutex_unlock(&p->lock);
     }
+}
+
+void hd_pool_run(hd_pool *p, int64_t n_chunks, hd_pool_fn *fn, void *arg)
+{
+    if (n_chunks <= 1 || p->n_threads == 1) {
+        for (int64_t i = 0; i < n_chunks; i++) fn(arg, i, 0);
+        return;
+    }
+    assert(!p->running);
+    p->running = true;
+    for (int64_t i = 0; i < n_chunks; i += MOST) run_region(p, i, n_chunks - i < MOST ? n_chunks - i : MOST, fn, arg);
     p->running = false;
 }
 

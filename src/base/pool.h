@@ -1,5 +1,6 @@
-/* Threads.  A pool runs one parallel region at a time: chunks are handed out by an atomic counter, so a stalled core does
- * not hold the others back; workers spin briefly between regions of a token step, then sleep.
+/* Threads.  A pool runs one parallel region at a time: chunks are handed out by an atomic counter from both ends, so a stalled core does
+ * not hold the others back, and of two threads each meets about the same rows in every region; workers spin briefly between regions of a
+ * token step, then sleep.
  * Which thread computes a chunk may vary; what a chunk computes may not depend on it. */
 #ifndef HD_BASE_POOL_H
 #define HD_BASE_POOL_H

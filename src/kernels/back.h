@@ -13,8 +13,9 @@ typedef struct hd_back_kernels {
     void (*outer)(float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M, int rows, int cols);
     /* The same with words that are pairs of bf16, rows 2m and 2m + 1, as pairs() makes them.  NULL where that is no faster. */
     void (*outer_pairs)(float *y, int64_t ldy, const uint32_t *a, int64_t lda, const uint32_t *x, int64_t ldx, int M, int rows, int cols);
-    /* out[2i] = bf16(a[i]), out[2i + 1] = bf16(b[i]): two rows as a panel of bf16 wants them */
-    void (*pairs)(uint16_t *out, const float *a, const float *b, int64_t n);
+    /* Two rows of n numbers as panels of bf16 and outer_pairs want them: words of a[i] in the lower half, b[i] in the upper (b NULL: zeros).
+     * `wide` words, a multiple of 16, lie side by side; those behind them are `step` words further on.  The last part is filled with zeros. */
+    void (*pairs)(uint32_t *to, size_t step, int wide, const float *a, const float *b, int n);
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*scale)(float *x, float a, int64_t n);
     /* One row of attention's scores and of do.v, in place:

@@ -83,11 +83,13 @@ enum { OUTER_ROWS = 8 };
 enum { OUTER_ROWS = 2 };
 #endif
 
-/* Of pairs of bf16, or of f32. */
+/* Of pairs of bf16, or of f32.  y's lines are asked for first: they are there when the sums are done. */
 INLINE void outer_tile(const bool pairs, const int R, float *y, int64_t ldy, const float *a, int64_t lda, const float *x, int64_t ldx, int M,
                        int cols)
 {
     v16 f[OUTER_ROWS][2];
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int z = 0; z < 2; z++) __builtin_prefetch(y + r * ldy + 16 * z, 1);
     UNROLL for (int r = 0; r < R; r++) f[r][0] = f[r][1] = v_set1(0);
     for (int m = 0; m < M; m++, a += lda, x += ldx) {
         const v16 w[2] = {v_load(x), v_load(x + 16)};
@@ -140,37 +142,42 @@ static void outer_pairs(float *y, int64_t ldy, const uint32_t *a, int64_t lda, c
 #define outer_pairs NULL
 #endif
 
-/* Round to nearest even; the result's low half is not cleared.  NaN stays NaN. */
+/* 16 words of bf16(a), bf16(b); `left` numbers are there, the others are zeros. */
 #if defined __AVX512F__
-static inline __m512i rounded(const float *x)
+#if !defined __AVX512BF16__
+/* To nearest even; the result's low half is not cleared.  NaN stays NaN. */
+static inline __m512i rounded(__m512 v)
 {
-    __m512 v = _mm512_loadu_ps(x);
     __m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     return _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
 }
 #endif
 
-static void pairs(uint16_t *out, const float *a, const float *b, int64_t n)
+INLINE void pairs_16(uint32_t *to, const float *a, const float *b, int left)
 {
-    int64_t i = 0;
-#if defined __AVX512F__
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    const __mmask16 there = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1 << left) - 1) : 0;
+    const __m512 va = _mm512_maskz_loadu_ps(there, a), vb = b ? _mm512_maskz_loadu_ps(there, b) : _mm512_setzero_ps();
 #if defined __AVX512BF16__ // numbers below 2^-126 become zero
     const __m512i beside = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, //
                                             23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    for (; i + 16 <= n; i += 16) {
-        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(b + i), _mm512_loadu_ps(a + i));
-        _mm512_storeu_si512(out + 2 * i, _mm512_permutexvar_epi16(beside, both));
-    }
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(beside, (__m512i)_mm512_cvtne2ps_pbh(vb, va)));
+#else
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(rounded(va), 16), _mm512_and_si512(rounded(vb), upper)));
 #endif
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_si512(out + 2 * i, _mm512_or_si512(_mm512_srli_epi32(rounded(a + i), 16), _mm512_and_si512(rounded(b + i), upper)));
+}
+#else
+INLINE void pairs_16(uint32_t *to, const float *a, const float *b, int left)
+{
+    for (int i = 0; i < 16; i++) to[i] = i < left ? hd_f32_to_bf16(a[i]) | (b ? (uint32_t)hd_f32_to_bf16(b[i]) << 16 : 0) : 0;
+}
 #endif
-    for (; i < n; i++) {
-        out[2 * i] = hd_f32_to_bf16(a[i]);
-        out[2 * i + 1] = hd_f32_to_bf16(b[i]);
-    }
+
+static void pairs(uint32_t *to, size_t step, int wide, const float *a, const float *b, int n)
+{
+    for (; n > 0; n -= wide, a += wide, b = b ? b + wide : NULL, to += step)
+        for (int i = 0; i < wide; i += 16) pairs_16(to + i, a + i, b ? b + i : NULL, n - i);
 }
 
 static float dot(const float *a, const float *b, int64_t n)

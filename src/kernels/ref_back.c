@@ -21,12 +21,11 @@ static void outer_ref(float *y, int64_t ldy, const float *a, int64_t lda, const 
         }
 }
 
-static void pairs_ref(uint16_t *out, const float *a, const float *b, int64_t n)
+static void pairs_ref(uint32_t *to, size_t step, int wide, const float *a, const float *b, int n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        out[2 * i] = hd_f32_to_bf16(a[i]);
-        out[2 * i + 1] = hd_f32_to_bf16(b[i]);
-    }
+    for (int i = 0; i < (n + wide - 1) / wide * wide; i++)
+        to[(size_t)(i / wide) * step + (size_t)(i % wide)] =
+            i < n ? hd_f32_to_bf16(a[i]) | (b ? (uint32_t)hd_f32_to_bf16(b[i]) << 16 : 0) : 0;
 }
 
 static float dot_ref(const float *a, const float *b, int64_t n)

@@ -17,7 +17,6 @@
 #include "base/num.h"
 #include "kernels/back.h"
 #include "ops/back.h"
-#include "ops/pairs.h"
 
 enum { KEYS = 64, W = HD_PANEL_ROWS };
 
@@ -116,7 +115,7 @@ static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T
     if (j->pairs) {
         const int64_t words = t / 2 * W, used = (T + 1) / 2 * W;
         for (int i = 0; i < T; i += 2)
-            hd_put_pairs(j->d->k->back, (uint32_t *)to + i / 2 * W, (size_t)words, W, x + i * ld, i + 1 < T ? x + (i + 1) * ld : NULL, n);
+            j->d->k->back->pairs((uint32_t *)to + i / 2 * W, (size_t)words, W, x + i * ld, i + 1 < T ? x + (i + 1) * ld : NULL, n);
         for (int c = 0; c < n; c += W, to += words) memset(to + used, 0, (size_t)(words - used) * sizeof *to);
         return;
     }
@@ -147,7 +146,7 @@ static void to_panels_across(const job *j, float *to, const float *x, int64_t ld
         uint32_t *pair = (uint32_t *)to;
         if (T - t < W) memset(room, 0, (size_t)n * W * sizeof *room);
         k->transpose(room, W, x + t * ld, ld, T - t < W ? T - t : W, n);
-        for (int i = 0; i < n; i += 2, pair += W) hd_put_pairs(k, pair, W, W, room + i * W, i + 1 < n ? room + (i + 1) * W : NULL, W);
+        for (int i = 0; i < n; i += 2, pair += W) k->pairs(pair, W, W, room + i * W, i + 1 < n ? room + (i + 1) * W : NULL, W);
         memset(pair, 0, (size_t)(step - (n + 1) / 2 * W) * sizeof *pair);
     }
     if (j->pairs) return;
@@ -219,7 +218,7 @@ static void pack_scores(const job *j, float *f, int M)
         for (int d = 0; d < 2; d++) {
             const float *x = f + (d ? l->dp : l->s) + (int64_t)i * KEYS;
             uint32_t *pair = (uint32_t *)(f + (d ? l->dp_pair : l->s_pair)) + i / 2 * KEYS;
-            hd_put_pairs(j->d->k->back, pair, KEYS, KEYS, x, i + 1 < M ? x + KEYS : NULL, KEYS);
+            j->d->k->back->pairs(pair, KEYS, KEYS, x, i + 1 < M ? x + KEYS : NULL, KEYS);
         }
     to_rows(j, f + l->dp_row, f + l->dp, KEYS, M, KEYS);
 }
@@ -239,6 +238,9 @@ static void add_outer(const job *j, float *to, int64_t ld, const float *p, const
         }
 }
 
+/* The first keys are seen by all queries: what they give can be written where the gradient belongs, if a head is whole panels. */
+static bool whole_heads(const hd_kv_shape *kv) { return kv->dk % W == 0; }
+
 /* dk, dv: of the key head's first row, rows ldk and ldv apart. */
 static void block_back(const job *j, const head *h, float *f, int j0, int n, float *dk, int64_t ldk, float *dv, int64_t ldv, void *kernel)
 {
@@ -246,15 +248,17 @@ static void block_back(const job *j, const head *h, float *f, int j0, int n, flo
     const layout *l = &j->l;
     int M = h->T - j0, wk = up_to(kv->dk, W), few = M < W ? M : W;
     const int64_t line = j->pairs ? W / 2 : W, t = up_to(h->T, KEYS) * line, ld = j->pairs ? row_words(KEYS) : KEYS; // of a position
-    float *out = f + l->out, *dp = f + (j->pairs ? l->dp_row : l->dp);
+    const bool first = whole_heads(kv) && j0 == 0;
+    float *out = first ? h->dq : f + l->out, *dp = f + (j->pairs ? l->dp_row : l->dp);
+    const int64_t ldout = first ? h->ldq : wk;
     block_scores(j, h, f, j0, n, kernel);
     if (j->pairs) pack_scores(j, f, M);
     add_outer(j, dv + j0 * ldv, ldv, f + (j->pairs ? l->s_pair : l->s), f + l->dout + j0 * line, t, M, n, kv->dv);
     add_outer(j, dk + j0 * ldk, ldk, f + (j->pairs ? l->dp_pair : l->dp), f + l->q + j0 * line, t, M, n, kv->dk);
     /* the first queries see the first panel of keys alone */
-    mul(j, f + l->k + j0 * line, t, n < W ? n : W, dp, ld, few, out, wk, kv->dk, kernel);
-    if (M > few) mul(j, f + l->k + j0 * line, t, n, dp + few * ld, ld, M - few, out + few * wk, wk, kv->dk, kernel);
-    add_rows(j, h->dq + j0 * h->ldq, h->ldq, out, wk, M, kv->dk);
+    mul(j, f + l->k + j0 * line, t, n < W ? n : W, dp, ld, few, out, ldout, kv->dk, kernel);
+    if (M > few) mul(j, f + l->k + j0 * line, t, n, dp + few * ld, ld, M - few, out + few * ldout, ldout, kv->dk, kernel);
+    if (!first) add_rows(j, h->dq + j0 * h->ldq, h->ldq, out, wk, M, kv->dk);
 }
 
 static void zero_rows(float *x, int64_t ld, int T, int n)
@@ -293,7 +297,7 @@ static void run_head(void *arg, int64_t chunk, int tid)
                   .ldo = ldo,
                   .H = a->n_heads,
                   .T = T};
-        zero_rows(h.dq, ldq, T, kv->dk);
+        if (!whole_heads(kv)) zero_rows(h.dq, ldq, T, kv->dk);
         to_panels(j, f + j->l.q, h.q, ldq, T, kv->dk, HD_CACHE_F32);
         to_panels(j, f + j->l.dout, h.dout, ldo, T, kv->dv, HD_CACHE_F32);
         if (j->pairs) to_rows(j, f + j->l.q_row, h.q, ldq, T, kv->dk);

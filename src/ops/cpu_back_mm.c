@@ -13,7 +13,6 @@
 #include "kernels/back.h"
 #include "ops/back.h"
 #include "ops/fp8.h"
-#include "ops/pairs.h"
 
 enum {
     TILE = 256,
@@ -35,7 +34,6 @@ typedef union {
         _Alignas(64) float act[TILE][BLOCK_M];
         _Alignas(64) float panel[TILE_PANELS][(BLOCK_M + 1) * HD_PANEL_ROWS];
         _Alignas(64) float out[TILE][TILE];
-        _Alignas(64) float row[2][HD_PANEL_ROWS];
         _Alignas(64) uint8_t kernel[160 << 10];
     };
     struct {
@@ -84,19 +82,13 @@ static void pack_x(const hd_mm_grad *j, scratch *s, int m0, int M, int64_t k0, i
 }
 
 /* X[m0 .. m0+M, k0 .. k0+32) as a panel of bf16 [m / 2][32][2]. */
-static void pack_x_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, float *panel, int m0, int M, int64_t k0)
+static void pack_x_pairs(const grad_job *g, const hd_mm_grad *j, float *panel, int m0, int M, int64_t k0)
 {
-    int64_t left = j->k - k0, n = left < HD_PANEL_ROWS ? left : HD_PANEL_ROWS;
-    const hd_back_kernels *k = g->d->k->back;
-    uint16_t *out = (uint16_t *)(void *)panel;
-    memset(s->row, 0, sizeof s->row);
-    for (int m = 0; m < M; m += 2, out += 2 * HD_PANEL_ROWS) {
-        memcpy(s->row[0], x_row(j, m0 + m) + k0, (size_t)n * sizeof(float));
-        if (m + 1 < M) memcpy(s->row[1], x_row(j, m0 + m + 1) + k0, (size_t)n * sizeof(float));
-        else memset(s->row[1], 0, sizeof s->row[1]);
-        k->pairs(out, s->row[0], s->row[1], HD_PANEL_ROWS);
-    }
-    memset(out, 0, (size_t)((M + 63) / 64 * 64 - (M + 1) / 2 * 2) * HD_PANEL_ROWS * 2); // panels are padded to 64 of the inner dimension
+    const int n = j->k - k0 < HD_PANEL_ROWS ? (int)(j->k - k0) : HD_PANEL_ROWS;
+    uint32_t *out = (uint32_t *)panel;
+    for (int m = 0; m < M; m += 2, out += HD_PANEL_ROWS)
+        g->d->k->back->pairs(out, 0, HD_PANEL_ROWS, x_row(j, m0 + m) + k0, m + 1 < M ? x_row(j, m0 + m + 1) + k0 : NULL, n);
+    memset(out, 0, (size_t)((M + 63) / 64 * 32 - (M + 1) / 2) * HD_PANEL_ROWS * sizeof *out); // panels are padded to 64 of the inner dimension
 }
 
 /* The bias's share: a sum over a column of dY. */
@@ -156,9 +148,9 @@ static void block_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, int 
             for (int c = 0; c < n; c += 16) __builtin_prefetch(j->dy + r * j->ldy + n0 + c);
             for (int c = 0; c < wide; c += 16) __builtin_prefetch(x_row(j, r) + k0 + c);
         }
-        hd_put_pairs(k, s->pairs.dy[0][i], DY_STEP, PAIRS_BESIDE, dy, two ? dy + j->ldy : NULL, n);
-        hd_put_pairs(k, s->pairs.panel[0] + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0,
-                     two ? x_row(j, m + 1) + k0 : NULL, wide);
+        k->pairs(s->pairs.dy[0][i], DY_STEP, PAIRS_BESIDE, dy, two ? dy + j->ldy : NULL, n);
+        k->pairs(s->pairs.panel[0] + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0,
+                 two ? x_row(j, m + 1) + k0 : NULL, wide);
     }
     for (int p = 0, c = 0; c < wide; p++, c += HD_PANEL_ROWS)
         for (int i = 0; i < n; i += PAIRS_BESIDE)
@@ -171,7 +163,7 @@ static void block_bf16(const grad_job *g, const hd_mm_grad *j, scratch *s, int m
 {
     pack_dyt(g, j, s, m0, M, n0, n);
     for (int p = 0; p * HD_PANEL_ROWS < wide; p++) {
-        pack_x_pairs(g, j, s, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
+        pack_x_pairs(g, j, s->panel[p], m0, M, k0 + p * HD_PANEL_ROWS);
         g->d->k->panel_mul[HD_PANEL_BF16](s->panel[p], M, (const uint8_t *)s->act, sizeof s->act[0], n, s->out[0] + p * HD_PANEL_ROWS, TILE,
                                           s->kernel);
     }
@@ -244,8 +236,9 @@ static void put_rows(const hd_back_kernels *k, const hd_linear *w, uint8_t *pane
         memcpy((float *)(void *)panel + i0 * HD_PANEL_ROWS, rows, (size_t)(n * HD_PANEL_ROWS) * sizeof *rows);
         return;
     }
-    uint16_t *out = (uint16_t *)(void *)panel + i0 * HD_PANEL_ROWS;
-    for (int64_t i = 0; i < n; i += 2) k->pairs(out + i * HD_PANEL_ROWS, rows + i * HD_PANEL_ROWS, rows + (i + 1) * HD_PANEL_ROWS, HD_PANEL_ROWS);
+    uint32_t *out = (uint32_t *)(void *)panel + i0 / 2 * HD_PANEL_ROWS;
+    for (const float *end = rows + n * HD_PANEL_ROWS; rows < end; rows += 2 * HD_PANEL_ROWS, out += HD_PANEL_ROWS)
+        k->pairs(out, 0, HD_PANEL_ROWS, rows, rows + HD_PANEL_ROWS, HD_PANEL_ROWS);
 }
 
 /* The masters' numbers in rows (inner positions i0 .. i0+m-1, outer ones r0 .. r0+31) to E4M3, by the scale of their block of

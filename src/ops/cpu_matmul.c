@@ -5,7 +5,8 @@
  *   no-pack     the panel is packed into the thread's scratch first, then the same kernel: same bits
  *   exact       it is decoded to floats in scratch, and the F32 kernel multiplies with f32 activations
  * Formats without a panel are "no-pack" into the F32 layout.  A chunk holds whole panels (and, when there are few
- * panels for many threads, a range of rows), so an output's sum stays with one thread. */
+ * panels for many threads, a range of rows), so an output's sum stays with one thread.  Chunks are counted by rows first: of two threads each has
+ * about the same rows in every product (pool.c). */
 #include <assert.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -232,14 +233,17 @@ static void mm_chunk(void *arg, int64_t i, int tid)
 {
     const mm_job *t = arg;
     const hd_mm *j = t->jobs;
-    for (;; j++) { // which job: rows of a panel group are neighbours, so a panel stays in cache
-        int64_t n = panel_chunks(t, j) * row_chunks(t, j);
-        if (i < n) break;
-        i -= n;
+    int m0 = 0;
+    for (;;) { // which rows of which job
+        if (m0 < j->M) {
+            if (i < panel_chunks(t, j)) break;
+            i -= panel_chunks(t, j);
+        }
+        if (++j == t->jobs + t->n_jobs) j = t->jobs, m0 += t->rows;
     }
     scratch s = scratch_of(t->d, tid, j->w->src.k);
-    int64_t rc = row_chunks(t, j), p0 = i / rc * t->panels, p1 = p0 + t->panels;
-    int m0 = (int)(i % rc) * t->rows, m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
+    int64_t p0 = i * t->panels, p1 = p0 + t->panels;
+    int m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
     if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
     int64_t together = whole_panels(t->d, j, p0, p1);
     if (together > 1 && m1 - m0 > 1) {

@@ -343,22 +343,39 @@ static void check_losses(devs *d, int M, int V)
     free(z), free(z0);
 }
 
-/* M rows of n numbers as words of two rows each. */
+/* M rows of n numbers, n a multiple of 16, as words of two rows each. */
 static uint32_t *pairs_of(const hd_kernels *k, float *x, int M, int n)
 {
-    float *zeros = floats(n);
     uint32_t *words = malloc((size_t)((M + 1) / 2 * n) * sizeof *words);
-    memset(zeros, 0, (size_t)n * sizeof *zeros);
-    for (int m = 0; m < M; m += 2) k->back->pairs((uint16_t *)(words + m / 2 * n), x + m * n, m + 1 < M ? x + (m + 1) * n : zeros, n);
+    for (int m = 0; m < M; m += 2) k->back->pairs(words + m / 2 * n, 0, n, x + m * n, m + 1 < M ? x + (m + 1) * n : NULL, n);
     for (int i = 0; i < M * n; i++) x[i] = bf16(x[i]);
-    free(zeros);
     return words;
+}
+
+/* Two rows of n as words, in parts of `wide`; what lies between the parts and behind them is left. */
+static void check_pairs(const hd_kernels *k, int n, int wide, bool two)
+{
+    enum { MOST = 200, LEFT = 0x12345678 };
+    const int step = wide + 5, parts = (n + wide - 1) / wide;
+    float a[MOST], b[MOST];
+    uint32_t to[2 * MOST];
+    int wrong = 0;
+    for (int i = 0; i < MOST; i++) a[i] = hd_rng_normal(&rng), b[i] = hd_rng_normal(&rng);
+    a[0] = NAN, a[n / 2] = INFINITY, b[n - 1] = -0.0f, b[n / 3] = 3.4e38f;
+    for (int i = 0; i < 2 * MOST; i++) to[i] = LEFT;
+    k->back->pairs(to, (size_t)step, wide, a, two ? b : NULL, n);
+    for (int i = 0; i < 2 * MOST; i++) {
+        const int part = i / step, c = i % step, at = part * wide + c;
+        const uint32_t want = part >= parts || c >= wide ? LEFT : at < n ? hd_f32_to_bf16(a[at]) | (two ? (uint32_t)hd_f32_to_bf16(b[at]) << 16 : 0) : 0;
+        wrong += to[i] != want;
+    }
+    CHECK(wrong == 0, "%s: %d words of %d, %d wide", k->level, wrong, n, wide);
 }
 
 /* Sums of outer products added to what is there; nothing beside rows x cols is touched, and what lies beside rows of a is not read. */
 static void check_outer(const hd_kernels *k, int M, int rows, int cols, bool pairs)
 {
-    enum { LDA = 43, LDX = 96, LDY = 101 };
+    enum { LDA = 48, LDX = 96, LDY = 101 };
     float *a = floats(M * LDA), *x = randoms(M * LDX, 1), *y = randoms(rows * LDY, 1), *old = floats(rows * LDY);
     int wrong = 0;
     for (int i = 0; i < M * LDA; i++) a[i] = i % LDA < rows ? hd_rng_normal(&rng) : NAN;
@@ -388,17 +405,15 @@ static void check_kernels(const hd_kernels *k)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int pairs = 0; pairs <= (k->back->outer_pairs != NULL); pairs++) check_outer(k, sizes[i][0], sizes[i][1], sizes[i][2], pairs);
     enum { R = 37, C = 53 };
-    float *x = randoms(R * C, 1), *t = randoms(R * C, 1), *a = randoms(C, 1), *b = randoms(C, 1);
-    uint16_t out[2 * C];
+    float *x = randoms(R * C, 1), *t = randoms(R * C, 1);
     bool same = true;
     k->back->transpose(t, R, x, C, R, C);
     for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) same &= t[c * R + r] == x[r * C + c];
-    a[0] = NAN, a[1] = INFINITY, a[2] = -0.0f, a[3] = 3.4e38f;
-    k->back->pairs(out, a, b, C);
-    for (int i = 0; i < C; i++) same &= out[2 * i] == hd_f32_to_bf16(a[i]) && out[2 * i + 1] == hd_f32_to_bf16(b[i]);
     CHECK(same);
-    free(x), free(t), free(a), free(b);
+    for (int n = 1; n < 150; n += 7)
+        for (int wide = 16; wide <= 64; wide += 16) check_pairs(k, n, wide, n % 2);
+    free(x), free(t);
 }
 
 int main(void)

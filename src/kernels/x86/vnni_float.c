@@ -7,19 +7,15 @@
 #define FETCH(p, bytes) fetch((p) + AHEAD, bytes)
 #include "kernels/float_body.h"
 
-/* Several rows: the rows are widened into scratch, WIDE_K of k at a time, and multiplied as f32 with one panel after the
- * other.  An output's products are the same (a product of two bf16, or of one with an fp8, is exact in f32) and so is their order: its running sum waits in y
- * between the blocks of k.
+/* Several rows: the rows are widened into scratch, a part of k at a time, and multiplied as f32 with one panel after the
+ * other.  An output's products are the same (a product of two bf16, or of one with an fp8, is exact in f32) and so is their order.
  *   bf16  up to FEW_ROWS, weights are widened in registers.  The next panel's block is fetched in even portions between the products: all
  *         of it at once fills the core's places for pending lines, and then the arithmetic stands still.  With more rows a panel's
- *         block is widened, too (it lies in the first-level cache then, WIDE_M rows in the second).
+ *         part is widened, too.
  *   bf12  numbers cost more to read: the first tile of more than one widens them in its registers and leaves them so.
  *   fp8   a group is widened for all rows, even for one.
  * One core of a Xeon with AVX512_BF16, M 512, K 768, one panel: 77 G operations/s by tile_bf16, 87 by vdpbf16ps, 150 by this. */
-enum { WIDE_K = 256, WIDE_M = 128, X_STRIDE = WIDE_K * sizeof(float), FEW_ROWS = 64, F8_GROUP = 128 };
-
-/* One row of bf12 is a stream through one panel after the other. */
-enum { ONE_AHEAD = 4096 };
+enum { PART_K = 256, X_STRIDE = PART_K * sizeof(float), FEW_ROWS = 64, F8_GROUP = 128 };
 
 /* A group of fp8, times 2^-8; returns the scale that makes up for that. */
 static float widen_f8(float *w, const uint8_t *group, int64_t n)
@@ -42,11 +38,11 @@ static void widen_rows(int rows, float *x, const uint8_t *act, size_t stride, in
     for (int m = 0; m < rows; m++)
         for (int64_t i = 0; i < n; i += 16) { // blobs are padded to 64 numbers
             __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(act + (size_t)m * stride + i * 2)));
-            _mm512_store_ps(x + m * WIDE_K + i, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
+            _mm512_store_ps(x + m * PART_K + i, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
         }
 }
 
-/* act: rows of WIDE_K floats, so that a row is a displacement of one address.  w: a panel of f32 ... */
+/* act: rows of PART_K floats, so that a row is a displacement of one address.  w: a panel of f32 ... */
 INLINE void tile_wide(int rows, const tile *widened)
 {
     tile u = *widened, *t = &u;
@@ -160,10 +156,19 @@ TILES_8(scaled, tile_scaled(rows, t))
 
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
-/* nk of k of one panel, from `at` on, with widened rows x; `next` is fetched meanwhile.  w: scratch. */
-typedef void block_fn(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w);
+/* Scratch: [a panel's part as f32][rows]. */
+static const uint8_t *bring_rows(int rows, const uint8_t *act, size_t *stride, int64_t n, void *scratch)
+{
+    float *x = (float *)scratch + PART_K * HD_PANEL_ROWS;
+    widen_rows(rows, x, act, *stride, n);
+    *stride = X_STRIDE;
+    return (const uint8_t *)x;
+}
 
-static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w)
+#include "kernels/x86/panels_body.h"
+
+static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, size_t stride, int rows, float *y, int64_t ldy,
+                       bool add, void *w)
 {
     if (rows <= FEW_ROWS) {
         run_tiles(few_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, y, ldy, add);
@@ -173,7 +178,8 @@ static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const
     run_tiles(wide_tiles, ROWS, w, next, nk, x, X_STRIDE, rows, y, ldy, add);
 }
 
-static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w)
+static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, size_t stride, int rows, float *y, int64_t ldy,
+                       bool add, void *w)
 {
     if (rows <= ROWS) {
         run_tiles(few_bf12_tiles, ROWS, at, next, nk, x, X_STRIDE, rows, y, ldy, add);
@@ -186,48 +192,16 @@ static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const
     }
 }
 
-static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, int rows, float *y, int64_t ldy, bool add, float *w)
+static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, size_t stride, int rows, float *y, int64_t ldy,
+                       bool add, void *w)
 {
     for (int64_t k = 0; k < nk; k += F8_GROUP, at += P_F8, next += P_F8, x += F8_GROUP * sizeof(float), add = true) {
         const int64_t n = nk - k < F8_GROUP ? nk - k : F8_GROUP;
-        w[F8_GROUP * HD_PANEL_ROWS] = widen_f8(w, at, n);
+        ((float *)w)[F8_GROUP * HD_PANEL_ROWS] = widen_f8(w, at, n);
         run_tiles(scaled_tiles, ROWS, w, next, n, x, X_STRIDE, rows, y, ldy, add);
     }
 }
 
-typedef struct {
-    block_fn *mul;
-    int64_t unit, bytes; // of k, and what they take in a panel
-    int64_t pad;         // k is a multiple of this, in the panel and in the blob: behind it there are zeros
-} wide_kind;
-
-INLINE void mul_panels(const wide_kind *kind, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,
-                       float *y, int64_t ldy, void *scratch)
-{
-    const uint8_t *block = panels;
-    float *w = scratch, *x = w + WIDE_K * HD_PANEL_ROWS;
-    for (int m0 = 0; m0 < M; m0 += WIDE_M, act += WIDE_M * stride, y += WIDE_M * ldy, block = panels) {
-        const int rows = M - m0 < WIDE_M ? M - m0 : WIDE_M;
-        for (int64_t k0 = 0; k0 < k; k0 += WIDE_K) {
-            const int64_t nk = k - k0 < WIDE_K ? (k - k0 + kind->pad - 1) / kind->pad * kind->pad : WIDE_K;
-            const uint8_t *at = block;
-            block += (nk + kind->unit - 1) / kind->unit * kind->bytes;
-            widen_rows(rows, x, act + k0 * 2, stride, nk);
-            for (int p = 0; p < n; p++, at += step) {
-                const uint8_t *next = M == 1 ? at + ONE_AHEAD : p + 1 < n ? at + step : block;
-                kind->mul(at, next, nk, (const uint8_t *)x, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, w);
-            }
-        }
-    }
-}
-
-#define MUL_PANELS(name, ...)                                                                                               \
-    static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,\
-                                  float *y, int64_t ldy, void *scratch)                                                     \
-    {                                                                                                                       \
-        static const wide_kind kind = {block_##name, __VA_ARGS__};                                                          \
-        mul_panels(&kind, panels, step, n, k, act, stride, M, y, ldy, scratch);                                             \
-    }
 MUL_PANELS(bf16, 2, 128, 2)
 MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
 MUL_PANELS(f8, F8_GROUP, P_F8, 2)

@@ -8,14 +8,16 @@
 #include "kernels/v16.h"
 #include "kernels/x86/f8_pairs.h"
 
-/* A tile has up to 8 rows, 16 registers of sums.  Rows pass BLOCK_K of k at a time, so that a panel's part stays in the first-level cache,
- * and MOST_M of them, which stay in the second.  One row is a stream through one panel after the other. */
-enum { ROWS = 8, BLOCK_K = 256, MOST_M = 128, ONE_AHEAD = 4096, F8_GROUP = 128, PAIR = 128 };
+/* A tile has up to 8 rows, 16 registers of sums. */
+enum { ROWS = 8, PART_K = 320, F8_GROUP = 128, PAIR = 128 };
 
 INLINE __m512 dot2(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
+/* Asks for the outputs' lines, which are written when the tile is done: by then they are there, wherever they were. */
 INLINE void begin(int rows, bool add, const tile *t, __m512 f[][2])
 {
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int z = 0; z < 2; z++) __builtin_prefetch(t->y + m * t->ldy + 16 * z, 1);
     UNROLL for (int m = 0; m < rows; m++)
         UNROLL for (int z = 0; z < 2; z++) f[m][z] = add ? _mm512_loadu_ps(t->y + m * t->ldy + 16 * z) : _mm512_setzero_ps();
 }
@@ -127,31 +129,35 @@ TILES_8(bf12, tile_blocks(rows, t, NULL))
 
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
-/* nk of k of one panel, from `at` on; `next` is fetched meanwhile.  w: scratch. */
-typedef void block_fn(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
-                      bool add, uint8_t *w, const f8_table *table);
+/* Rows are multiplied as they lie. */
+static const uint8_t *bring_rows(int rows, const uint8_t *act, size_t *stride, int64_t n, void *scratch) { return act; }
+
+#include "kernels/x86/panels_body.h"
 
 static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
-                       bool add, uint8_t *w, const f8_table *table)
+                       bool add, void *scratch)
 {
     run_tiles(bf16_tiles, ROWS, at, next, nk, act, stride, rows, y, ldy, add);
 }
 
 static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
-                       bool add, uint8_t *w, const f8_table *table)
+                       bool add, void *scratch)
 {
     if (rows <= ROWS) {
         run_tiles(bf12_tiles, ROWS, at, next, nk, act, stride, rows, y, ldy, add);
         return;
     }
     const tile first = {at, act, next, nk, stride, y, ldy, add};
-    tile_first(&first, w);
-    run_tiles(bf16_tiles, ROWS, w, next, nk, act + ROWS * stride, stride, rows - ROWS, y + ROWS * ldy, ldy, add);
+    tile_first(&first, scratch);
+    run_tiles(bf16_tiles, ROWS, scratch, next, nk, act + ROWS * stride, stride, rows - ROWS, y + ROWS * ldy, ldy, add);
 }
 
-static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
-                     bool add, uint8_t *w, const f8_table *table)
+/* Scratch: the table, a group. */
+static void block_f8_opened(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
+                     bool add, void *scratch)
 {
+    const f8_table *table = scratch;
+    uint8_t *w = (uint8_t *)(scratch) + sizeof *table;
     for (int64_t k = 0; k < nk; k += F8_GROUP, at += P_F8, next += P_F8, act += F8_GROUP * 2, add = true) {
         const int64_t n = nk - k < F8_GROUP ? nk - k : F8_GROUP;
         f8_unpack((uint16_t *)(void *)w, at + 64, (int)(n / 2), table);
@@ -160,52 +166,31 @@ static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const u
     }
 }
 
-typedef struct {
-    block_fn *mul;
-    int64_t unit, bytes; // of k, and what they take in a panel
-    int64_t pad;         // k is a multiple of this, in the panel and in the blob: behind it there are zeros
-} panel_form;
+MUL_PANELS(bf16, 2, PAIR, 2)
+MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
+MUL_PANELS(f8_opened, F8_GROUP, P_F8, 2)
 
-INLINE void mul_panels(const panel_form *form, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,
-                       float *y, int64_t ldy, void *scratch)
+static void mul_panels_f8(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
+                          void *scratch)
 {
-    const uint8_t *block = panels;
-    f8_table table;
-    if (form->mul == block_f8) f8_open(&table);
-    for (int m0 = 0; m0 < M; m0 += MOST_M, act += MOST_M * stride, y += MOST_M * ldy, block = panels) {
-        const int rows = M - m0 < MOST_M ? M - m0 : MOST_M;
-        for (int64_t k0 = 0; k0 < k; k0 += BLOCK_K) {
-            const int64_t nk = k - k0 < BLOCK_K ? (k - k0 + form->pad - 1) / form->pad * form->pad : BLOCK_K;
-            const uint8_t *at = block;
-            block += (nk + form->unit - 1) / form->unit * form->bytes;
-            for (int p = 0; p < n; p++, at += step) {
-                const uint8_t *next = M == 1 ? at + ONE_AHEAD : p + 1 < n ? at + step : block;
-                form->mul(at, next, nk, act + k0 * 2, stride, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, scratch, &table);
-            }
-        }
-    }
+    f8_open(scratch);
+    mul_panels_f8_opened(panels, step, n, k, act, stride, M, y, ldy, scratch);
 }
 
-#define PRODUCT(name, ...)                                                                                                  \
-    static void panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,  \
-                              float *y, int64_t ldy, void *scratch)                                                         \
-    {                                                                                                                       \
-        static const panel_form form = {block_##name, __VA_ARGS__};                                                         \
-        mul_panels(&form, panels, step, n, k, act, stride, M, y, ldy, scratch);                                             \
-    }                                                                                                                       \
-    static void panel_##name(MUL_PARAMS) { panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
-PRODUCT(bf16, 2, PAIR, 2)
-PRODUCT(bf12, BF12_K, BF12_BLOCK, BF12_K)
-PRODUCT(f8, F8_GROUP, P_F8, 2)
+#define MUL_ONE(name) \
+    static void mul_one_##name(MUL_PARAMS) { mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
+MUL_ONE(bf16)
+MUL_ONE(bf12)
+MUL_ONE(f8)
 
 void hd_fill_float_zen4(hd_kernels *k)
 {
     k->bf16_is_faster = true;
-    k->panel_mul[HD_PANEL_BF16] = panel_bf16;
-    k->panels_mul[HD_PANEL_BF16] = panels_bf16;
-    k->panel_mul[HD_PANEL_BF12] = panel_bf12;
-    k->panels_mul[HD_PANEL_BF12] = panels_bf12;
-    k->panel_mul[HD_PANEL_F8] = panel_f8;
-    k->panels_mul[HD_PANEL_F8] = panels_f8;
+    k->panel_mul[HD_PANEL_BF16] = mul_one_bf16;
+    k->panels_mul[HD_PANEL_BF16] = mul_panels_bf16;
+    k->panel_mul[HD_PANEL_BF12] = mul_one_bf12;
+    k->panels_mul[HD_PANEL_BF12] = mul_panels_bf12;
+    k->panel_mul[HD_PANEL_F8] = mul_one_f8;
+    k->panels_mul[HD_PANEL_F8] = mul_panels_f8;
     k->wide_mul = NULL; // bf16 as it is is faster
 }

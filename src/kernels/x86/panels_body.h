@@ -1,0 +1,52 @@
+/* From a product of one panel's part to products of several panels that share rows, included by the levels that cut k.  Private to
+ * src/kernels/x86.
+ *
+ * Rows pass MOST_M at a time, which stay in the second-level cache, and of these up to PART_K of k, in equal parts, so that a panel's part
+ * stays in the first.  An output's running sum waits in y between the parts, so its order is that of k however it is cut.  One row is a
+ * stream through one panel after the other.  Before including, a level defines PART_K and
+ *
+ *   static const uint8_t *bring_rows(int rows, const uint8_t *act, size_t *stride, int64_t n, void *scratch)
+ *
+ * n numbers of rows that are `*stride` bytes apart, as the level's products want them: where they are, or in scratch with a stride of
+ * their own. */
+enum { MOST_M = 128, ONE_AHEAD = 4096 };
+
+/* nk of k of one panel, from `at` on; `next` is fetched meanwhile. */
+typedef void block_fn(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
+                      bool add, void *scratch);
+
+typedef struct {
+    block_fn *mul;
+    int64_t unit, bytes; // of k, and what they take in a panel
+    int64_t pad;         // k is a multiple of this, in the panel and in the blob: behind it there are zeros
+} panel_form;
+
+INLINE void mul_panels(const panel_form *form, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,
+                       float *y, int64_t ldy, void *scratch)
+{
+    const int64_t parts = (k + PART_K - 1) / PART_K, part = ((k + parts - 1) / parts + form->unit - 1) / form->unit * form->unit;
+    const uint8_t *block = panels;
+    for (int m0 = 0; m0 < M; m0 += MOST_M, act += MOST_M * stride, y += MOST_M * ldy, block = panels) {
+        const int rows = M - m0 < MOST_M ? M - m0 : MOST_M;
+        for (int64_t k0 = 0; k0 < k; k0 += part) {
+            const int64_t nk = k - k0 < part ? (k - k0 + form->pad - 1) / form->pad * form->pad : part;
+            const uint8_t *at = block;
+            size_t apart = stride;
+            block += (nk + form->unit - 1) / form->unit * form->bytes;
+            const uint8_t *x = bring_rows(rows, act + k0 * 2, &apart, nk, scratch);
+            for (int p = 0; p < n; p++, at += step) {
+                const uint8_t *next = M == 1 ? at + ONE_AHEAD : p + 1 < n ? at + step : block;
+                form->mul(at, next, nk, x, apart, rows, y + HD_PANEL_ROWS * p, ldy, k0 > 0, scratch);
+            }
+        }
+    }
+}
+
+/* mul_panels_NAME, by block_NAME and the rest of its form. */
+#define MUL_PANELS(name, ...)                                                                                               \
+    static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,\
+                                  float *y, int64_t ldy, void *scratch)                                                     \
+    {                                                                                                                       \
+        static const panel_form form = {block_##name, __VA_ARGS__};                                                         \
+        mul_panels(&form, panels, step, n, k, act, stride, M, y, ldy, scratch);                                             \
+    }
