@@ -16,7 +16,7 @@ typedef struct hd_job hd_job;
 
 typedef enum {
     HD_JOB_QUEUED,  // position changed: .position, 0 is next
-    HD_JOB_PREFILL, // .done_tok of .total_tok of the prompt (cached ones count as done)
+    HD_JOB_PREFILL, // .done_tok of .total_tok of the prompt (cached ones count as done); grows from event to event
     HD_JOB_TEXT,    // .text_kind, .text, .n; and the ids it came from
     HD_JOB_DONE,    // .reason and usage; the last event, unless
     HD_JOB_ERROR,   // .err; the last event

@@ -1,5 +1,6 @@
 /* The scheduler on tiny random models: a reply is the same alone, in a crowd, parked, cached; users share evenly; jobs end when
  * they are told to, wherever they are. */
+#include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -328,6 +329,26 @@ static void test_queue(void)
     hd_engine_close(e);
 }
 
+/* A prompt that is read again after it was put aside in the middle: what was told already is not told once more. */
+static void test_told(void)
+{
+    static const int64_t at[] = {21, 44, 21, 44, 64, 64, 100}, told[] = {21, 44, 64, 100};
+    static reply r;
+    hd_mailbox m;
+    hd_job *j = NULL;
+    hd_job_opts o = {.prompt = ids_of(text, 100), .user = 1, .event = hear_job, .arg = &r};
+    hd_mailbox_init(&m);
+    CHECK_OK(hd_job_open(&j, &o, TINY_VOCAB, &err));
+    for (int i = 0, n = 0; i < 7; i++) {
+        CHECK_OK(hd_job_post_progress(&m, j, at[i], 100, &err));
+        CHECK(!hd_mailbox_deliver(&m, INT_MAX));
+        if (at[i] == told[n]) n++;
+        CHECK(r.told_prefill == n && r.read == told[n - 1], "after %d: %d told, %lld read", i, r.told_prefill, (long long)r.read);
+    }
+    hd_job_unref(j);
+    hd_mailbox_destroy(&m);
+}
+
 /* Ten of one user, then one of another: the other is served as if the first had one. */
 static void test_fair(void)
 {
@@ -599,6 +620,7 @@ int main(void)
     test_grammar();
     test_drafts();
     test_queue();
+    test_told();
     test_fair();
     test_shared();
     test_park(tiny_engine(TINY_LLAMA, 1, 512, 1), tiny_engine(TINY_LLAMA, 1, 512, 2), NULL, HD_DRAFT_LOOKUP);
