@@ -21,6 +21,10 @@ typedef struct hd_back_kernels {
     /* One row of attention's scores and of do.v, in place:
      *   p = exp(scale s - lse) -> s      scale p (dp - delta) -> dp           (arXiv:2307.08691, algorithm 2, lines 11-14) */
     void (*attn_row)(float *s, float *dp, float scale, float lse, float delta, int n);
+    /* The same for two rows `ld` apart, as products of bf16 want them: pairs of p and of ds (see pairs), and ds as rows[2] of bf16.  Of row r
+     * seen[r] numbers count; behind them, up to n, a multiple of 16, there will be zeros.  NULL where outer_pairs is. */
+    void (*attn_pairs)(uint32_t *p, uint32_t *ds, uint16_t *const row[2], const float *s, const float *dp, int64_t ld, float scale,
+                       const float lse[2], const float delta[2], const int seen[2], int n);
     /* dgate = da up s (1 + gate (1 - s)), dup = da gate s, a = gate s up with s = sigmoid(gate); a may be NULL; dgate and dup may
      * be gate and up */
     void (*silu_mul)(float *dgate, float *dup, float *a, const float *da, const float *gate, const float *up, int64_t n);

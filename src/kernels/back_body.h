@@ -154,14 +154,20 @@ static inline __m512i rounded(__m512 v)
 }
 #endif
 
+#if defined __AVX512BF16__
+/* Brings numbers of two rows behind each other, as vcvtne2ps2bf16 leaves them, beside each other. */
+INLINE __m512i pairs_order(void)
+{
+    return _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+}
+#endif
+
 INLINE void pairs_16(uint32_t *to, const float *a, const float *b, int left)
 {
     const __mmask16 there = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1 << left) - 1) : 0;
     const __m512 va = _mm512_maskz_loadu_ps(there, a), vb = b ? _mm512_maskz_loadu_ps(there, b) : _mm512_setzero_ps();
 #if defined __AVX512BF16__ // numbers below 2^-126 become zero
-    const __m512i beside = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, //
-                                            23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(beside, (__m512i)_mm512_cvtne2ps_pbh(vb, va)));
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(pairs_order(), (__m512i)_mm512_cvtne2ps_pbh(vb, va)));
 #else
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
     _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(rounded(va), 16), _mm512_and_si512(rounded(vb), upper)));
@@ -205,6 +211,34 @@ static void attn_row(float *s, float *dp, float factor, float lse, float delta, 
     }
 }
 
+#if defined BACK_PAIRS
+/* p is rounded to 8 bits: a rough exponential is near enough (v16.h). */
+static void attn_pairs(uint32_t *p, uint32_t *ds, uint16_t *const row[2], const float *s, const float *dp, int64_t ld, float scale,
+                       const float lse[2], const float delta[2], const int seen[2], int n)
+{
+    const float log2e = 0x1.715476p+0f;
+    const __m512i beside = pairs_order();
+    const v16 f = v_set1(scale), f2 = v_set1(scale * log2e), l[2] = {v_set1(lse[0] * log2e), v_set1(lse[1] * log2e)};
+    const v16 d[2] = {v_set1(delta[0]), v_set1(delta[1])};
+    for (int i = 0; i < n; i += 16) {
+        v16 a[2], g[2];
+        UNROLL for (int r = 0; r < 2; r++) {
+            const int left = seen[r] - i;
+            const __mmask16 there = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1 << left) - 1) : 0;
+            const v16 z = v_exp2_rough(v_sub(v_mul(_mm512_loadu_ps(s + r * ld + i), f2), l[r]));
+            a[r] = _mm512_maskz_mov_ps(there, z);
+            g[r] = _mm512_maskz_mul_ps(there, v_mul(z, f), v_sub(_mm512_loadu_ps(dp + r * ld + i), d[r]));
+        }
+        const __m512i rows = (__m512i)_mm512_cvtne2ps_pbh(g[1], g[0]);
+        _mm512_storeu_si512(p + i, _mm512_permutexvar_epi16(beside, (__m512i)_mm512_cvtne2ps_pbh(a[1], a[0])));
+        _mm512_storeu_si512(ds + i, _mm512_permutexvar_epi16(beside, rows));
+        UNROLL for (int r = 0; r < 2; r++) _mm256_storeu_si256((__m256i *)(void *)(row[r] + i), _mm512_extracti64x4_epi64(rows, r));
+    }
+}
+#else
+#define attn_pairs NULL
+#endif
+
 static void silu_mul_back(float *dgate, float *dup, float *a, const float *da, const float *gate, const float *up, int64_t n)
 {
     v16 one = v_set1(1);
@@ -240,6 +274,6 @@ static void rmsnorm_back(float *dx, bool add, float *dg, const float *dh, const 
 #define BACK_FILL(level)                                                                                                           \
     void hd_fill_back_##level(hd_kernels *k)                                                                                       \
     {                                                                                                                              \
-        static const hd_back_kernels table = {transpose, outer, outer_pairs, pairs, dot, scale, attn_row, silu_mul_back, rmsnorm_back};         \
+        static const hd_back_kernels table = {transpose, outer, outer_pairs, pairs, dot, scale, attn_row, attn_pairs, silu_mul_back, rmsnorm_back}; \
         k->back = &table;                                                                                                          \
     }

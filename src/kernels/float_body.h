@@ -82,7 +82,7 @@ INLINE void tile_bf16(int rows, const tile *t)
 INLINE void tile_wide_few(int rows, const tile *t)
 {
     v16 f[ROWS][2];
-    zero_tile(rows, f);
+    begin_tile(rows, t, f);
     for (int64_t i = 0; i < t->k; i += 2) {
         const uint8_t *p = t->w + i * 64;
         FETCH(p, 128);
@@ -195,18 +195,19 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
 #define WIDE_MUL                                                                                             \
     TILES(wide_few, ROWS, tile_wide_few(rows, t))                                                            \
     TILES(wide_many, ROWS, tile_wide_many(rows, t))                                                          \
-    static void mul_wide(MUL_PARAMS)                                                                         \
+    static void mul_wide(const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y,   \
+                         int64_t ldy, bool add, void *scratch)                                               \
     {                                                                                                        \
         enum { FEW = 16, PART = 256 };                                                                       \
         if (M <= FEW) {                                                                                      \
-            run_tiles(wide_few_tiles, ROWS, panel, NULL, k, act, stride, M, y, ldy, false);                  \
+            run_tiles(wide_few_tiles, ROWS, panel, NULL, k, act, stride, M, y, ldy, add);                    \
             return;                                                                                          \
         }                                                                                                    \
         const int64_t parts = (k + PART - 1) / PART, part = ((k + parts - 1) / parts + 1) / 2 * 2;           \
         for (int64_t k0 = 0; k0 < k; k0 += part) {                                                           \
             const int64_t n = k - k0 < part ? (k - k0 + 1) / 2 * 2 : part;                                   \
             widen_panel(scratch, (const uint8_t *)panel + k0 * 64, n);                                       \
-            run_tiles(wide_many_tiles, ROWS, scratch, NULL, n, act + k0 * 4, stride, M, y, ldy, k0 > 0);     \
+            run_tiles(wide_many_tiles, ROWS, scratch, NULL, n, act + k0 * 4, stride, M, y, ldy, add || k0 > 0); \
         }                                                                                                    \
     }
 

@@ -77,6 +77,6 @@ static void rmsnorm_ref(float *dx, bool add, float *dg, const float *dh, const f
 
 void hd_fill_back_ref(hd_kernels *k)
 {
-    static const hd_back_kernels table = {transpose_ref, outer_ref, NULL, pairs_ref, dot_ref, scale_ref, attn_row_ref, silu_mul_ref, rmsnorm_ref};
+    static const hd_back_kernels table = {transpose_ref, outer_ref, NULL, pairs_ref, dot_ref, scale_ref, attn_row_ref, NULL, silu_mul_ref, rmsnorm_ref};
     k->back = &table;
 }

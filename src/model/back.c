@@ -64,14 +64,3 @@ void hd_back_norm_add(hd_back *b, const float *dh, const float *x, const float *
     int64_t D = b->p->D;
     hd_rmsnorm_back(b->p->d, b->dx, D, true, hd_grad_of(b, g), dh, D, x, D, g, b->p->M, D, b->p->m->cfg.norm_eps, b->work);
 }
-
-void hd_back_mul_add(hd_back *b, const hd_linear *w, const float *dy, int64_t ldy, int M, float *y, int64_t ldy_out)
-{
-    size_t mark = b->work->used;
-    int64_t k = w->src.k;
-    assert(ldy_out == k);
-    float *part = hd_back_take(b, M * k);
-    hd_linear_mul(b->p->d, w->back, dy, ldy, M, part, k, b->work);
-    hd_flat_add(b->p->d, y, part, M * k);
-    b->work->used = mark;
-}

@@ -17,8 +17,8 @@ void hd_back_ffn(hd_back *b, const hd_layer *l)
     hd_mm_grad jobs[] = {hd_back_job(b, &l->ffn.down, a, F, b->dx, D, M), hd_back_job(b, &l->ffn.gate, h, D, t->gate, F, M),
                          hd_back_job(b, &l->ffn.up, h, D, t->up, F, M)};
     hd_back_grads(b, jobs, 3);
-    hd_linear_mul(p->d, l->ffn.gate.back, t->gate, F, M, dh, D, b->work);
-    hd_back_mul_add(b, &l->ffn.up, t->up, F, M, dh, D);
+    const hd_term both[] = {{l->ffn.gate.back, t->gate, F}, {l->ffn.up.back, t->up, F}};
+    hd_linear_sum(p->d, both, 2, M, dh, D, false, b->work);
     hd_back_norm_add(b, dh, t->x_ffn, l->ffn_norm);
     b->work->used = mark;
 }

@@ -67,9 +67,8 @@ void hd_back_gqa(hd_back *b, const hd_layer *l)
     hd_mm_grad jobs[] = {hd_back_job(b, &l->o, t->heads, nq, b->dx, D, M), hd_back_job(b, &l->q, h, D, dq, nq, M),
                          hd_back_job(b, &l->k, h, D, dk, nkv, M), hd_back_job(b, &l->v, h, D, dv, nkv, M)};
     hd_back_grads(b, jobs, 4);
-    hd_linear_mul(p->d, l->q.back, dq, nq, M, dh, D, b->work);
-    hd_back_mul_add(b, &l->k, dk, nkv, M, dh, D);
-    hd_back_mul_add(b, &l->v, dv, nkv, M, dh, D);
+    const hd_term qkv[] = {{l->q.back, dq, nq}, {l->k.back, dk, nkv}, {l->v.back, dv, nkv}};
+    hd_linear_sum(p->d, qkv, 3, M, dh, D, false, b->work);
     hd_back_norm_add(b, dh, t->x_attn, l->attn_norm);
     b->work->used = mark;
 }

@@ -46,13 +46,15 @@ static void heads_mul(hd_back *b, const hd_linear *const *w, int H, const float 
     size_t mark = b->work->used;
     int M = b->p->M;
     hd_act *act = hd_arena_take(b->work, (size_t)H * sizeof *act);
+    hd_term *term = hd_arena_take(b->work, (size_t)H * sizeof *term);
     hd_mm *job = hd_arena_take(b->work, (size_t)H * sizeof *job);
-    assert(act && job);
+    assert(act && term && job);
     for (int h = 0; h < H; h++) {
         hd_act_init(&act[h], hd_linear_act(d, w[h]), w[h]->src.k, M, b->work);
-        hd_act_pack(d, &act[h], x + h * x_step, H * x_step);
-        job[h] = (hd_mm){w[h], &act[h], 0, M, y + h * y_step, H * y_step};
+        term[h] = (hd_term){w[h], x + h * x_step, H * x_step};
+        job[h] = (hd_mm){.w = w[h], .act = &act[h], .M = M, .y = y + h * y_step, .ldy = H * y_step};
     }
+    hd_acts_pack(d, act, term, H);
     hd_mm_run(d, job, H);
     b->work->used = mark;
 }
@@ -114,6 +116,7 @@ void hd_back_mla(hd_back *b, const hd_layer *l)
                     HD_LATENT_EPS, b->work);
 
     hd_mm_grad jobs[4];
+    hd_term term[2] = {{l->q_b.back, a.dq, nq}, {l->kv_a.back, a.dk, dk}}; // of dh
     int n = 0;
     jobs[n++] = hd_back_job(b, &l->o, t->heads, nv, b->dx, D, M);
     jobs[n++] = hd_back_job(b, &l->kv_a, h, D, a.dk, dk, M);
@@ -124,13 +127,12 @@ void hd_back_mla(hd_back *b, const hd_layer *l)
         hd_rmsnorm_back(p->d, dc, q_lora, false, hd_grad_of(b, l->q_a_norm), dc, q_lora, t->q_raw, q_lora, l->q_a_norm, M, q_lora,
                         HD_LATENT_EPS, b->work);
         jobs[n++] = hd_back_job(b, &l->q_a, h, D, dc, q_lora, M);
-        hd_linear_mul(p->d, l->q_a.back, dc, q_lora, M, dh, D, b->work);
+        term[0] = (hd_term){l->q_a.back, dc, q_lora};
     } else {
         jobs[n++] = hd_back_job(b, &l->q_b, h, D, a.dq, nq, M);
-        hd_linear_mul(p->d, l->q_b.back, a.dq, nq, M, dh, D, b->work);
     }
     hd_back_grads(b, jobs, n);
-    hd_back_mul_add(b, &l->kv_a, a.dk, dk, M, dh, D);
+    hd_linear_sum(p->d, term, 2, M, dh, D, false, b->work);
     hd_back_norm_add(b, dh, t->x_attn, l->attn_norm);
     b->work->used = mark;
 }

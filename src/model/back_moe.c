@@ -163,27 +163,32 @@ static void shared_back(moe *s, const float *h)
     hd_mm_grad jobs[] = {hd_back_job(b, &f->down, a, S, b->dx, D, M), hd_back_job(b, &f->gate, h, D, b->t->gate, S, M),
                          hd_back_job(b, &f->up, h, D, b->t->up, S, M)};
     hd_back_grads(b, jobs, 3);
-    hd_back_mul_add(b, &f->gate, b->t->gate, S, M, s->dh, D);
-    hd_back_mul_add(b, &f->up, b->t->up, S, M, s->dh, D);
+    const hd_term both[] = {{f->gate.back, b->t->gate, S}, {f->up.back, b->t->up, S}};
+    hd_linear_sum(b->p->d, both, 2, M, s->dh, D, true, b->work);
     b->work->used = mark;
 }
 
-/* y[rows of e] = (one of e's matrices)^T x[rows of e], all experts as jobs of one parallel region. */
-static void experts_mul(moe *s, size_t offset, const float *x, int64_t k, float *y, int64_t n)
+/* y[rows of e] = sum of up to two of e's matrices^T x[rows of e], all experts as jobs of one parallel region. */
+static void experts_sum(moe *s, const size_t *offset, const float *const *x, int n_terms, int64_t k, float *y, int64_t n)
 {
     hd_back *b = s->b;
     size_t mark = b->work->used;
     const int *run = b->t->run;
-    hd_mm *job = hd_arena_take(b->work, (size_t)s->E * sizeof *job);
-    hd_act act = {0};
+    hd_mm *job = hd_arena_take(b->work, (size_t)(n_terms * s->E) * sizeof *job);
+    hd_act act[2];
+    hd_term term[2];
     int jobs = 0;
-    for (int e = 0; e < s->E; e++) {
-        const hd_linear *w = (const hd_linear *)(const void *)((const char *)&s->l->expert[e] + offset);
-        if (run[e + 1] == run[e]) continue;
-        if (jobs == 0) hd_act_init(&act, hd_linear_act(b->p->d, w->back), k, s->n, b->work); // all experts' kind
-        job[jobs++] = (hd_mm){w->back, &act, run[e], run[e + 1] - run[e], y + run[e] * n, n};
-    }
-    if (jobs > 0) hd_act_pack(b->p->d, &act, x, k);
+    assert(job && n_terms <= 2);
+    for (int e = 0; e < s->E; e++)
+        for (int i = 0; i < n_terms && run[e + 1] > run[e]; i++) {
+            const hd_linear *w = (const hd_linear *)(const void *)((const char *)&s->l->expert[e] + offset[i]);
+            if (jobs == i) { // all experts' kind
+                hd_act_init(&act[i], hd_linear_act(b->p->d, w->back), k, s->n, b->work);
+                term[i] = (hd_term){.x = x[i], .ldx = k};
+            }
+            job[jobs++] = (hd_mm){w->back, &act[i], run[e], run[e + 1] - run[e], y + run[e] * n, n, .n_more = i == 0 ? n_terms - 1 : 0};
+        }
+    if (jobs > 0) hd_acts_pack(b->p->d, act, term, n_terms);
     hd_mm_run(b->p->d, job, jobs);
     b->work->used = mark;
 }
@@ -226,6 +231,7 @@ static void come_home(moe *s, const moe *home)
 
 static void experts_back(moe *s, const float *h)
 {
+    static const size_t down = offsetof(hd_ffn, down), both[] = {offsetof(hd_ffn, gate), offsetof(hd_ffn, up)};
     hd_back *b = s->b;
     const hd_layer_tape *t = b->t;
     hd_dev *d = b->p->d;
@@ -238,7 +244,7 @@ static void experts_back(moe *s, const float *h)
     if (b->p->m->ranks) go_out(s, &home);
     s->da = hd_back_take(b, s->n * s->F);
     s->a = hd_back_take(b, s->n * s->F);
-    experts_mul(s, offsetof(hd_ffn, down), s->dslot, s->D, s->da, s->F);
+    experts_sum(s, &down, (const float *const[]){s->dslot}, 1, s->D, s->da, s->F);
     hd_rows_run(d, s->n, weigh_row, s);
     hd_silu_mul_back(d, t->egate, t->eup, NULL, s->da, t->egate, t->eup, s->n, s->F);
     for (int e = 0; e < s->E; e++) {
@@ -253,9 +259,7 @@ static void experts_back(moe *s, const float *h)
         job[jobs++].x_row = row ? row + m0 : NULL;
     }
     hd_back_grads(b, job, jobs);
-    experts_mul(s, offsetof(hd_ffn, gate), t->egate, s->F, s->dxe, s->D);
-    experts_mul(s, offsetof(hd_ffn, up), t->eup, s->F, s->dslot, s->D); // dy is not needed any more
-    hd_flat_add(d, s->dxe, s->dslot, s->n * s->D);
+    experts_sum(s, both, (const float *const[]){t->egate, t->eup}, 2, s->F, s->dxe, s->D);
     if (b->p->m->ranks) come_home(s, &home);
     hd_rows_run(d, b->p->M, scatter_row, s);
 }
@@ -283,7 +287,8 @@ void hd_back_moe(hd_back *b, const hd_layer *l)
     hd_rows_run(p->d, M, router_row, &s);
     hd_mm_grad job = hd_back_job(b, &l->router, h, s.D, s.dlogits, s.E, M);
     hd_back_grads(b, &job, 1);
-    hd_back_mul_add(b, &l->router, s.dlogits, s.E, M, s.dh, s.D);
+    const hd_term router = {l->router.back, s.dlogits, s.E};
+    hd_linear_sum(p->d, &router, 1, M, s.dh, s.D, true, b->work);
     hd_back_norm_add(b, s.dh, b->t->x_ffn, l->ffn_norm);
     b->work->used = mark;
 }

@@ -66,7 +66,7 @@ void hd_blobs_pack(hd_blobs *b, hd_pass *p, const float *x, int64_t ldx)
 hd_mm hd_blobs_job(const hd_blobs *b, hd_pass *p, const hd_linear *w, int m0, int M, float *y, int64_t ldy)
 {
     const hd_act *a = &b->act[hd_linear_act(p->d, w)];
-    return (hd_mm){w, a, m0, M, y, ldy};
+    return (hd_mm){.w = w, .act = a, .m0 = m0, .M = M, .y = y, .ldy = ldy};
 }
 
 /* ---- Residual stream ---- */

@@ -100,8 +100,6 @@ void hd_back_grads(hd_back *b, const hd_mm_grad *jobs, int n);
 float *hd_back_norm(hd_back *b, const float *x, int64_t ldx, const float *g, int M, int64_t n, float eps);
 /* dx += norm'(dh), and the norm's own gradient. */
 void hd_back_norm_add(hd_back *b, const float *dh, const float *x, const float *g);
-/* y += w^T dy: [M, w->src.k]. */
-void hd_back_mul_add(hd_back *b, const hd_linear *w, const float *dy, int64_t ldy, int M, float *y, int64_t ldy_out);
 
 void hd_back_gqa(hd_back *b, const hd_layer *l);
 void hd_back_mla(hd_back *b, const hd_layer *l);

@@ -18,7 +18,11 @@
 #include "kernels/back.h"
 #include "ops/back.h"
 
-enum { KEYS = 64, W = HD_PANEL_ROWS };
+enum {
+    KEYS = 64,
+    W = HD_PANEL_ROWS,
+    FETCH_ROWS = 8, // of q, k, v, do, o ahead: a head's part of a row is too short for the hardware to see it coming
+};
 
 static int up_to(int n, int to) { return (n + to - 1) / to * to; }
 
@@ -108,14 +112,21 @@ typedef struct {
 static float *more_k(const job *j, int part) { return j->more + (part - 1) * j->rows * (j->ldk + j->ldv); }
 static float *more_v(const job *j, int part) { return more_k(j, part) + j->rows * j->ldk; }
 
+static void fetch_row(const float *x, int64_t ld, int i, int T, int n)
+{
+    for (int c = 0; c < n && i < T; c += 16) __builtin_prefetch(x + i * ld + c);
+}
+
 /* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32], or [n / 32][T / 2 up to KEYS / 2][32][2]. */
 static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
 {
     int64_t t = up_to(T, KEYS);
     if (j->pairs) {
         const int64_t words = t / 2 * W, used = (T + 1) / 2 * W;
-        for (int i = 0; i < T; i += 2)
+        for (int i = 0; i < T; i += 2) {
+            for (int r = i; r < i + 2; r++) fetch_row(x, ld, r + FETCH_ROWS, T, n);
             j->d->k->back->pairs((uint32_t *)to + i / 2 * W, (size_t)words, W, x + i * ld, i + 1 < T ? x + (i + 1) * ld : NULL, n);
+        }
         for (int c = 0; c < n; c += W, to += words) memset(to + used, 0, (size_t)(words - used) * sizeof *to);
         return;
     }
@@ -185,6 +196,34 @@ typedef struct {
     int H, T;
 } head;
 
+/* P and dS from S and dP, in place ... */
+static void row_scores(const job *j, const head *h, float *f, int j0, int M, int n)
+{
+    const layout *l = &j->l;
+    for (int i = 0; i < M; i++) {
+        float *s = f + l->s + (int64_t)i * KEYS, *dp = f + l->dp + (int64_t)i * KEYS;
+        int seen = i + 1 < n ? i + 1 : n;
+        j->d->k->back->attn_row(s, dp, j->a->scale, h->lse[(int64_t)(j0 + i) * h->H], f[l->delta + j0 + i], seen);
+        if (seen == KEYS) continue;
+        memset(s + seen, 0, (size_t)(KEYS - seen) * sizeof *s);
+        memset(dp + seen, 0, (size_t)(KEYS - seen) * sizeof *dp);
+    }
+}
+
+/* ... or as pairs of rows, and dS as rows, too. */
+static void pair_scores(const job *j, const head *h, float *f, int j0, int M, int n)
+{
+    const layout *l = &j->l;
+    for (int i = 0; i < M; i += 2) {
+        const int64_t at = (int64_t)i * KEYS;
+        const int next = i + 1 < M ? i + 1 : i, seen[2] = {i + 1 < n ? i + 1 : n, i + 1 >= M ? 0 : i + 2 < n ? i + 2 : n};
+        const float lse[2] = {h->lse[(int64_t)(j0 + i) * h->H], h->lse[(int64_t)(j0 + next) * h->H]};
+        uint16_t *const row[2] = {(uint16_t *)(f + l->dp_row + i * row_words(KEYS)), (uint16_t *)(f + l->dp_row + (i + 1) * row_words(KEYS))};
+        j->d->k->back->attn_pairs((uint32_t *)(f + l->s_pair + at / 2), (uint32_t *)(f + l->dp_pair + at / 2), row, f + l->s + at, f + l->dp + at, KEYS,
+                                  j->a->scale, lse, (const float[2]){f[l->delta + j0 + i], f[l->delta + j0 + next]}, seen, KEYS);
+    }
+}
+
 /* Scores and their gradients of queries j0 .. T-1 against keys j0 .. j0+n-1; a panel of keys meets queries from its first one on. */
 static void block_scores(const job *j, const head *h, float *f, int j0, int n, void *kernel)
 {
@@ -200,27 +239,8 @@ static void block_scores(const job *j, const head *h, float *f, int j0, int n, v
         mul(j, f + l->kt + p * across_floats(j, a->kv.dk), 0, a->kv.dk, q + c * ldq, ldq, M - c, f + l->s + at, KEYS, w, kernel);
         mul(j, f + l->vt + p * across_floats(j, a->kv.dv), 0, a->kv.dv, dout + c * ldo, ldo, M - c, f + l->dp + at, KEYS, w, kernel);
     }
-    for (int i = 0; i < M; i++) {
-        float *s = f + l->s + (int64_t)i * KEYS, *dp = f + l->dp + (int64_t)i * KEYS;
-        int seen = i + 1 < n ? i + 1 : n;
-        j->d->k->back->attn_row(s, dp, a->scale, h->lse[(int64_t)(j0 + i) * h->H], f[l->delta + j0 + i], seen);
-        if (seen == KEYS) continue;
-        memset(s + seen, 0, (size_t)(KEYS - seen) * sizeof *s);
-        memset(dp + seen, 0, (size_t)(KEYS - seen) * sizeof *dp);
-    }
-}
-
-/* P and dS as rows and as pairs of rows. */
-static void pack_scores(const job *j, float *f, int M)
-{
-    const layout *l = &j->l;
-    for (int i = 0; i < M; i += 2)
-        for (int d = 0; d < 2; d++) {
-            const float *x = f + (d ? l->dp : l->s) + (int64_t)i * KEYS;
-            uint32_t *pair = (uint32_t *)(f + (d ? l->dp_pair : l->s_pair)) + i / 2 * KEYS;
-            j->d->k->back->pairs(pair, KEYS, KEYS, x, i + 1 < M ? x + KEYS : NULL, KEYS);
-        }
-    to_rows(j, f + l->dp_row, f + l->dp, KEYS, M, KEYS);
+    if (j->pairs) pair_scores(j, h, f, j0, M, n);
+    else row_scores(j, h, f, j0, M, n);
 }
 
 /* to[n, wide] += p^T x: key c's sum begins at its own query, or a few before it whose p is 0.  x: panels from query j0 on. */
@@ -252,7 +272,6 @@ static void block_back(const job *j, const head *h, float *f, int j0, int n, flo
     float *out = first ? h->dq : f + l->out, *dp = f + (j->pairs ? l->dp_row : l->dp);
     const int64_t ldout = first ? h->ldq : wk;
     block_scores(j, h, f, j0, n, kernel);
-    if (j->pairs) pack_scores(j, f, M);
     add_outer(j, dv + j0 * ldv, ldv, f + (j->pairs ? l->s_pair : l->s), f + l->dout + j0 * line, t, M, n, kv->dv);
     add_outer(j, dk + j0 * ldk, ldk, f + (j->pairs ? l->dp_pair : l->dp), f + l->q + j0 * line, t, M, n, kv->dk);
     /* the first queries see the first panel of keys alone */
@@ -302,7 +321,10 @@ static void run_head(void *arg, int64_t chunk, int tid)
         to_panels(j, f + j->l.dout, h.dout, ldo, T, kv->dv, HD_CACHE_F32);
         if (j->pairs) to_rows(j, f + j->l.q_row, h.q, ldq, T, kv->dk);
         if (j->pairs) to_rows(j, f + j->l.dout_row, h.dout, ldo, T, kv->dv);
-        for (int i = 0; i < T; i++) f[j->l.delta + i] = j->d->k->back->dot(h.dout + i * ldo, h.out + i * ldo, kv->dv);
+        for (int i = 0; i < T; i++) {
+            fetch_row(h.out, ldo, i + FETCH_ROWS, T, kv->dv);
+            f[j->l.delta + i] = j->d->k->back->dot(h.dout + i * ldo, h.out + i * ldo, kv->dv);
+        }
         for (int j0 = 0; j0 < T; j0 += KEYS) block_back(j, &h, f, j0, T - j0 < KEYS ? T - j0 : KEYS, dk, ldk, dv, ldv, kernel);
     }
 }

@@ -135,23 +135,34 @@ void hd_act_pack_row(const hd_act *a, const hd_kernels *k, bool fp8, int64_t m, 
 typedef struct {
     const hd_dev *d;
     const hd_act *a;
-    const float *x;
-    int64_t ldx;
+    const hd_term *t;
+    int n;
 } act_job;
 
 static void act_row(void *arg, int64_t m, int tid)
 {
     const act_job *j = arg;
     (void)tid;
-    hd_act_pack_row(j->a, j->d->k, j->d->fp8, m, j->x + m * j->ldx);
+    for (int i = 0; i < j->n; i++) hd_act_pack_row(&j->a[i], j->d->k, j->d->fp8, m, j->t[i].x + m * j->t[i].ldx);
+}
+
+void hd_acts_pack(hd_dev *d, hd_act *a, const hd_term *t, int n)
+{
+    act_job j = {d, a, t, n};
+    int64_t all = 0;
+    for (int i = 0; i < n; i++) {
+        assert(a[i].M == a->M);
+        all += a[i].M * a[i].k;
+    }
+    if (all < 32768) // a few microseconds: less than waking the others
+        for (int m = 0; m < a->M; m++) act_row(&j, m, 0);
+    else hd_rows_run(d, a->M, act_row, &j);
 }
 
 void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx)
 {
-    act_job j = {d, a, x, ldx};
-    if (a->M * a->k < 32768) // a few microseconds: less than waking the others
-        for (int m = 0; m < a->M; m++) act_row(&j, m, 0);
-    else hd_rows_run(d, a->M, act_row, &j);
+    const hd_term t = {.x = x, .ldx = ldx};
+    hd_acts_pack(d, a, &t, 1);
 }
 
 /* ---- Products ----------------------------------------------------------------------------------------------------- */
@@ -175,6 +186,17 @@ static void add_bias(float *y, int64_t ldy, int M, const float *bias, int n)
         for (int r = 0; r < n; r++) y[m * ldy + r] += bias[r];
 }
 
+/* Which of one panel's products can begin with what y holds; others are added when they are done. */
+static bool can_add(const hd_dev *d, hd_panel_id id, const hd_act *a) { return a->kind == HD_ACT_WIDE || d->k->panels_mul[id]; }
+
+static void mul_32(const hd_dev *d, hd_panel_id id, const void *panel, const hd_act *a, const uint8_t *act, int M, float *y, int64_t ldy, bool add,
+                   const scratch *s)
+{
+    if (a->kind == HD_ACT_WIDE) d->k->wide_mul(panel, a->k, act, a->stride, M, y, ldy, add, s->kernel);
+    else if (add) d->k->panels_mul[id](panel, 0, 1, a->k, act, a->stride, M, y, ldy, true, s->kernel);
+    else d->k->panel_mul[id](panel, a->k, act, a->stride, M, y, ldy, s->kernel);
+}
+
 /* Panel p of job j, its rows [m0, m1). */
 static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1, const scratch *s)
 {
@@ -182,19 +204,21 @@ static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1
     const hd_act *a = j->act;
     hd_panel_id id;
     const uint8_t *panel = panel_ready(d, w, p, s, &id);
-    hd_panel_mul *mul = a->kind == HD_ACT_WIDE ? d->k->wide_mul : d->k->panel_mul[id];
     const uint8_t *act = a->data + (size_t)(j->m0 + m0) * a->stride;
     int64_t r0 = p * HD_PANEL_ROWS, left = w->src.n - r0;
     float *y = j->y + m0 * j->ldy + r0;
     int n = left < HD_PANEL_ROWS ? (int)left : HD_PANEL_ROWS;
 
-    if (n == HD_PANEL_ROWS) mul(panel, a->k, act, a->stride, m1 - m0, y, j->ldy, s->kernel);
+    if (n == HD_PANEL_ROWS && (!j->add || can_add(d, id, a))) mul_32(d, id, panel, a, act, m1 - m0, y, j->ldy, j->add, s);
     else
         for (int m = 0; m < m1 - m0; m += TAIL_ROWS) {
             int rows = m1 - m0 - m < TAIL_ROWS ? m1 - m0 - m : TAIL_ROWS;
-            mul(panel, a->k, act + (size_t)m * a->stride, a->stride, rows, s->tail, HD_PANEL_ROWS, s->kernel);
-            for (int i = 0; i < rows; i++)
-                memcpy(y + (m + i) * j->ldy, s->tail + i * HD_PANEL_ROWS, (size_t)n * sizeof(float));
+            mul_32(d, id, panel, a, act + (size_t)m * a->stride, rows, s->tail, HD_PANEL_ROWS, false, s);
+            for (int i = 0; i < rows; i++) {
+                float *to = y + (m + i) * j->ldy, *from = s->tail + i * HD_PANEL_ROWS;
+                if (j->add) d->k->add(to, from, n);
+                else memcpy(to, from, (size_t)n * sizeof *to);
+            }
         }
     if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + r0, n);
 }
@@ -214,7 +238,7 @@ static void mul_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int n, int m
     size_t step = w->kind->bytes(w->src.k);
     float *y = j->y + m0 * j->ldy + p0 * HD_PANEL_ROWS;
     d->k->panels_mul[w->kind->id](w->panels + (size_t)p0 * step, step, n, a->k, a->data + (size_t)(j->m0 + m0) * a->stride, a->stride,
-                                  m1 - m0, y, j->ldy, s->kernel);
+                                  m1 - m0, y, j->ldy, j->add, s->kernel);
     if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + p0 * HD_PANEL_ROWS, n * HD_PANEL_ROWS);
 }
 
@@ -229,6 +253,19 @@ typedef struct {
 static int64_t panel_chunks(const mm_job *t, const hd_mm *j) { return (n_panels(j->w) + t->panels - 1) / t->panels; }
 static int64_t row_chunks(const mm_job *t, const hd_mm *j) { return (j->M + t->rows - 1) / t->rows; }
 
+/* Panels [p0, p1) of a job, its rows [m0, m1). */
+static void mul_part(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int m0, int m1, const scratch *s)
+{
+    const int64_t together = whole_panels(d, j, p0, p1);
+    if (together > 1 && m1 - m0 > 1) {
+        mul_panels(d, j, p0, (int)together, m0, m1, s);
+        p0 += together;
+    }
+    for (int64_t p = p0; p < p1; p++) mul_panel(d, j, p, m0, m1, s);
+}
+
+static const hd_mm *next_sum(const hd_mm *j) { return j + 1 + j->n_more; }
+
 static void mm_chunk(void *arg, int64_t i, int tid)
 {
     const mm_job *t = arg;
@@ -239,18 +276,16 @@ static void mm_chunk(void *arg, int64_t i, int tid)
             if (i < panel_chunks(t, j)) break;
             i -= panel_chunks(t, j);
         }
-        if (++j == t->jobs + t->n_jobs) j = t->jobs, m0 += t->rows;
+        if ((j = next_sum(j)) == t->jobs + t->n_jobs) j = t->jobs, m0 += t->rows;
     }
-    scratch s = scratch_of(t->d, tid, j->w->src.k);
     int64_t p0 = i * t->panels, p1 = p0 + t->panels;
     int m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
     if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
-    int64_t together = whole_panels(t->d, j, p0, p1);
-    if (together > 1 && m1 - m0 > 1) {
-        mul_panels(t->d, j, p0, (int)together, m0, m1, &s);
-        p0 += together;
+    for (int n = 0; n <= j->n_more; n++) {
+        const hd_mm term = {j[n].w, j[n].act, j[n].m0, j->M, j->y, j->ldy, .add = j->add || n > 0};
+        scratch s = scratch_of(t->d, tid, term.w->src.k);
+        mul_part(t->d, &term, p0, p1, m0, m1, &s);
     }
-    for (int64_t p = p0; p < p1; p++) mul_panel(t->d, j, p, m0, m1, &s);
 }
 
 void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
@@ -262,14 +297,17 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
     for (int i = 0; i < n_jobs; i++) {
         const hd_mm *j = &jobs[i];
         if (j->w->panels && !d->exact && j->act->stride > stride) stride = j->act->stride; // decoding a panel takes long
-        assert(j->act->kind == hd_linear_act(d, j->w) && j->act->k == j->w->src.k);
-        assert(j->m0 >= 0 && j->M >= 0 && j->m0 + j->M <= j->act->M && j->ldy >= j->w->src.n);
+        assert(j->act->kind == hd_linear_act(d, j->w) && j->act->k == j->w->src.k && j->m0 >= 0 && j->M >= 0 && j->m0 + j->M <= j->act->M);
+    }
+    for (const hd_mm *j = jobs; j < jobs + n_jobs; j = next_sum(j)) {
+        assert(j->ldy >= j->w->src.n && j + j->n_more < jobs + n_jobs);
+        for (int n = 1; n <= j->n_more; n++) assert(j[n].w->src.n == j->w->src.n && j[n].m0 + j->M <= j[n].act->M);
         panels += n_panels(j->w);
         top_m = j->M > top_m ? j->M : top_m;
     }
     /* About 8 chunks a thread: small enough that a stalled core holds nobody back, large enough that the counter costs
      * nothing.  With fewer panels than that, long batches are cut by rows too. */
-    mm_job t = {d, jobs, n_jobs, panels / (threads * 8), top_m};
+    mm_job t = {d, jobs, n_jobs, .panels = panels / (threads * 8), .rows = top_m};
     if (t.panels < 1) t.panels = 1;
     if (panels < threads * 4 && top_m > 64) {
         int64_t parts = (threads * 8 + panels - 1) / (panels > 0 ? panels : 1);
@@ -288,18 +326,28 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
         t.rows = LONG_ROWS;
         while (t.panels > 2 && panels * ((top_m + t.rows - 1) / t.rows) / t.panels < threads * 4) t.panels /= 2;
     }
-    for (int i = 0; i < n_jobs; i++) chunks += panel_chunks(&t, &jobs[i]) * row_chunks(&t, &jobs[i]);
+    for (const hd_mm *j = jobs; j < jobs + n_jobs; j = next_sum(j)) chunks += panel_chunks(&t, j) * row_chunks(&t, j);
     hd_pool_run(d->pool, chunks, mm_chunk, &t);
+}
+
+void hd_linear_sum(hd_dev *d, const hd_term *t, int n, int M, float *y, int64_t ldy, bool add, hd_arena *work)
+{
+    size_t mark = work->used;
+    hd_act a[HD_MAX_TERMS];
+    hd_mm job[HD_MAX_TERMS];
+    assert(n >= 1 && n <= HD_MAX_TERMS);
+    for (int i = 0; i < n; i++) {
+        hd_act_init(&a[i], hd_linear_act(d, t[i].w), t[i].w->src.k, M, work);
+        job[i] = (hd_mm){t[i].w, &a[i], 0, M, y, ldy, .add = add, .n_more = i == 0 ? n - 1 : 0};
+    }
+    hd_acts_pack(d, a, t, n);
+    hd_mm_run(d, job, n);
+    work->used = mark;
 }
 
 void hd_linear_mul(hd_dev *d, const hd_linear *w, const float *x, int64_t ldx, int M, float *y, int64_t ldy,
                    hd_arena *work)
 {
-    size_t mark = work->used;
-    hd_act a;
-    hd_act_init(&a, hd_linear_act(d, w), w->src.k, M, work);
-    hd_act_pack(d, &a, x, ldx);
-    hd_mm job = {w, &a, 0, M, y, ldy};
-    hd_mm_run(d, &job, 1);
-    work->used = mark;
+    const hd_term t = {w, x, ldx};
+    hd_linear_sum(d, &t, 1, M, y, ldy, false, work);
 }

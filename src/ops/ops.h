@@ -57,6 +57,13 @@ hd_act_kind hd_linear_act(const hd_dev *d, const hd_linear *w);
 void hd_act_init(hd_act *a, hd_act_kind kind, int64_t k, int M, hd_arena *work);
 /* Row m, of x[k]; fp8: the device's. */
 void hd_act_pack_row(const hd_act *a, const hd_kernels *k, bool fp8, int64_t m, const float *x);
+/* One term of a sum of products: W x, x [M, k] with rows ldx floats apart. */
+typedef struct {
+    const hd_linear *w;
+    const float *x;
+    int64_t ldx;
+} hd_term;
+
 /* All rows.  x: [M, k], ldx floats apart. */
 void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx);
 
@@ -67,13 +74,21 @@ struct hd_mm {
     int m0, M;
     float *y; // [M, n], ldy floats apart
     int64_t ldy;
+    bool add;   // to what y holds
+    int n_more; // so many jobs behind this one are further terms of its sums, with the same n and M: y, ldy and add stand here
 };
+
+/* The x of n terms, all of M rows, in one parallel region; a[i] is of term i. */
+void hd_acts_pack(hd_dev *d, hd_act *a, const hd_term *t, int n);
 
 /* All jobs in one parallel region: q, k, v of a layer, gate and up, or the experts of a MoE layer. */
 void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs);
 /* The common case: y[M, n] = W x + bias; packs x into `work` (reset to its mark on return). */
 void hd_linear_mul(hd_dev *d, const hd_linear *w, const float *x, int64_t ldx, int M, float *y,
                    int64_t ldy, hd_arena *work);
+/* y[M, n] = sum of up to HD_MAX_TERMS terms' W x + bias, or is added to. */
+enum { HD_MAX_TERMS = 4 };
+void hd_linear_sum(hd_dev *d, const hd_term *t, int n, int M, float *y, int64_t ldy, bool add, hd_arena *work);
 
 /* fn for rows 0..M-1, in chunks; for norms, rotations, activations. */
 typedef void hd_row_fn(void *arg, int64_t row, int tid);

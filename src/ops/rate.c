@@ -41,7 +41,7 @@ hd_status hd_product_rate(double *flops_s, hd_dev *d, hd_err *err)
     hd_act_pack(d, &a, x, K);
     double best = 1e9, begun = hd_now_s();
     for (int i = 0; i < TRIES && (i < TRIES_LEAST || hd_now_s() - begun < ENOUGH_S); i++) {
-        hd_mm job = {&l, &a, 0, ROWS, y, N};
+        hd_mm job = {.w = &l, .act = &a, .M = ROWS, .y = y, .ldy = N};
         double t0 = hd_now_s();
         hd_mm_run(d, &job, 1);
         double t = hd_now_s() - t0;

@@ -372,7 +372,7 @@ static void test_jobs(void)
         hd_rows src;
         make_rows(&src, 10, 20 + 23 * j, K, &rng);
         hd_linear_init(&w[j], &src);
-        jobs[j] = (hd_mm){&w[j], &act, 3 * j, j == 2 ? 0 : 7 * j + 1, y + j * ROWS * 128, 128};
+        jobs[j] = (hd_mm){.w = &w[j], .act = &act, .m0 = 3 * j, .M = j == 2 ? 0 : 7 * j + 1, .y = y + j * ROWS * 128, .ldy = 128};
     }
     hd_mm_run(&d, jobs, JOBS);
     for (int j = 0; j < JOBS; j++) {
@@ -385,6 +385,80 @@ static void test_jobs(void)
     hd_free_aligned(y, JOBS * ROWS * 128 * 4 + 64);
     hd_free_aligned(want, ROWS * 128 * 4 + 64);
     hd_dev_close(&d);
+    hd_arena_close(&work);
+}
+
+/* Sums of terms, each of a kind of its own, begun with zero or with what is there: near the products one by one, and the same bits by
+ * one thread or two, packed or not, in whole batches or in two. */
+static void test_sum(const hd_kernels *kn)
+{
+    static const hd_type types[][3] = {{HD_BF16, HD_BF16, HD_BF16}, {HD_F32, HD_Q8_0, HD_BF16}, {HD_BF16, HD_F32, HD_F32}};
+    static const int k[] = {344, 96, 70}, rows[] = {1, 2, 33, 65, 130};
+    enum { TERMS = 3, N = 107, TOP = 130, LD = 350, LDY = 120 };
+    hd_rng rng;
+    hd_dev dev[2];
+    hd_arena work;
+    CHECK_OK(hd_arena_open(&work, "work", 8 << 20, &err));
+    for (int t = 0; t < 2; t++) CHECK_OK(hd_dev_open(&dev[t], t + 1, false, LD, &err));
+    hd_rng_seed(&rng, 7, 7);
+    float *x = must_alloc(TERMS * TOP * LD * 4), *want = must_alloc(TOP * LDY * 4), *part = must_alloc(TOP * LDY * 4), *y = must_alloc(TOP * LDY * 4);
+    for (int i = 0; i < TERMS * TOP * LD; i++) x[i] = hd_rng_normal(&rng);
+    for (int c = 0; c < 3; c++)
+        for (int wide = 0; wide <= (kn->wide_mul != NULL); wide++) {
+            hd_linear packed[TERMS], bare[TERMS];
+            uint8_t *panels[TERMS];
+            size_t bytes[TERMS];
+            double far = 0, size = 0;
+            int64_t bad = 0;
+            for (int t = 0; t < 2; t++) dev[t].k = kn, dev[t].wide = wide;
+            for (int t = 0; t < TERMS; t++) {
+                hd_rows src;
+                int f = 0;
+                while (formats[f].type != types[c][t]) f++;
+                make_rows(&src, f, N, types[c][t] == HD_Q8_0 ? 96 : k[t], &rng);
+                hd_linear_init(&packed[t], &src);
+                bare[t] = packed[t];
+                bytes[t] = packed[t].kind->bytes(src.k) * ((N + 31) / 32);
+                panels[t] = must_alloc(bytes[t]);
+                for (int p = 0; p < (N + 31) / 32; p++) packed[t].kind->pack(panels[t] + (size_t)p * packed[t].kind->bytes(src.k), &src, p * 32);
+                packed[t].panels = panels[t];
+            }
+            for (int r = 0; r < 5; r++)
+                for (int add = 0; add < 2; add++) {
+                    const int M = rows[r];
+                    for (int i = 0; i < M * LDY; i++) want[i] = add ? 0.25f * (float)(i % 7) : 0;
+                    for (int t = 0; t < TERMS; t++) {
+                        hd_linear_mul(&dev[0], &packed[t], x + t * TOP * LD, LD, M, part, LDY, &work);
+                        for (int m = 0; m < M; m++)
+                            for (int n = 0; n < N; n++) want[m * LDY + n] += part[m * LDY + n];
+                    }
+                    for (int way = 0; way < 6; way++) { // way 4 and 5: two batches
+                        const hd_linear *w = way & 2 ? bare : packed;
+                        const int half = way > 3 ? M / 2 : M;
+                        for (int i = 0; i < M * LDY; i++) y[i] = add ? 0.25f * (float)(i % 7) : i % LDY < N ? NAN : 0;
+                        for (int m0 = 0; m0 < M; m0 += half > 0 ? half : M) {
+                            hd_term term[TERMS];
+                            for (int t = 0; t < TERMS; t++) term[t] = (hd_term){&w[t], x + (t * TOP + m0) * LD, LD};
+                            hd_linear_sum(&dev[way & 1], term, TERMS, half > 0 && M - m0 > half ? half : M - m0, y + m0 * LDY, LDY, add, &work);
+                        }
+                        if (way == 0) {
+                            for (int i = 0; i < M * LDY; i++) far = fmax(far, fabs((double)y[i] - want[i])), size = fmax(size, fabs(want[i]));
+                            memcpy(part, y, (size_t)(M * LDY) * 4);
+                        }
+                        bad += differs(y, part, M * LDY);
+                    }
+                }
+            CHECK(far < 1e-5 * size && bad == 0, "%s, terms %d%s: %g of %g, %lld words differ", kn->level, c, wide ? " wide" : "", far, size, (long long)bad);
+            for (int t = 0; t < TERMS; t++) {
+                hd_free_aligned(panels[t], bytes[t] + 64);
+                free_rows(&packed[t].src);
+            }
+        }
+    hd_free_aligned(x, TERMS * TOP * LD * 4 + 64);
+    hd_free_aligned(want, TOP * LDY * 4 + 64);
+    hd_free_aligned(part, TOP * LDY * 4 + 64);
+    hd_free_aligned(y, TOP * LDY * 4 + 64);
+    for (int t = 0; t < 2; t++) hd_dev_close(&dev[t]);
     hd_arena_close(&work);
 }
 
@@ -548,7 +622,7 @@ static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
                 for (int m = 0; m < rows[r]; m++)
                     kn->panel_mul[single](panels + (size_t)p * step, k, act + (size_t)m * stride, stride, 1,
                                           one + (m * N + p) * 32, 32 * N, scratch);
-            kn->panels_mul[id](together, kind->bytes(k), N, k, act, stride, rows[r], many, 32 * N, scratch);
+            kn->panels_mul[id](together, kind->bytes(k), N, k, act, stride, rows[r], many, 32 * N, false, scratch);
             CHECK(memcmp(one, many, (size_t)rows[r] * N * 32 * 4) == 0, "%s %s: %d rows, k %d", kn->level, kind->name, rows[r], k);
             for (int p = 0; p < N; p++) {
                 kn->panel_mul[id](together + (size_t)p * kind->bytes(k), k, act, stride, rows[r], many, 32, scratch);
@@ -598,7 +672,7 @@ static void test_wide(const hd_kernels *kn)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
             memset(y, 0x55, MAX_M * 40 * 4), memset(z, 0x55, MAX_M * 40 * 4);
             kn->panel_mul[HD_PANEL_BF16](panel, k, act, sa, rows[r], y, 40, scratch);
-            kn->wide_mul(panel, k, wide, sw, rows[r], z, 40, scratch);
+            kn->wide_mul(panel, k, wide, sw, rows[r], z, 40, false, scratch);
             CHECK(memcmp(y, z, MAX_M * 40 * 4) == 0, "%s: %d rows, k %d", kn->level, rows[r], k);
         }
     }
@@ -625,6 +699,7 @@ int main(void)
         test_panels_together(hd_kernels_at(i), HD_PANEL_BF12);
         test_panels_together(hd_kernels_at(i), HD_PANEL_F8);
         test_product(hd_kernels_at(i));
+        test_sum(hd_kernels_at(i));
         if (i == 0 && small) continue;
         test_same_bits(hd_kernels_at(i), false);
         test_same_bits(hd_kernels_at(i), true);

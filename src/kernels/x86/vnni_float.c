@@ -207,26 +207,22 @@ MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
 MUL_PANELS(f8, F8_GROUP, P_F8, 2)
 
 /* One panel; what is read once needs no scratch, but bf12 does. */
-#define MUL_ONE(name)                                                                                        \
+#define MUL_STREAM(name)                                                                                     \
     static void mul_one_##name(MUL_PARAMS)                                                                   \
     {                                                                                                        \
         if (M == 1) mul_##name(panel, k, act, stride, M, y, ldy, scratch);                                   \
-        else mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, scratch);                             \
+        else mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, false, scratch);                      \
     }
-MUL_ONE(bf16)
-MUL_ONE(f8)
-
-static void mul_one_bf12(MUL_PARAMS) { mul_panels_bf12(panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
+MUL_STREAM(bf16)
+MUL_STREAM(f8)
+MUL_ONE(bf12)
 
 void hd_fill_float_vnni(hd_kernels *k)
 {
     MUL_FILL(f32, F32)
     MUL_FILL(f16, F16)
     k->wide_mul = mul_wide;
-    k->panel_mul[HD_PANEL_BF16] = mul_one_bf16;
-    k->panels_mul[HD_PANEL_BF16] = mul_panels_bf16;
-    k->panel_mul[HD_PANEL_BF12] = mul_one_bf12;
-    k->panels_mul[HD_PANEL_BF12] = mul_panels_bf12;
-    k->panel_mul[HD_PANEL_F8] = mul_one_f8;
-    k->panels_mul[HD_PANEL_F8] = mul_panels_f8;
+    FILL_PANELS(bf16, BF16)
+    FILL_PANELS(bf12, BF12)
+    FILL_PANELS(f8, F8)
 }

@@ -104,7 +104,8 @@ INLINE void add_block(int rows, __m512 f[][2], const tile *t, const uint8_t *blo
             UNROLL for (int z = 0; z < 2; z++) v_load_bf12_pairs(table, block + 64 * z, half, block + 128 * (1 + half) + 64 * z, w[z]);
             UNROLL for (int i = 0; i < 2; i++) {
                 const __m512i pair[2] = {w[0][i], w[1][i]};
-                UNROLL for (int z = 0; z < 2 && keep; z++, pairs += 64) _mm512_storeu_si512(pairs, pair[z]);
+                if (keep)
+                    UNROLL for (int z = 0; z < 2; z++, pairs += 64) _mm512_storeu_si512(pairs, pair[z]);
                 add_pair(rows, f, t, pair, k + 2 * i);
             }
         }
@@ -154,7 +155,7 @@ static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const
 
 /* Scratch: the table, a group. */
 static void block_f8_opened(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
-                     bool add, void *scratch)
+                            bool add, void *scratch)
 {
     const f8_table *table = scratch;
     uint8_t *w = (uint8_t *)(scratch) + sizeof *table;
@@ -171,14 +172,12 @@ MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
 MUL_PANELS(f8_opened, F8_GROUP, P_F8, 2)
 
 static void mul_panels_f8(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
-                          void *scratch)
+                          bool add, void *scratch)
 {
     f8_open(scratch);
-    mul_panels_f8_opened(panels, step, n, k, act, stride, M, y, ldy, scratch);
+    mul_panels_f8_opened(panels, step, n, k, act, stride, M, y, ldy, add, scratch);
 }
 
-#define MUL_ONE(name) \
-    static void mul_one_##name(MUL_PARAMS) { mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, scratch); }
 MUL_ONE(bf16)
 MUL_ONE(bf12)
 MUL_ONE(f8)
@@ -186,11 +185,8 @@ MUL_ONE(f8)
 void hd_fill_float_zen4(hd_kernels *k)
 {
     k->bf16_is_faster = true;
-    k->panel_mul[HD_PANEL_BF16] = mul_one_bf16;
-    k->panels_mul[HD_PANEL_BF16] = mul_panels_bf16;
-    k->panel_mul[HD_PANEL_BF12] = mul_one_bf12;
-    k->panels_mul[HD_PANEL_BF12] = mul_panels_bf12;
-    k->panel_mul[HD_PANEL_F8] = mul_one_f8;
-    k->panels_mul[HD_PANEL_F8] = mul_panels_f8;
+    FILL_PANELS(bf16, BF16)
+    FILL_PANELS(bf12, BF12)
+    FILL_PANELS(f8, F8)
     k->wide_mul = NULL; // bf16 as it is is faster
 }
