@@ -70,7 +70,7 @@ static const struct {
     {"vnni", F_VNNI, 0, {hd_fill_act_vnni, hd_fill_mul_vnni, hd_fill_float_vnni, hd_fill_bf12_vnni, hd_fill_rows_vnni, hd_fill_optim_vnni,
                       hd_fill_attn_vnni, hd_fill_back_vnni}},
     {"bf16", F_BF16, 0, {hd_fill_attn_bf16}},
-    {"zen4", F_BF16, F_FAST_BF16, {hd_fill_act_zen4, hd_fill_float_zen4, hd_fill_back_zen4}},
+    {"zen4", F_BF16, F_FAST_BF16, {hd_fill_act_zen4, hd_fill_mul_zen4, hd_fill_float_zen4, hd_fill_back_zen4}},
     {"amx", F_AMX, 0, {hd_fill_mul_amx, hd_fill_float_amx, hd_fill_attn_amx, hd_fill_back_vnni}},
 #elif defined __aarch64__
     {"neon", 0, 0, {hd_fill_act_neon, hd_fill_float_neon, hd_fill_bf12_neon, hd_fill_rows_neon, hd_fill_attn_neon, hd_fill_back_neon}},

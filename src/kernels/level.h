@@ -12,6 +12,7 @@ void hd_fill_act_neon(hd_kernels *k);
 void hd_fill_mul_ref(hd_kernels *k); // integers; here floats and act_pack too
 void hd_fill_mul_avx2(hd_kernels *k);
 void hd_fill_mul_vnni(hd_kernels *k);
+void hd_fill_mul_zen4(hd_kernels *k);
 void hd_fill_mul_amx(hd_kernels *k);
 void hd_fill_mul_dotprod(hd_kernels *k);
 void hd_fill_float_avx2(hd_kernels *k);
