@@ -232,7 +232,8 @@ static void attn_pairs(uint32_t *p, uint32_t *ds, uint16_t *const row[2], const 
         const __m512i rows = (__m512i)_mm512_cvtne2ps_pbh(g[1], g[0]);
         _mm512_storeu_si512(p + i, _mm512_permutexvar_epi16(beside, (__m512i)_mm512_cvtne2ps_pbh(a[1], a[0])));
         _mm512_storeu_si512(ds + i, _mm512_permutexvar_epi16(beside, rows));
-        UNROLL for (int r = 0; r < 2; r++) _mm256_storeu_si256((__m256i *)(void *)(row[r] + i), _mm512_extracti64x4_epi64(rows, r));
+        _mm256_storeu_si256((__m256i *)(void *)(row[0] + i), _mm512_castsi512_si256(rows));
+        _mm256_storeu_si256((__m256i *)(void *)(row[1] + i), _mm512_extracti64x4_epi64(rows, 1));
     }
 }
 #else
