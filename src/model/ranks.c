@@ -94,6 +94,6 @@ hd_ranks_bytes hd_ranks_bytes_for(const hd_config *c, int M, int64_t rows)
     return (hd_ranks_bytes){
         .pass = tape + 4 * ((size_t)M + 2 * slots + 2 * n) * D + n * (wide + narrow),
         .tape = tape,
-        .back = n * (4 * (2 * D + 2 * F + 2) + (wide > narrow ? wide : narrow)) + PIECES,
+        .back = n * (4 * (2 * D + 2 * F + 2) + (wide > 2 * narrow ? wide : 2 * narrow)) + PIECES,
     };
 }
