@@ -9,7 +9,7 @@
 #include "kernels/x86/f8_pairs.h"
 
 /* A tile has up to 8 rows, 16 registers of sums. */
-enum { ROWS = 8, PART_K = 320, F8_GROUP = 128, PAIR = 128 };
+enum { ROWS = 8, PART_K = 320, ONE_AHEAD = 2048, F8_GROUP = 128, PAIR = 128 };
 
 INLINE __m512 dot2(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
@@ -96,6 +96,7 @@ INLINE void add_block(int rows, __m512 f[][2], const tile *t, const uint8_t *blo
         return;
     }
     const v_bf12 table = v_load_table(block);
+    _mm_prefetch((const char *)next, _MM_HINT_T1);
     block += BF12_HEAD, next += BF12_HEAD;
     for (int64_t end = k + BF12_K; k < end; block += BF12_OCT, next += BF12_OCT)
         UNROLL for (int half = 0; half < 2; half++, k += 4) {
