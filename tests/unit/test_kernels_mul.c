@@ -388,6 +388,15 @@ static void test_jobs(void)
     hd_arena_close(&work);
 }
 
+static void furthest(const float *y, const float *want, int64_t n, double *far, double *size)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double d = fabs((double)y[i] - want[i]), w = fabs(want[i]);
+        if (!(d <= *far)) *far = d; // a NaN is far
+        if (w > *size) *size = w;
+    }
+}
+
 /* Sums of terms, each of a kind of its own, begun with zero or with what is there: near the products one by one, and the same bits by
  * one thread or two, packed or not, in whole batches or in two. */
 static void test_sum(const hd_kernels *kn)
@@ -442,7 +451,7 @@ static void test_sum(const hd_kernels *kn)
                             hd_linear_sum(&dev[way & 1], term, TERMS, half > 0 && M - m0 > half ? half : M - m0, y + m0 * LDY, LDY, add, &work);
                         }
                         if (way == 0) {
-                            for (int i = 0; i < M * LDY; i++) far = fmax(far, fabs((double)y[i] - want[i])), size = fmax(size, fabs(want[i]));
+                            furthest(y, want, M * LDY, &far, &size);
                             memcpy(part, y, (size_t)(M * LDY) * 4);
                         }
                         bad += differs(y, part, M * LDY);
