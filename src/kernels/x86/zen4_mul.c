@@ -1,5 +1,5 @@
-/* Integer products where memory is read best into the second-level cache and from far ahead (AMD's from Zen 4 on): several rows take long
- * enough that the first level need not be asked.  One row of a lean format, 4 or 5 bits and a scale, is over too soon for that. */
+/* Integer products where weights are read fastest into the second-level cache and from far ahead (AMD's from Zen 4 on, measured), but for
+ * one row of a lean format, 4 or 5 bits and a plain scale, which is read faster into the first. */
 #include "kernels/x86/vnni_int.h"
 
 enum { AHEAD_MANY = 8192, AHEAD_ONE = 3072 };
