@@ -9,7 +9,7 @@
  *
  *   static void fetch_weights(hd_panel_id id, int rows, const uint8_t *p, int n_bytes)
  *
- * which asks, while a tile of `rows` rows reads n_bytes at p, for as many that lie ahead. */
+ * which is called before a tile of `rows` rows reads n_bytes at p, so that it can ask for as many that lie ahead, or for these. */
 #include "kernels/tile.h"
 #include "kernels/x86/vnni_int.h"
 
@@ -117,7 +117,7 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
             }
             UNROLL for (int h = 0; h < 2; h++, q += 32, sum16 += 2) {
                 const uint8_t *ints = six ? w + 64 : w + 128 + h * block;
-                fetch_weights(id, rows, ints, block);
+                fetch_weights(id, rows, six ? w : ints, block);
                 UNROLL for (int part = 0; part < parts; part++) { // q6_K: a scale per 16
                     __m512i s[8][2];
                     UNROLL for (int m = 0; m < rows; m++)

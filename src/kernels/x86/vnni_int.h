@@ -21,10 +21,6 @@ INLINE void fetch(const uint8_t *p, int n_bytes)
 {
     UNROLL for (int i = 0; i < n_bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
-INLINE void fetch_2(const uint8_t *p, int n_bytes) // into the second level
-{
-    UNROLL for (int i = 0; i < n_bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
-}
 
 INLINE __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 INLINE __m512i load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p)); }

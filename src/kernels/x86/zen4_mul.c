@@ -1,14 +1,18 @@
-/* Integer products where weights are read fastest into the second-level cache and from far ahead (AMD's from Zen 4 on, measured), but for
- * one row of a lean format, 4 or 5 bits and a plain scale, which is read faster into the first. */
+/* Integer products where the hardware's own prefetcher keeps up with a core that reads line after line, and loses its way where lines are
+ * read as the sums need them (AMD's from Zen 4 on, measured).  So a block's lines are touched in order before it is multiplied, while few
+ * rows leave the core waiting for memory; with more rows weights are fetched into the second-level cache, from far ahead. */
 #include "kernels/x86/vnni_int.h"
 
-enum { AHEAD_MANY = 8192, AHEAD_ONE = 3072 };
+enum { FAR = 8192 };
 
 INLINE void fetch_weights(hd_panel_id id, int rows, const uint8_t *p, int n_bytes)
 {
-    const bool lean = id != HD_PANEL_Q8_0 && id != HD_PANEL_Q4_K && id != HD_PANEL_Q5_K && id != HD_PANEL_Q6_K;
-    if (rows == 1 && lean) fetch(p + AHEAD, n_bytes);
-    else fetch_2(p + (rows == 1 ? AHEAD_ONE : AHEAD_MANY), n_bytes);
+    const bool large = id == HD_PANEL_Q8_0 || id == HD_PANEL_Q6_K;
+    if (rows > (large ? 4 : 2)) {
+        UNROLL for (int i = 0; i < n_bytes; i += 64) _mm_prefetch((const char *)p + FAR + i, _MM_HINT_T1);
+        return;
+    }
+    UNROLL for (int i = 0; i < n_bytes; i += 64) (void)*(const volatile uint8_t *)(p + i);
 }
 #include "kernels/x86/int_body.h"
 
