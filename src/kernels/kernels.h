@@ -30,7 +30,7 @@ typedef enum { HD_ACT_F32, HD_ACT_BF16, HD_ACT_Q8, HD_ACT_Q8K, HD_ACT_WIDE, HD_N
 
 enum { HD_Q8K_GROUP = 128 };
 
-size_t hd_act_bytes(hd_act_kind kind, int64_t k); // bytes of one blob, a multiple of 64
+size_t hd_act_bytes(hd_act_kind kind, int64_t k); // bytes of one blob, a multiple of 64 and none of 2048
 /* The numbers x[k] that a blob stands for. */
 void hd_act_unpack(hd_act_kind kind, const void *blob, float *x, int64_t k);
 

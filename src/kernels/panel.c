@@ -27,7 +27,8 @@ size_t hd_act_bytes(hd_act_kind kind, int64_t k)
     }
     case HD_N_ACT: break;
     }
-    return (n + 63) / 64 * 64;
+    n = (n + 63) / 64 * 64;
+    return n % 2048 == 0 ? n + 64 : n; // else many rows' same place falls on few sets of the first-level cache
 }
 
 void hd_act_unpack(hd_act_kind kind, const void *blob, float *x, int64_t k)

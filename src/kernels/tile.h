@@ -60,10 +60,18 @@ static inline void run_tiles(tile_fn *const *fn, int most, const void *panel, co
 #define TILES_6(name, call)                                                                                  \
     TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call) TILE(name, 5, call) TILE(name, 6, call) \
     static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6};
-#define TILES_8(name, call)                                                                                  \
+#define UP_TO_8(name, call)                                                                                  \
     TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call)                          \
-    TILE(name, 5, call) TILE(name, 6, call) TILE(name, 7, call) TILE(name, 8, call)                          \
-    static tile_fn *const name##_tiles[] = {NULL,     name##_1, name##_2, name##_3, name##_4,                \
-                                            name##_5, name##_6, name##_7, name##_8};
+    TILE(name, 5, call) TILE(name, 6, call) TILE(name, 7, call) TILE(name, 8, call)
+#define TABLE_8(name) NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7, name##_8
+#define TILES_8(name, call)                                                                                  \
+    UP_TO_8(name, call)                                                                                      \
+    static tile_fn *const name##_tiles[] = {TABLE_8(name)};
+#define TILES_16(name, call)                                                                                 \
+    UP_TO_8(name, call)                                                                                      \
+    TILE(name, 9, call) TILE(name, 10, call) TILE(name, 11, call) TILE(name, 12, call)                       \
+    TILE(name, 13, call) TILE(name, 14, call) TILE(name, 15, call) TILE(name, 16, call)                      \
+    static tile_fn *const name##_tiles[] = {TABLE_8(name), name##_9,  name##_10, name##_11, name##_12,       \
+                                            name##_13,     name##_14, name##_15, name##_16};
 
 #endif

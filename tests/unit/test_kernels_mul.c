@@ -600,8 +600,8 @@ static hd_rows f8_rows_of(uint16_t *w, float *scale, int k, hd_rng *rng)
 /* Several panels by several rows at once give the bits of one panel and one row at a time; those of bf12 the bits of bf16. */
 static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
 {
-    enum { N = 3, MAX_M = 130, MAX_K = 515 };
-    static const int rows[] = {1, 2, 3, 9, 17, 64, 65, 127, MAX_M}, widths[] = {1, 2, 70, 256, MAX_K};
+    enum { N = 3, MAX_M = 130, MAX_K = 1350 };
+    static const int rows[] = {1, 2, 3, 8, 9, 12, 16, 17, 64, 65, 127, MAX_M}, widths[] = {1, 2, 70, 256, 515, MAX_K};
     const hd_panel_id single = id == HD_PANEL_F8 ? HD_PANEL_F8 : HD_PANEL_BF16;
     const hd_panel_kind *wide = hd_panel_get(single), *kind = hd_panel_get(id);
     if (!kn->panels_mul[id]) return;
@@ -612,7 +612,7 @@ static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
     uint16_t w[32 * MAX_K];
     hd_rng rng;
     hd_rng_seed(&rng, 9, 1);
-    for (int i = 0; i < 5; i++) {
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
         int k = widths[i], bad = 0;
         size_t step = wide->bytes(k), stride = hd_act_bytes(HD_ACT_BF16, k);
         for (int p = 0; p < N; p++) {

@@ -9,7 +9,7 @@
  *
  * n numbers of rows that are `*stride` bytes apart, as the level's products want them: where they are, or in scratch with a stride of
  * their own. */
-enum { MOST_M = 128 };
+enum { MOST_M = 128, FEW = 16 };
 
 /* nk of k of one panel, from `at` on; `next` is fetched meanwhile. */
 typedef void block_fn(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
@@ -19,12 +19,16 @@ typedef struct {
     block_fn *mul;
     int64_t unit, bytes; // of k, and what they take in a panel
     int64_t pad;         // k is a multiple of this, in the panel and in the blob: behind it there are zeros
+    int64_t few_k;       // instead of PART_K for up to FEW rows, where their panel is met once; or 0
+    int64_t few_ahead;   // for up to half of these, bytes to fetch ahead instead of the next panel's part; or 0
 } panel_form;
 
 INLINE void mul_panels(const panel_form *form, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,
                        float *y, int64_t ldy, bool add, void *scratch)
 {
-    const int64_t parts = (k + PART_K - 1) / PART_K, part = ((k + parts - 1) / parts + form->unit - 1) / form->unit * form->unit;
+    const int64_t most = M <= FEW && form->few_k ? form->few_k : PART_K, parts = (k + most - 1) / most;
+    const int64_t ahead = M == 1 ? ONE_AHEAD : M <= FEW / 2 ? form->few_ahead : 0;
+    const int64_t part = ((k + parts - 1) / parts + form->unit - 1) / form->unit * form->unit;
     const uint8_t *block = panels;
     for (int m0 = 0; m0 < M; m0 += MOST_M, act += MOST_M * stride, y += MOST_M * ldy, block = panels) {
         const int rows = M - m0 < MOST_M ? M - m0 : MOST_M;
@@ -35,7 +39,7 @@ INLINE void mul_panels(const panel_form *form, const void *panels, size_t step, 
             block += (nk + form->unit - 1) / form->unit * form->bytes;
             const uint8_t *x = bring_rows(rows, act + k0 * 2, &apart, nk, scratch);
             for (int p = 0; p < n; p++, at += step) {
-                const uint8_t *next = M == 1 ? at + ONE_AHEAD : p + 1 < n ? at + step : block;
+                const uint8_t *next = ahead ? at + ahead : p + 1 < n ? at + step : block;
                 form->mul(at, next, nk, x, apart, rows, y + HD_PANEL_ROWS * p, ldy, add || k0 > 0, scratch);
             }
         }

@@ -203,9 +203,9 @@ static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const u
     }
 }
 
-MUL_PANELS(bf16, 2, 128, 2)
-MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
-MUL_PANELS(f8, F8_GROUP, P_F8, 2)
+MUL_PANELS(bf16, 2, 128, 2, 0, 0)
+MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K, 0, 0)
+MUL_PANELS(f8, F8_GROUP, P_F8, 2, 0, 0)
 
 /* One panel; what is read once needs no scratch, but bf12 does. */
 #define MUL_STREAM(name)                                                                                     \

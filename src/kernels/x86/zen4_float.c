@@ -8,8 +8,8 @@
 #include "kernels/v16.h"
 #include "kernels/x86/f8_pairs.h"
 
-/* A tile has up to 8 rows, 16 registers of sums. */
-enum { ROWS = 8, PART_K = 320, ONE_AHEAD = 2048, F8_GROUP = 128, PAIR = 128 };
+/* A tile has up to 8 rows, or 16 of half a panel: 16 registers of sums. */
+enum { ROWS = 8, PART_K = 320, FEW_K = 1280, ONE_AHEAD = 2048, F8_GROUP = 128, PAIR = 128 };
 
 INLINE __m512 dot2(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
@@ -125,9 +125,51 @@ INLINE void tile_blocks(int rows, const tile *t, uint8_t *kept)
 }
 static void tile_first(const tile *t, uint8_t *kept) { tile_blocks(ROWS, t, kept); }
 
+/* Elements k and k + 1 of all rows, of 16 outputs. */
+INLINE void add_half(int rows, __m512 *f, const tile *t, __m512i w, int64_t k)
+{
+    UNROLL for (int m = 0; m < rows; m++) f[m] = dot2(f[m], w, _mm512_set1_epi32(*(const int *)AT(t->act + k * 2, m)));
+}
+
+/* Half of a panel, whose lines are its own but for a block's head, by up to twice as many rows: a weight is unpacked once for all of them
+ * and kept nowhere. */
+INLINE void tile_half(int rows, int z, const tile *t)
+{
+    _Alignas(64) uint8_t pairs[BF12_K / 2 * PAIR];
+    const uint8_t *w = t->w, *next = t->next;
+    __m512 f[2 * ROWS];
+    UNROLL for (int m = 0; m < rows; m++) f[m] = t->add ? _mm512_loadu_ps(t->y + m * t->ldy + 16 * z) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < t->k; k += BF12_K, w += BF12_BLOCK, next += BF12_BLOCK) {
+        _mm_prefetch((const char *)next, _MM_HINT_T1);
+        if (w[BF12_COUNT]) {
+            unpack_listed(pairs, w);
+            for (int i = 0; i < BF12_K; i += 2) add_half(rows, f, t, _mm512_load_si512(pairs + i / 2 * PAIR + 64 * z), k + i);
+            continue;
+        }
+        const v_bf12 table = v_load_table(w);
+        const uint8_t *oct = w + BF12_HEAD + 64 * z, *ahead = next + BF12_HEAD + 64 * z;
+        for (int i = 0; i < BF12_K; oct += BF12_OCT, ahead += BF12_OCT) {
+            UNROLL for (int line = 0; line < 3; line++) _mm_prefetch((const char *)ahead + 128 * line, _MM_HINT_T1);
+            UNROLL for (int half = 0; half < 2; half++, i += 4) {
+                __m512i pair[2];
+                v_load_bf12_pairs(table, oct, half, oct + 128 * (1 + half), pair);
+                UNROLL for (int j = 0; j < 2; j++) add_half(rows, f, t, pair[j], k + i + 2 * j);
+            }
+        }
+    }
+    UNROLL for (int m = 0; m < rows; m++) _mm512_storeu_ps(t->y + m * t->ldy + 16 * z, f[m]);
+}
+
+INLINE void tile_bf12(int rows, const tile *t)
+{
+    if (rows <= ROWS) tile_blocks(rows, t, NULL);
+    else
+        for (int z = 0; z < 2; z++) tile_half(rows, z, t);
+}
+
 TILES_8(bf16, tile_bf16(rows, t))
 TILES_8(scaled, tile_scaled(rows, t))
-TILES_8(bf12, tile_blocks(rows, t, NULL))
+TILES_16(bf12, tile_bf12(rows, t))
 
 /* ---- Panels -------------------------------------------------------------------------------------------------------- */
 
@@ -145,8 +187,8 @@ static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const
 static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
                        bool add, void *scratch)
 {
-    if (rows <= ROWS) {
-        run_tiles(bf12_tiles, ROWS, at, next, nk, act, stride, rows, y, ldy, add);
+    if (rows <= 2 * ROWS) {
+        run_tiles(bf12_tiles, 2 * ROWS, at, next, nk, act, stride, rows, y, ldy, add);
         return;
     }
     const tile first = {at, act, next, nk, stride, y, ldy, add};
@@ -168,9 +210,9 @@ static void block_f8_opened(const uint8_t *at, const uint8_t *next, int64_t nk, 
     }
 }
 
-MUL_PANELS(bf16, 2, PAIR, 2)
-MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K)
-MUL_PANELS(f8_opened, F8_GROUP, P_F8, 2)
+MUL_PANELS(bf16, 2, PAIR, 2, 0, 0)
+MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K, FEW_K, 2 * BF12_BLOCK)
+MUL_PANELS(f8_opened, F8_GROUP, P_F8, 2, 0, 0)
 
 static void mul_panels_f8(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
                           bool add, void *scratch)
