@@ -98,9 +98,9 @@ typedef struct hd_kernels {
     hd_panel_mul *panel_mul[HD_N_PANEL];
 
     /* The same for n panels of one matrix, `step` bytes apart, with outputs 32 apart, where doing them together saves work; else NULL:
-     * one by one.  The same bits.  add: the sums begin with what stands in y. */
+     * one by one.  The same bits.  add: the sums begin with what stands in y.  then: panels to fetch at the end, or NULL. */
     void (*panels_mul[HD_N_PANEL])(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t act_stride, int M,
-                                   float *y, int64_t ldy, bool add, void *scratch);
+                                   float *y, int64_t ldy, bool add, void *scratch, const void *then);
 
     /* As panel_mul of bf16, for blobs of HD_ACT_WIDE: the same bits.  NULL where nothing is gained.  add: as in panels_mul. */
     void (*wide_mul)(const void *panel, int64_t k, const uint8_t *act, size_t act_stride, int M, float *y, int64_t ldy, bool add, void *scratch);

@@ -193,7 +193,7 @@ static void mul_32(const hd_dev *d, hd_panel_id id, const void *panel, const hd_
                    const scratch *s)
 {
     if (a->kind == HD_ACT_WIDE) d->k->wide_mul(panel, a->k, act, a->stride, M, y, ldy, add, s->kernel);
-    else if (add) d->k->panels_mul[id](panel, 0, 1, a->k, act, a->stride, M, y, ldy, true, s->kernel);
+    else if (add) d->k->panels_mul[id](panel, 0, 1, a->k, act, a->stride, M, y, ldy, true, s->kernel, NULL);
     else d->k->panel_mul[id](panel, a->k, act, a->stride, M, y, ldy, s->kernel);
 }
 
@@ -231,14 +231,15 @@ static int64_t whole_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t
     return (p1 < whole ? p1 : whole) - p0;
 }
 
-static void mul_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int n, int m0, int m1, const scratch *s)
+/* `then`: of the panel that this thread multiplies next. */
+static void mul_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int n, int64_t then, int m0, int m1, const scratch *s)
 {
     const hd_linear *w = j->w;
     const hd_act *a = j->act;
     size_t step = w->kind->bytes(w->src.k);
     float *y = j->y + m0 * j->ldy + p0 * HD_PANEL_ROWS;
     d->k->panels_mul[w->kind->id](w->panels + (size_t)p0 * step, step, n, a->k, a->data + (size_t)(j->m0 + m0) * a->stride, a->stride,
-                                  m1 - m0, y, j->ldy, j->add, s->kernel);
+                                  m1 - m0, y, j->ldy, j->add, s->kernel, w->panels + (size_t)then * step);
     if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + p0 * HD_PANEL_ROWS, n * HD_PANEL_ROWS);
 }
 
@@ -253,12 +254,12 @@ typedef struct {
 static int64_t panel_chunks(const mm_job *t, const hd_mm *j) { return (n_panels(j->w) + t->panels - 1) / t->panels; }
 static int64_t row_chunks(const mm_job *t, const hd_mm *j) { return (j->M + t->rows - 1) / t->rows; }
 
-/* Panels [p0, p1) of a job, its rows [m0, m1). */
-static void mul_part(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int m0, int m1, const scratch *s)
+/* Panels [p0, p1) of a job, its rows [m0, m1); `then` as above. */
+static void mul_part(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int64_t then, int m0, int m1, const scratch *s)
 {
     const int64_t together = whole_panels(d, j, p0, p1);
     if (together > 1 && m1 - m0 > 1) {
-        mul_panels(d, j, p0, (int)together, m0, m1, s);
+        mul_panels(d, j, p0, (int)together, then, m0, m1, s);
         p0 += together;
     }
     for (int64_t p = p0; p < p1; p++) mul_panel(d, j, p, m0, m1, s);
@@ -278,13 +279,14 @@ static void mm_chunk(void *arg, int64_t i, int tid)
         }
         if ((j = next_sum(j)) == t->jobs + t->n_jobs) j = t->jobs, m0 += t->rows;
     }
-    int64_t p0 = i * t->panels, p1 = p0 + t->panels;
+    int64_t p0 = i * t->panels, p1 = p0 + t->panels, then = tid % 2 ? p0 - t->panels : p1; // from both ends (pool.c)
     int m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
     if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
+    if (then < 0 || then >= n_panels(j->w)) then = p0;
     for (int n = 0; n <= j->n_more; n++) {
         const hd_mm term = {j[n].w, j[n].act, j[n].m0, j->M, j->y, j->ldy, .add = j->add || n > 0};
         scratch s = scratch_of(t->d, tid, term.w->src.k);
-        mul_part(t->d, &term, p0, p1, m0, m1, &s);
+        mul_part(t->d, &term, p0, p1, then, m0, m1, &s);
     }
 }
 

@@ -600,7 +600,7 @@ static hd_rows f8_rows_of(uint16_t *w, float *scale, int k, hd_rng *rng)
 /* Several panels by several rows at once give the bits of one panel and one row at a time; those of bf12 the bits of bf16. */
 static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
 {
-    enum { N = 3, MAX_M = 130, MAX_K = 1350 };
+    enum { N = 3, MAX_M = 130, MAX_K = 1850 };
     static const int rows[] = {1, 2, 3, 8, 9, 12, 16, 17, 64, 65, 127, MAX_M}, widths[] = {1, 2, 70, 256, 515, MAX_K};
     const hd_panel_id single = id == HD_PANEL_F8 ? HD_PANEL_F8 : HD_PANEL_BF16;
     const hd_panel_kind *wide = hd_panel_get(single), *kind = hd_panel_get(id);
@@ -631,7 +631,7 @@ static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
                 for (int m = 0; m < rows[r]; m++)
                     kn->panel_mul[single](panels + (size_t)p * step, k, act + (size_t)m * stride, stride, 1,
                                           one + (m * N + p) * 32, 32 * N, scratch);
-            kn->panels_mul[id](together, kind->bytes(k), N, k, act, stride, rows[r], many, 32 * N, false, scratch);
+            kn->panels_mul[id](together, kind->bytes(k), N, k, act, stride, rows[r], many, 32 * N, false, scratch, together);
             CHECK(memcmp(one, many, (size_t)rows[r] * N * 32 * 4) == 0, "%s %s: %d rows, k %d", kn->level, kind->name, rows[r], k);
             for (int p = 0; p < N; p++) {
                 kn->panel_mul[id](together + (size_t)p * kind->bytes(k), k, act, stride, rows[r], many, 32, scratch);

@@ -24,7 +24,7 @@ typedef struct {
 } panel_form;
 
 INLINE void mul_panels(const panel_form *form, const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,
-                       float *y, int64_t ldy, bool add, void *scratch)
+                       float *y, int64_t ldy, bool add, void *scratch, const void *then)
 {
     const int64_t most = M <= FEW && form->few_k ? form->few_k : PART_K, parts = (k + most - 1) / most;
     const int64_t ahead = M == 1 ? ONE_AHEAD : M <= FEW / 2 ? form->few_ahead : 0;
@@ -39,7 +39,7 @@ INLINE void mul_panels(const panel_form *form, const void *panels, size_t step, 
             block += (nk + form->unit - 1) / form->unit * form->bytes;
             const uint8_t *x = bring_rows(rows, act + k0 * 2, &apart, nk, scratch);
             for (int p = 0; p < n; p++, at += step) {
-                const uint8_t *next = ahead ? at + ahead : p + 1 < n ? at + step : block;
+                const uint8_t *next = ahead ? at + ahead : p + 1 < n ? at + step : k0 + part < k || !then ? block : then;
                 form->mul(at, next, nk, x, apart, rows, y + HD_PANEL_ROWS * p, ldy, add || k0 > 0, scratch);
             }
         }
@@ -49,15 +49,15 @@ INLINE void mul_panels(const panel_form *form, const void *panels, size_t step, 
 /* mul_panels_NAME, by block_NAME and the rest of its form. */
 #define MUL_PANELS(name, ...)                                                                                               \
     static void mul_panels_##name(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M,\
-                                  float *y, int64_t ldy, bool add, void *scratch)                                           \
+                                  float *y, int64_t ldy, bool add, void *scratch, const void *then)                         \
     {                                                                                                                       \
         static const panel_form form = {block_##name, __VA_ARGS__};                                                         \
-        mul_panels(&form, panels, step, n, k, act, stride, M, y, ldy, add, scratch);                                        \
+        mul_panels(&form, panels, step, n, k, act, stride, M, y, ldy, add, scratch, then);                                  \
     }
 
 /* mul_one_NAME, of one panel, and both in a level's table k. */
 #define MUL_ONE(name)                                                                                                       \
-    static void mul_one_##name(MUL_PARAMS) { mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, false, scratch); }
+    static void mul_one_##name(MUL_PARAMS) { mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, false, scratch, NULL); }
 #define FILL_PANELS(name, ID)                                                                                               \
     k->panel_mul[HD_PANEL_##ID] = mul_one_##name;                                                                           \
     k->panels_mul[HD_PANEL_##ID] = mul_panels_##name;

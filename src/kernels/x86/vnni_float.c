@@ -212,7 +212,7 @@ MUL_PANELS(f8, F8_GROUP, P_F8, 2, 0, 0)
     static void mul_one_##name(MUL_PARAMS)                                                                   \
     {                                                                                                        \
         if (M == 1) mul_##name(panel, k, act, stride, M, y, ldy, scratch);                                   \
-        else mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, false, scratch);                      \
+        else mul_panels_##name(panel, 0, 1, k, act, stride, M, y, ldy, false, scratch, NULL);                \
     }
 MUL_STREAM(bf16)
 MUL_STREAM(f8)

@@ -9,7 +9,7 @@
 #include "kernels/x86/f8_pairs.h"
 
 /* A tile has up to 8 rows, or 16 of half a panel: 16 registers of sums. */
-enum { ROWS = 8, PART_K = 320, FEW_K = 1280, ONE_AHEAD = 2048, F8_GROUP = 128, PAIR = 128 };
+enum { ROWS = 8, PART_K = 320, FEW_K = 1792, ONE_AHEAD = 2048, F8_GROUP = 128, PAIR = 128 };
 
 INLINE __m512 dot2(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
@@ -215,10 +215,10 @@ MUL_PANELS(bf12, BF12_K, BF12_BLOCK, BF12_K, FEW_K, 2 * BF12_BLOCK)
 MUL_PANELS(f8_opened, F8_GROUP, P_F8, 2, 0, 0)
 
 static void mul_panels_f8(const void *panels, size_t step, int n, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,
-                          bool add, void *scratch)
+                          bool add, void *scratch, const void *then)
 {
     f8_open(scratch);
-    mul_panels_f8_opened(panels, step, n, k, act, stride, M, y, ldy, add, scratch);
+    mul_panels_f8_opened(panels, step, n, k, act, stride, M, y, ldy, add, scratch, then);
 }
 
 MUL_ONE(bf16)
