@@ -67,7 +67,7 @@ INLINE v_bf12 v_load_table(const uint8_t table[16]) { return _mm512_broadcast_i3
 INLINE void v_load_bf12_pairs(v_bf12 table, const uint8_t *codes, bool high_nibbles, const uint8_t *lower, __m512i w[2])
 {
     const __m512i c = _mm512_loadu_si512(codes), low = _mm512_loadu_si512(lower);
-    const __m512i high = _mm512_shuffle_epi8(table, _mm512_and_si512(high_nibbles ? _mm512_srli_epi16(c, 4) : c, _mm512_set1_epi8(15)));
+    const __m512i high = _mm512_permutexvar_epi8(high_nibbles ? _mm512_srli_epi16(c, 4) : c, table); // by 6 bits: the upper 2 choose a copy
     w[0] = _mm512_unpacklo_epi8(low, high);
     w[1] = _mm512_unpackhi_epi8(low, high);
 }
