@@ -54,8 +54,8 @@ export class MessageView {
     this.thoughtText.set(thinking, now);
     if (now && !this.thinkingSince) this.thinkingSince = Date.now() - (message.thinkMs || 0);
     if (!this.opened) this.details.open = now;
-    const ms = message.info?.think_ms || (this.thinkingSince && (this.thoughtMs ??= now ? null : Date.now() - this.thinkingSince));
-    const label = now ? t('thinking') : ms ? t('thoughtFor', { time: duration(ms) }) : t('thought');
+    const ms = message.info?.think_ms ?? (this.thinkingSince && (this.thoughtMs ??= now ? null : Date.now() - this.thinkingSince));
+    const label = now ? t('thinking') : ms != null ? t('thoughtFor', { time: duration(ms) }) : t('thought');
     const tokens = message.info?.thinking_tok;
     this.summary.replaceChildren(icon('bulb'), h('span', { class: now ? 'pulse' : undefined }, label), tokens ? h('span', { class: 'faint' }, t('thinkingTokens', { n: tokens })) : '');
     if (!now && !this.copyThought) {
