@@ -84,7 +84,7 @@ static void backward(product *p) { hd_linear_mul(&p->b->dev, &p->back, p->y, p->
 static void refresh(product *p) { hd_linear_refresh(&p->b->dev, p->list, 1); }
 static void grad(product *p)
 {
-    hd_mm_grad j = {.x = p->x, .ldx = p->k, .dy = p->y, .ldy = p->n, .M = p->b->M, .n = p->n, .k = p->k, .dw = p->dw, .ldw = p->k,
+    hd_mm_grad j = {.x = hd_side_of(p->x, p->k), .dy = hd_side_of(p->y, p->n), .M = p->b->M, .n = p->n, .k = p->k, .dw = p->dw, .ldw = p->k,
                     .kind = p->w.kind->id};
     hd_mm_grad_run(&p->b->dev, &j, 1, &p->b->work);
 }
@@ -192,11 +192,11 @@ static void bench_rows(bench *b, int64_t V)
     double best[3] = {1e9, 1e9, 1e9}, bytes = 4.0 * rows * (double)V;
     for (int r = 0; r < b->reps; r++) {
         double t[4] = {now()};
-        hd_xent_back(&b->dev, z, V, target, rows, V, 1, 0, loss, lse);
+        hd_xent_back(&b->dev, z, V, target, rows, V, 1, 0, loss, lse, NULL);
         t[1] = now();
         hd_rmsnorm_back(&b->dev, dx, V, true, dg, z, V, x, V, g, rows, V, 1e-5f, &b->work);
         t[2] = now();
-        hd_silu_mul_back(&b->dev, dx, x, NULL, z, dx, x, rows, V);
+        hd_silu_mul_back(&b->dev, dx, x, NULL, z, dx, x, rows, V, (const hd_act *const[3]){0});
         t[3] = now();
         for (int i = 0; i < 3; i++) best[i] = t[i + 1] - t[i] < best[i] ? t[i + 1] - t[i] : best[i];
     }

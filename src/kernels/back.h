@@ -16,6 +16,8 @@ typedef struct hd_back_kernels {
     /* Two rows of n numbers as panels of bf16 and outer_pairs want them: words of a[i] in the lower half, b[i] in the upper (b NULL: zeros).
      * `wide` words, a multiple of 16, lie side by side; those behind them are `step` words further on.  The last part is filled with zeros. */
     void (*pairs)(uint32_t *to, size_t step, int wide, const float *a, const float *b, int n);
+    /* The same of rows of bf16. */
+    void (*pairs_bf16)(uint32_t *to, size_t step, int wide, const uint16_t *a, const uint16_t *b, int n);
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*scale)(float *x, float a, int64_t n);
     /* One row of attention's scores and of do.v, in place:

@@ -186,6 +186,28 @@ static void pairs(uint32_t *to, size_t step, int wide, const float *a, const flo
         for (int i = 0; i < wide; i += 16) pairs_16(to + i, a + i, b ? b + i : NULL, n - i);
 }
 
+/* The same of bf16. */
+#if defined __AVX512F__
+INLINE void pairs_bf16_16(uint32_t *to, const uint16_t *a, const uint16_t *b, int left)
+{
+    const __mmask16 there = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1 << left) - 1) : 0;
+    const __m512i lower = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, a));
+    const __m512i upper = b ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, b)), 16) : _mm512_setzero_si512();
+    _mm512_storeu_si512(to, _mm512_or_si512(lower, upper));
+}
+#else
+INLINE void pairs_bf16_16(uint32_t *to, const uint16_t *a, const uint16_t *b, int left)
+{
+    for (int i = 0; i < 16; i++) to[i] = i < left ? a[i] | (b ? (uint32_t)b[i] << 16 : 0) : 0;
+}
+#endif
+
+static void pairs_bf16(uint32_t *to, size_t step, int wide, const uint16_t *a, const uint16_t *b, int n)
+{
+    for (; n > 0; n -= wide, a += wide, b = b ? b + wide : NULL, to += step)
+        for (int i = 0; i < wide; i += 16) pairs_bf16_16(to + i, a + i, b ? b + i : NULL, n - i);
+}
+
 static float dot(const float *a, const float *b, int64_t n)
 {
     sum4 s = sum_none();
@@ -275,6 +297,6 @@ static void rmsnorm_back(float *dx, bool add, float *dg, const float *dh, const 
 #define BACK_FILL(level)                                                                                                           \
     void hd_fill_back_##level(hd_kernels *k)                                                                                       \
     {                                                                                                                              \
-        static const hd_back_kernels table = {transpose, outer, outer_pairs, pairs, dot, scale, attn_row, attn_pairs, silu_mul_back, rmsnorm_back}; \
+        static const hd_back_kernels table = {transpose, outer, outer_pairs, pairs, pairs_bf16, dot, scale, attn_row, attn_pairs, silu_mul_back, rmsnorm_back}; \
         k->back = &table;                                                                                                          \
     }

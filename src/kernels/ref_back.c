@@ -28,6 +28,12 @@ static void pairs_ref(uint32_t *to, size_t step, int wide, const float *a, const
             i < n ? hd_f32_to_bf16(a[i]) | (b ? (uint32_t)hd_f32_to_bf16(b[i]) << 16 : 0) : 0;
 }
 
+static void pairs_bf16_ref(uint32_t *to, size_t step, int wide, const uint16_t *a, const uint16_t *b, int n)
+{
+    for (int i = 0; i < (n + wide - 1) / wide * wide; i++)
+        to[(size_t)(i / wide) * step + (size_t)(i % wide)] = i < n ? a[i] | (b ? (uint32_t)b[i] << 16 : 0) : 0;
+}
+
 static float dot_ref(const float *a, const float *b, int64_t n)
 {
     double sum = 0;
@@ -77,6 +83,6 @@ static void rmsnorm_ref(float *dx, bool add, float *dg, const float *dh, const f
 
 void hd_fill_back_ref(hd_kernels *k)
 {
-    static const hd_back_kernels table = {transpose_ref, outer_ref, NULL, pairs_ref, dot_ref, scale_ref, attn_row_ref, NULL, silu_mul_ref, rmsnorm_ref};
+    static const hd_back_kernels table = {transpose_ref, outer_ref, NULL, pairs_ref, pairs_bf16_ref, dot_ref, scale_ref, attn_row_ref, NULL, silu_mul_ref, rmsnorm_ref};
     k->back = &table;
 }

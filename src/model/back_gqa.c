@@ -40,10 +40,11 @@ void hd_back_gqa(hd_back *b, const hd_layer *l)
     size_t mark = b->work->used;
     int M = p->M;
     int64_t D = p->D, nq = (int64_t)c->n_heads * c->head_dim, nkv = (int64_t)c->n_kv_heads * c->head_dim;
-    float *h = hd_back_norm(b, t->x_attn, D, l->attn_norm, M, D, c->norm_eps);
+    const hd_side h = hd_back_norm(b, t->x_attn, D, l->attn_norm, &l->q, M, c->norm_eps, false);
+    hd_side dy = hd_side_of(b->dx, D);
     float *dheads = hd_back_take(b, M * nq), *dq = hd_back_take(b, M * nq), *dk = hd_back_take(b, M * nkv),
           *dv = hd_back_take(b, M * nkv), *dh = hd_back_take(b, M * D);
-    hd_linear_mul(p->d, l->o.back, b->dx, D, M, dheads, nq, b->work);
+    hd_back_mul(b, &(const hd_linear *){&l->o}, &dy, 1, M, dheads, nq, false);
     hd_attn_back a = {.kv = *hd_seq_shape(p->b->seq[0]),
                       .n_heads = c->n_heads,
                       .scale = p->m->attn_scale,
@@ -64,11 +65,11 @@ void hd_back_gqa(hd_back *b, const hd_layer *l)
     head_norm_back(b, dq, t->q_raw, l->q_norm, c->n_heads);
     head_norm_back(b, dk, t->k_raw, l->k_norm, c->n_kv_heads);
 
-    hd_mm_grad jobs[] = {hd_back_job(b, &l->o, t->heads, nq, b->dx, D, M), hd_back_job(b, &l->q, h, D, dq, nq, M),
-                         hd_back_job(b, &l->k, h, D, dk, nkv, M), hd_back_job(b, &l->v, h, D, dv, nkv, M)};
+    hd_side s[] = {hd_side_of(dq, nq), hd_side_of(dk, nkv), hd_side_of(dv, nkv)};
+    hd_back_mul(b, (const hd_linear *const[]){&l->q, &l->k, &l->v}, s, 3, M, dh, D, false);
+    hd_mm_grad jobs[] = {hd_back_job(b, &l->o, hd_side_of(t->heads, nq), dy, M), hd_back_job(b, &l->q, h, s[0], M),
+                         hd_back_job(b, &l->k, h, s[1], M), hd_back_job(b, &l->v, h, s[2], M)};
     hd_back_grads(b, jobs, 4);
-    const hd_term qkv[] = {{l->q.back, dq, nq}, {l->k.back, dk, nkv}, {l->v.back, dv, nkv}};
-    hd_linear_sum(p->d, qkv, 3, M, dh, D, false, b->work);
     hd_back_norm_add(b, dh, t->x_attn, l->attn_norm);
     b->work->used = mark;
 }

@@ -39,24 +39,19 @@ static void rope_row(void *arg, int64_t row, int tid)
     turn_back(p, a->dk + row * dk + a->lora, row);
 }
 
-/* y_h = w_h x_h for every head, heads x_step and y_step floats apart. */
-static void heads_mul(hd_back *b, const hd_linear *const *w, int H, const float *x, int64_t x_step, float *y, int64_t y_step)
+/* y_h = w_h x_h for every head, heads x_step and y_step floats apart; the rows that w read, by head. */
+static hd_side *heads_mul(hd_back *b, const hd_linear *const *w, int H, const float *x, int64_t x_step, float *y, int64_t y_step)
 {
     hd_dev *d = b->p->d;
-    size_t mark = b->work->used;
     int M = b->p->M;
-    hd_act *act = hd_arena_take(b->work, (size_t)H * sizeof *act);
-    hd_term *term = hd_arena_take(b->work, (size_t)H * sizeof *term);
+    hd_side *side = hd_arena_take(b->work, (size_t)H * sizeof *side);
     hd_mm *job = hd_arena_take(b->work, (size_t)H * sizeof *job);
-    assert(act && term && job);
-    for (int h = 0; h < H; h++) {
-        hd_act_init(&act[h], hd_linear_act(d, w[h]), w[h]->src.k, M, b->work);
-        term[h] = (hd_term){w[h], x + h * x_step, H * x_step};
-        job[h] = (hd_mm){.w = w[h], .act = &act[h], .M = M, .y = y + h * y_step, .ldy = H * y_step};
-    }
-    hd_acts_pack(d, act, term, H);
+    assert(side && job);
+    for (int h = 0; h < H; h++) side[h] = hd_side_of(x + h * x_step, H * x_step);
+    hd_back_pack(b, side, w, H, M);
+    for (int h = 0; h < H; h++) job[h] = (hd_mm){.w = w[h], .act = side[h].act, .M = M, .y = y + h * y_step, .ldy = H * y_step};
     hd_mm_run(d, job, H);
-    b->work->used = mark;
+    return side;
 }
 
 /* Gradients of the heads' two matrices, and of what they multiplied. */
@@ -71,8 +66,8 @@ static void heads_back(mla *a, const hd_layer *l, const float *dheads, float *dm
     hd_mm_grad *job = hd_arena_take(b->work, (size_t)H * sizeof *job);
     assert(w && job);
     for (int h = 0; h < H; h++) w[h] = l->v_b[h].back;
-    heads_mul(b, w, H, dheads, v, dmean, a->lora);
-    for (int h = 0; h < H; h++) job[h] = hd_back_job(b, &l->v_b[h], t->mean + h * a->lora, H * a->lora, dheads + h * v, H * v, M);
+    const hd_side *dy = heads_mul(b, w, H, dheads, v, dmean, a->lora);
+    for (int h = 0; h < H; h++) job[h] = hd_back_job(b, &l->v_b[h], hd_side_of(t->mean + h * a->lora, H * a->lora), dy[h], M);
     hd_back_grads(b, job, H);
 
     hd_attn_back at = {.kv = *hd_seq_shape(p->b->seq[0]),
@@ -90,8 +85,8 @@ static void heads_back(mla *a, const hd_layer *l, const float *dheads, float *dm
     hd_attn_back_run(p->d, &at, b->work);
 
     for (int h = 0; h < H; h++) w[h] = l->k_b[h].back; // the key's half as it stands: [nope, lora]
-    heads_mul(b, w, H, a->dq_abs, dk, a->dq, dim);
-    for (int h = 0; h < H; h++) job[h] = hd_back_job(b, w[h], a->dq_abs + h * dk, H * dk, t->q + h * dim, H * dim, M);
+    const hd_side *x = heads_mul(b, w, H, a->dq_abs, dk, a->dq, dim);
+    for (int h = 0; h < H; h++) job[h] = hd_back_job(b, w[h], x[h], hd_side_of(t->q + h * dim, H * dim), M);
     hd_back_grads(b, job, H);
     hd_rows_run(p->d, M, rope_row, a);
 }
@@ -105,34 +100,35 @@ void hd_back_mla(hd_back *b, const hd_layer *l)
     int M = p->M;
     mla a = {.b = b, .lora = c->kv_lora_rank, .nope = c->qk_nope_head_dim, .rope = c->qk_rope_head_dim, .H = c->n_heads};
     int64_t D = p->D, nv = a.H * c->v_head_dim, dk = a.lora + a.rope, nq = a.H * (a.nope + a.rope), q_lora = c->q_lora_rank;
-    float *h = hd_back_norm(b, t->x_attn, D, l->attn_norm, M, D, c->norm_eps);
+    const hd_side h = hd_back_norm(b, t->x_attn, D, l->attn_norm, &l->kv_a, M, c->norm_eps, false);
+    hd_side dy = hd_side_of(b->dx, D);
     float *dheads = hd_back_take(b, M * nv), *dmean = hd_back_take(b, M * a.H * a.lora), *dh = hd_back_take(b, M * D);
     a.dq = hd_back_take(b, M * nq);
     a.dq_abs = hd_back_take(b, M * a.H * dk);
     a.dk = hd_back_take(b, M * dk);
-    hd_linear_mul(p->d, l->o.back, b->dx, D, M, dheads, nv, b->work);
+    hd_back_mul(b, &(const hd_linear *){&l->o}, &dy, 1, M, dheads, nv, false);
     heads_back(&a, l, dheads, dmean);
     hd_rmsnorm_back(p->d, a.dk, dk, false, hd_grad_of(b, l->kv_a_norm), a.dk, dk, t->k_raw, dk, l->kv_a_norm, M, a.lora,
                     HD_LATENT_EPS, b->work);
 
     hd_mm_grad jobs[4];
-    hd_term term[2] = {{l->q_b.back, a.dq, nq}, {l->kv_a.back, a.dk, dk}}; // of dh
+    hd_side s[2] = {hd_side_of(a.dq, nq), hd_side_of(a.dk, dk)}; // of what h went into
+    const hd_linear *w[2] = {&l->q_b, &l->kv_a};
     int n = 0;
-    jobs[n++] = hd_back_job(b, &l->o, t->heads, nv, b->dx, D, M);
-    jobs[n++] = hd_back_job(b, &l->kv_a, h, D, a.dk, dk, M);
     if (q_lora > 0) {
-        float *c_q = hd_back_norm(b, t->q_raw, q_lora, l->q_a_norm, M, q_lora, HD_LATENT_EPS), *dc = hd_back_take(b, M * q_lora);
-        hd_linear_mul(p->d, l->q_b.back, a.dq, nq, M, dc, q_lora, b->work);
-        jobs[n++] = hd_back_job(b, &l->q_b, c_q, q_lora, a.dq, nq, M);
+        const hd_side c_q = hd_back_norm(b, t->q_raw, q_lora, l->q_a_norm, &l->q_b, M, HD_LATENT_EPS, false);
+        float *dc = hd_back_take(b, M * q_lora);
+        hd_back_mul(b, w, s, 1, M, dc, q_lora, false);
+        jobs[n++] = hd_back_job(b, &l->q_b, c_q, s[0], M);
         hd_rmsnorm_back(p->d, dc, q_lora, false, hd_grad_of(b, l->q_a_norm), dc, q_lora, t->q_raw, q_lora, l->q_a_norm, M, q_lora,
                         HD_LATENT_EPS, b->work);
-        jobs[n++] = hd_back_job(b, &l->q_a, h, D, dc, q_lora, M);
-        term[0] = (hd_term){l->q_a.back, dc, q_lora};
-    } else {
-        jobs[n++] = hd_back_job(b, &l->q_b, h, D, a.dq, nq, M);
+        s[0] = hd_side_of(dc, q_lora);
+        w[0] = &l->q_a;
     }
+    hd_back_mul(b, w, s, 2, M, dh, D, false);
+    jobs[n++] = hd_back_job(b, &l->o, hd_side_of(t->heads, nv), dy, M);
+    for (int i = 0; i < 2; i++) jobs[n++] = hd_back_job(b, w[i], h, s[i], M);
     hd_back_grads(b, jobs, n);
-    hd_linear_sum(p->d, term, 2, M, dh, D, false, b->work);
     hd_back_norm_add(b, dh, t->x_attn, l->attn_norm);
     b->work->used = mark;
 }

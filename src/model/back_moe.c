@@ -1,7 +1,7 @@
 /* The way back through the experts (block_moe.c).  With e the expert of a slot, m its token, w its weight:
  *
  *   da = down_e^T dy_m           (before the weight)      dw = da . a          since y_m += w down_e a
- *   ddown_e += dy_m (w a)^T      (dgate, dup) = swiglu'(w da)
+ *   ddown_e += dy_m (w a)^T      (dgate, dup) = w swiglu'(da)
  *   dh_m += gate_e^T dgate + up_e^T dup                   in the order of the token's slots, then the shared experts
  *
  * and through the router, whose choice is constant and whose scores are not:
@@ -17,6 +17,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/back.h"
 #include "model/tape.h"
 
 typedef struct {
@@ -25,9 +26,11 @@ typedef struct {
     int K, E;
     int64_t F, D;
     int n;            // rows of this rank's experts: slots, or with ranks what came
-    float *dslot;     // [n, D] dy of a row's token
+    float *dslot;     // [n, D] dy of a row's token, or NULL: dy.act alone
+    const hd_act *dx; // the stream's gradient as experts read it; NULL: dslot
+    hd_side dy, gate, up, act; // [n, D] dslot; [n, F] dgate, dup, w a
     float *w, *dw;    // [n] its weight; dw comes home by slot
-    float *da, *a;    // [n, F]
+    float *da, *a;    // [n, F]; a: act.f, or NULL
     float *dlogits;   // [M, E]
     float *dh, *dxe;  // [M, D]; [n, D] what experts send back, which comes home by slot
     float *balance;   // [n_docs, E] dL/ds' of one token of each document
@@ -41,22 +44,28 @@ static void gather_row(void *arg, int64_t row, int tid)
     (void)tid;
     for (int i = 0; i < s->K; i++) {
         int slot = s->b->t->slot[row * s->K + i];
-        memcpy(s->dslot + slot * s->D, s->b->dx + row * s->D, (size_t)s->D * sizeof(float));
+        if (s->dx) memcpy(s->dy.act->data + (size_t)slot * s->dx->stride, s->dx->data + (size_t)row * s->dx->stride, s->dx->stride);
+        else memcpy(s->dslot + slot * s->D, s->b->dx + row * s->D, (size_t)s->D * sizeof(float));
         s->w[slot] = s->b->t->weight[row * s->K + i];
     }
 }
 
-/* A row's weight meets its gradient: dw = da . a, then da and a are scaled. */
-static void weigh_row(void *arg, int64_t row, int tid)
+/* Back through SwiGLU, where a row's weight meets its gradient: dw = da . a; the weight scales all three. */
+static void swiglu_row(void *arg, int64_t row, int tid)
 {
     const moe *s = arg;
-    float *da = s->da + row * s->F, *a = s->a + row * s->F, w = s->w[row], sum = 0;
-    const float *gate = s->b->t->egate + row * s->F, *up = s->b->t->eup + row * s->F;
-    (void)tid;
-    s->b->p->d->k->silu_mul(a, gate, up, s->F);
-    for (int64_t f = 0; f < s->F; f++) sum += da[f] * a[f];
-    for (int64_t f = 0; f < s->F; f++) da[f] *= w, a[f] *= w;
-    s->dw[row] = sum;
+    const hd_dev *d = s->b->p->d;
+    const hd_back_kernels *k = d->k->back;
+    const hd_act *act[] = {s->gate.act, s->up.act, s->act.act};
+    float *room = hd_dev_row(d, tid), *gate = s->b->t->egate + row * s->F, *up = s->b->t->eup + row * s->F, *da = s->da + row * s->F;
+    float *to[] = {gate, up, s->a + row * s->F};
+    for (int i = 0; i < 3 && !s->a; i++) to[i] = room + i * s->F;
+    k->silu_mul(to[0], to[1], to[2], da, gate, up, s->F);
+    s->dw[row] = k->dot(da, to[2], s->F);
+    for (int i = 0; i < 3; i++) {
+        k->scale(to[i], s->w[row], s->F);
+        if (act[i]) hd_act_pack_row(act[i], d->k, d->fp8, row, to[i]);
+    }
 }
 
 static void scores(const hd_config *c, const float *z, float *s)
@@ -150,45 +159,20 @@ static double balance_loss(hd_back *b, const hd_layer *l, float *g, int *doc_of)
     return loss;
 }
 
-static void shared_back(moe *s, const float *h)
-{
-    hd_back *b = s->b;
-    const hd_ffn *f = &s->l->ffn;
-    size_t mark = b->work->used;
-    int M = b->p->M;
-    int64_t S = f->gate.src.n, D = s->D;
-    float *da = hd_back_take(b, M * S), *a = hd_back_take(b, M * S);
-    hd_linear_mul(b->p->d, f->down.back, b->dx, D, M, da, S, b->work);
-    hd_silu_mul_back(b->p->d, b->t->gate, b->t->up, a, da, b->t->gate, b->t->up, M, S);
-    hd_mm_grad jobs[] = {hd_back_job(b, &f->down, a, S, b->dx, D, M), hd_back_job(b, &f->gate, h, D, b->t->gate, S, M),
-                         hd_back_job(b, &f->up, h, D, b->t->up, S, M)};
-    hd_back_grads(b, jobs, 3);
-    const hd_term both[] = {{f->gate.back, b->t->gate, S}, {f->up.back, b->t->up, S}};
-    hd_linear_sum(b->p->d, both, 2, M, s->dh, D, true, b->work);
-    b->work->used = mark;
-}
-
 /* y[rows of e] = sum of up to two of e's matrices^T x[rows of e], all experts as jobs of one parallel region. */
-static void experts_sum(moe *s, const size_t *offset, const float *const *x, int n_terms, int64_t k, float *y, int64_t n)
+static void experts_sum(moe *s, const size_t *offset, const hd_side *x, int n_terms, float *y, int64_t n)
 {
     hd_back *b = s->b;
     size_t mark = b->work->used;
     const int *run = b->t->run;
     hd_mm *job = hd_arena_take(b->work, (size_t)(n_terms * s->E) * sizeof *job);
-    hd_act act[2];
-    hd_term term[2];
     int jobs = 0;
-    assert(job && n_terms <= 2);
+    assert(job);
     for (int e = 0; e < s->E; e++)
         for (int i = 0; i < n_terms && run[e + 1] > run[e]; i++) {
             const hd_linear *w = (const hd_linear *)(const void *)((const char *)&s->l->expert[e] + offset[i]);
-            if (jobs == i) { // all experts' kind
-                hd_act_init(&act[i], hd_linear_act(b->p->d, w->back), k, s->n, b->work);
-                term[i] = (hd_term){.x = x[i], .ldx = k};
-            }
-            job[jobs++] = (hd_mm){w->back, &act[i], run[e], run[e + 1] - run[e], y + run[e] * n, n, .n_more = i == 0 ? n_terms - 1 : 0};
+            job[jobs++] = (hd_mm){w->back, x[i].act, run[e], run[e + 1] - run[e], y + run[e] * n, n, .n_more = i == 0 ? n_terms - 1 : 0};
         }
-    if (jobs > 0) hd_acts_pack(b->p->d, act, term, n_terms);
     hd_mm_run(b->p->d, job, jobs);
     b->work->used = mark;
 }
@@ -205,7 +189,7 @@ static int *token_of_slots(moe *s)
 static void take_rows(moe *s, int n)
 {
     s->n = n;
-    s->dslot = hd_back_take(s->b, n * s->D);
+    s->dslot = s->dx ? NULL : hd_back_take(s->b, n * s->D);
     s->dxe = hd_back_take(s->b, n * s->D);
     s->w = hd_back_take(s->b, n);
     s->dw = hd_back_take(s->b, n);
@@ -229,7 +213,56 @@ static void come_home(moe *s, const moe *home)
     *s = *home;
 }
 
-static void experts_back(moe *s, const float *h)
+/* An expert that has rows, whose matrices read what those of all experts read; NULL: none. */
+static const hd_ffn *one_of(const moe *s)
+{
+    const int *run = s->b->t->run;
+    for (int e = 0; e < s->E; e++)
+        if (run[e + 1] > run[e]) return &s->l->expert[e];
+    return NULL;
+}
+
+/* dy of all rows, here or where ranks have sent it. */
+static void bring_dy(moe *s, moe *home)
+{
+    hd_back *b = s->b;
+    const hd_ffn *f = one_of(s);
+    const bool gathers = hd_back_by_act(b, f) && !b->p->m->ranks; // rows as they are read, not in f32
+    hd_side dx = hd_side_of(b->dx, s->D);
+    if (gathers) hd_back_pack(b, &dx, &(const hd_linear *){f->down.back}, 1, b->p->M);
+    s->dx = dx.act;
+    take_rows(s, b->p->M * s->K);
+    if (gathers) s->dy.act = hd_back_act(b, f->down.back, s->n);
+    hd_rows_run(b->p->d, b->p->M, gather_row, s);
+    if (b->p->m->ranks) go_out(s, home);
+    if (gathers) return;
+    s->dy = hd_side_of(s->dslot, s->D);
+    if (f) hd_back_pack(b, &s->dy, &(const hd_linear *){f->down.back}, 1, s->n);
+}
+
+static void take_swiglu(moe *s)
+{
+    hd_back *b = s->b;
+    const hd_ffn *f = one_of(s);
+    const bool by_act = hd_back_by_act(b, f);
+    s->da = hd_back_take(b, s->n * s->F);
+    s->a = by_act ? NULL : hd_back_take(b, s->n * s->F);
+    s->gate = hd_side_of(by_act ? NULL : b->t->egate, s->F);
+    s->up = hd_side_of(by_act ? NULL : b->t->eup, s->F);
+    s->act = hd_side_of(s->a, s->F);
+    if (!f) return;
+    s->gate.act = hd_back_act(b, f->gate.back, s->n);
+    s->up.act = hd_back_act(b, f->up.back, s->n);
+    if (by_act) s->act.act = hd_back_act(b, &f->down, s->n);
+}
+
+static hd_side from_row(hd_side s, int64_t m0)
+{
+    s.m0 = m0;
+    return s;
+}
+
+static void experts_back(moe *s, hd_side h)
 {
     static const size_t down = offsetof(hd_ffn, down), both[] = {offsetof(hd_ffn, gate), offsetof(hd_ffn, up)};
     hd_back *b = s->b;
@@ -239,27 +272,23 @@ static void experts_back(moe *s, const float *h)
     moe home;
     hd_mm_grad *job = hd_arena_take(b->work, 3 * (size_t)s->E * sizeof *job);
     assert(job);
-    take_rows(s, b->p->M * s->K);
-    hd_rows_run(d, b->p->M, gather_row, s);
-    if (b->p->m->ranks) go_out(s, &home);
-    s->da = hd_back_take(b, s->n * s->F);
-    s->a = hd_back_take(b, s->n * s->F);
-    experts_sum(s, &down, (const float *const[]){s->dslot}, 1, s->D, s->da, s->F);
-    hd_rows_run(d, s->n, weigh_row, s);
-    hd_silu_mul_back(d, t->egate, t->eup, NULL, s->da, t->egate, t->eup, s->n, s->F);
+    bring_dy(s, &home);
+    take_swiglu(s);
+    experts_sum(s, &down, &s->dy, 1, s->da, s->F);
+    hd_rows_run(d, s->n, swiglu_row, s);
     for (int e = 0; e < s->E; e++) {
         const hd_ffn *f = &s->l->expert[e];
         int m0 = t->run[e], m = t->run[e + 1] - m0;
-        const float *x = t->rows ? t->rows + m0 * s->D : h;
+        const hd_side x = t->rows ? from_row(hd_side_of(t->rows, s->D), m0) : h;
         if (m == 0) continue;
-        job[jobs++] = hd_back_job(b, &f->down, s->a + m0 * s->F, s->F, s->dslot + m0 * s->D, s->D, m);
-        job[jobs] = hd_back_job(b, &f->gate, x, s->D, t->egate + m0 * s->F, s->F, m);
+        job[jobs++] = hd_back_job(b, &f->down, from_row(s->act, m0), from_row(s->dy, m0), m);
+        job[jobs] = hd_back_job(b, &f->gate, x, from_row(s->gate, m0), m);
         job[jobs++].x_row = row ? row + m0 : NULL;
-        job[jobs] = hd_back_job(b, &f->up, x, s->D, t->eup + m0 * s->F, s->F, m);
+        job[jobs] = hd_back_job(b, &f->up, x, from_row(s->up, m0), m);
         job[jobs++].x_row = row ? row + m0 : NULL;
     }
     hd_back_grads(b, job, jobs);
-    experts_sum(s, both, (const float *const[]){t->egate, t->eup}, 2, s->F, s->dxe, s->D);
+    experts_sum(s, both, (const hd_side[]){s->gate, s->up}, 2, s->dxe, s->D);
     if (b->p->m->ranks) come_home(s, &home);
     hd_rows_run(d, b->p->M, scatter_row, s);
 }
@@ -271,7 +300,8 @@ void hd_back_moe(hd_back *b, const hd_layer *l)
     size_t mark = b->work->used;
     int M = p->M;
     moe s = {.b = b, .l = l, .K = c->n_experts_per_tok, .E = c->n_experts, .F = c->moe_ffn, .D = p->D};
-    float *h = hd_back_norm(b, b->t->x_ffn, s.D, l->ffn_norm, M, s.D, c->norm_eps);
+    const hd_linear *reader = c->n_shared_experts > 0 ? &l->ffn.gate : p->m->ranks ? &l->router : &l->expert[0].gate;
+    const hd_side h = hd_back_norm(b, b->t->x_ffn, s.D, l->ffn_norm, reader, M, c->norm_eps, true);
     s.dlogits = hd_back_take(b, (int64_t)M * s.E);
     s.dh = hd_back_take(b, M * s.D);
     s.scratch = hd_back_take(b, (int64_t)hd_pool_threads(p->d->pool) * 2 * s.E);
@@ -282,13 +312,13 @@ void hd_back_moe(hd_back *b, const hd_layer *l)
     }
     memset(s.dh, 0, (size_t)(M * s.D) * sizeof *s.dh);
     experts_back(&s, h);
-    if (c->n_shared_experts > 0) shared_back(&s, h);
+    if (c->n_shared_experts > 0) hd_back_swiglu(b, &l->ffn, h, s.dh, true);
 
     hd_rows_run(p->d, M, router_row, &s);
-    hd_mm_grad job = hd_back_job(b, &l->router, h, s.D, s.dlogits, s.E, M);
+    hd_side dz = hd_side_of(s.dlogits, s.E);
+    hd_back_mul(b, &(const hd_linear *){&l->router}, &dz, 1, M, s.dh, s.D, true);
+    hd_mm_grad job = hd_back_job(b, &l->router, h, dz, M);
     hd_back_grads(b, &job, 1);
-    const hd_term router = {l->router.back, s.dlogits, s.E};
-    hd_linear_sum(p->d, &router, 1, M, s.dh, s.D, true, b->work);
     hd_back_norm_add(b, s.dh, b->t->x_ffn, l->ffn_norm);
     b->work->used = mark;
 }

@@ -132,23 +132,23 @@ static void one_job(hd_back *b, const hd_mm_grad *j)
     const hd_lora_base *w = base_of(t, j->dw);
     hd_dev *d = b->p->d;
     size_t mark = b->work->used;
-    int64_t r = t->lora->rank, ldx = j->ldx;
-    const float *x = j->x;
+    int64_t r = t->lora->rank, ldx = j->x.ld, ldy = j->dy.ld;
+    const float *x = j->x.f + j->x.m0 * ldx, *dy = j->dy.f + j->dy.m0 * ldy;
     assert(w && "a gradient of no adapter");
     if (j->x_row) {
-        gather g = {j->x, hd_back_take(b, j->M * j->k), j->x_row, j->ldx, j->k};
+        gather g = {x, hd_back_take(b, j->M * j->k), j->x_row, ldx, j->k};
         hd_rows_run(d, j->M, gather_row, &g);
         x = g.to;
         ldx = j->k;
     }
     float *ax = hd_back_take(b, j->M * r), *bdy = hd_back_take(b, j->M * r);
     hd_linear_mul(d, &w->a, x, ldx, j->M, ax, r, b->work);
-    hd_linear_mul(d, w->b.back, j->dy, j->ldy, j->M, bdy, r, b->work);
+    hd_linear_mul(d, w->b.back, dy, ldy, j->M, bdy, r, b->work);
     hd_flat_scale(d, ax, t->lora->scale, j->M * r);
     hd_flat_scale(d, bdy, t->lora->scale, j->M * r);
-    hd_mm_grad both[] = {{.x = ax, .ldx = r, .dy = j->dy, .ldy = j->ldy, .M = j->M, .n = j->n, .k = r,
+    hd_mm_grad both[] = {{.x = hd_side_of(ax, r), .dy = hd_side_of(dy, ldy), .M = j->M, .n = j->n, .k = r,
                           .dw = t->params.g + t->params.p[w->B].at, .ldw = r, .kind = j->kind},
-                         {.x = x, .ldx = ldx, .dy = bdy, .ldy = r, .M = j->M, .n = r, .k = j->k, .dw = j->dw, .ldw = j->k, .kind = j->kind}};
+                         {.x = hd_side_of(x, ldx), .dy = hd_side_of(bdy, r), .M = j->M, .n = r, .k = j->k, .dw = j->dw, .ldw = j->k, .kind = j->kind}};
     hd_mm_grad_run(d, both, 2, b->work);
     b->work->used = mark;
 }

@@ -92,17 +92,29 @@ int64_t hd_row_in_file(const struct hd_train *t, int64_t head_dim, const hd_slot
 
 float *hd_back_take(hd_back *b, int64_t n); // n floats of the way back's work memory
 float *hd_grad_of(const hd_back *b, const float *master);
+/* Whether gradients of f (NULL: or any other) are made of rows as products read them: f32 rows that only they would read are not
+ * written then.  A bias's gradient is a sum of f32. */
+bool hd_back_by_act(const hd_back *b, const hd_ffn *f);
+/* Room for M rows as w reads them; a gradient dy is read by w->back. */
+hd_act *hd_back_act(hd_back *b, const hd_linear *w, int M);
+/* The f of n sides as w read them, in one parallel region; into work memory, as their act. */
+void hd_back_pack(hd_back *b, hd_side *s, const hd_linear *const *w, int n, int M);
+/* dx = sum of n terms w^T dy, or is added to; dy without acts get them, for jobs. */
+void hd_back_mul(hd_back *b, const hd_linear *const *w, hd_side *dy, int n, int M, float *dx, int64_t ld, bool add);
 /* The job that adds a weight's gradient (and its bias's). */
-hd_mm_grad hd_back_job(const hd_back *b, const hd_linear *w, const float *x, int64_t ldx, const float *dy, int64_t ldy, int M);
+hd_mm_grad hd_back_job(const hd_back *b, const hd_linear *w, hd_side x, hd_side dy, int M);
 /* Runs such jobs; with adapters, their part of them. */
 void hd_back_grads(hd_back *b, const hd_mm_grad *jobs, int n);
-/* h = rmsnorm(x) g, again: [M, n], in work memory. */
-float *hd_back_norm(hd_back *b, const float *x, int64_t ldx, const float *g, int M, int64_t n, float eps);
+/* h = rmsnorm(x) g, again: M rows that w read; f: something else reads them in f32. */
+hd_side hd_back_norm(hd_back *b, const float *x, int64_t ldx, const float *g, const hd_linear *w, int M, float eps, bool f);
 /* dx += norm'(dh), and the norm's own gradient. */
 void hd_back_norm_add(hd_back *b, const float *dh, const float *x, const float *g);
 
 void hd_back_gqa(hd_back *b, const hd_layer *l);
 void hd_back_mla(hd_back *b, const hd_layer *l);
+/* dh = the way back of y = down(silu(gate h) * up h), or is added to; the tape's gate and up, which may become their gradients. */
+void hd_back_swiglu(hd_back *b, const hd_ffn *f, hd_side h, float *dh, bool add);
+
 void hd_back_ffn(hd_back *b, const hd_layer *l);
 void hd_back_moe(hd_back *b, const hd_layer *l);
 

@@ -123,8 +123,8 @@ static double sum_of(const float *x, const float *weight, int n)
     return s;
 }
 
-/* Cross-entropy, and against a teacher; logits [n, V] become their gradient. */
-static void slice_loss(head_job *j, hd_arena *work, float *logits, int first, int n)
+/* Cross-entropy, and against a teacher; logits [n, V] become their gradient, which act takes, too, if there is one. */
+static void slice_loss(head_job *j, hd_arena *work, float *logits, int first, int n, hd_act *act)
 {
     run *u = j->u;
     hd_dev *d = &u->m->dev;
@@ -156,13 +156,14 @@ static void slice_loss(head_job *j, hd_arena *work, float *logits, int first, in
         hd_distil_back(d, z2, V, id, lp, b->n_top, temperature, n, V, j->scale, dloss);
         j->distil += sum_of(dloss, weight, n);
     }
-    hd_xent_back(d, logits, V, target, n, V, j->scale, j->main ? u->o->zloss : 0, loss, NULL);
+    hd_xent_back(d, logits, V, target, n, V, j->scale, j->main ? u->o->zloss : 0, loss, NULL, weight || z2 ? NULL : act);
     j->loss += sum_of(loss, weight, n);
     if (j->main && u->r->row_loss)
         for (int i = 0; i < n; i++) u->r->row_loss[j->row[first + i]] = loss[i];
     if (weight || z2) {
         blend bl = {logits, z2, weight, V, z2 ? 1 - u->o->distil_weight : 1, u->o->distil_weight};
         hd_rows_run(d, n, blend_row, &bl);
+        if (act) hd_act_pack(d, act, logits, V);
     }
 }
 
@@ -182,12 +183,18 @@ static void head_loss(head_job *j, hd_back *back)
         assert(h && logits);
         move in = {j->hidden, h, j->row + at, D};
         hd_rows_run(d, n, gather, &in);
-        hd_linear_mul(d, head, h, D, n, logits, V, work);
-        slice_loss(j, work, logits, at, n);
+        hd_act x, dz;
+        hd_act_init(&x, hd_linear_act(d, head), D, n, work);
+        hd_act_pack(d, &x, h, D);
+        const hd_mm up = {.w = head, .act = &x, .M = n, .y = logits, .ldy = V};
+        hd_mm_run(d, &up, 1);
+        if (j->dhidden) hd_act_init(&dz, hd_linear_act(d, head->back), V, n, work);
+        slice_loss(j, work, logits, at, n, j->dhidden ? &dz : NULL);
         if (j->dhidden) {
-            hd_mm_grad job = hd_back_job(back, head, h, D, logits, V, n);
+            hd_mm_grad job = hd_back_job(back, head, (hd_side){h, D, &x, 0}, (hd_side){logits, V, &dz, 0}, n);
             hd_back_grads(back, &job, 1);
-            hd_linear_mul(d, head->back, logits, V, n, h, D, work);
+            const hd_mm down = {.w = head->back, .act = &dz, .M = n, .y = h, .ldy = D};
+            hd_mm_run(d, &down, 1);
             spread out = {d->k, h, j->dhidden, j->row + at, D};
             hd_rows_run(d, n, scatter_add, &out);
         }
@@ -401,9 +408,10 @@ static void unjoin(run *u, mtp_state *x, hd_back *b, const hd_layer *l)
     int M = x->p.M;
     float eps = u->m->cfg.norm_eps;
     float *dj = hd_back_take(b, M * 2 * D), *de = hd_back_take(b, M * D), *h = hd_back_take(b, M * D);
-    hd_mm_grad job = hd_back_job(b, &l->eh_proj, x->joined, 2 * D, b->dx, D, M);
+    hd_side dy = hd_side_of(b->dx, D);
+    hd_back_mul(b, &(const hd_linear *){&l->eh_proj}, &dy, 1, M, dj, 2 * D, false);
+    hd_mm_grad job = hd_back_job(b, &l->eh_proj, hd_side_of(x->joined, 2 * D), dy, M);
     hd_back_grads(b, &job, 1);
-    hd_linear_mul(d, l->eh_proj.back, b->dx, D, M, dj, 2 * D, b->work);
     hd_rmsnorm_back(d, de, D, false, hd_grad_of(b, l->enorm), dj, 2 * D, x->embed, D, l->enorm, M, D, eps, b->work);
     embed_back(b, de, x->b.tok, M);
     move in = {u->hidden, h, x->row, D};

@@ -16,11 +16,18 @@
  * dx = W^T dy is an ordinary product by the transposed panels (hd_linear.back): hd_linear_mul(d, w->back, dy, ...).
  * dW += dY^T X and db += sum of dY: */
 typedef struct {
-    const float *x;    // [rows, k], ldx floats apart
-    int64_t ldx;
+    const float *f;    // [rows, n], ld floats apart; NULL: act alone
+    int64_t ld;
+    const hd_act *act; // the same rows as a product reads them, or NULL
+    int64_t m0;        // the first row in hand
+} hd_side;
+
+static inline hd_side hd_side_of(const float *f, int64_t ld) { return (hd_side){f, ld, NULL, 0}; }
+
+typedef struct {
+    hd_side x;         // [rows, k]
     const int *x_row;  // [M] row of x that belongs to row m of dy, or NULL: m itself (experts gather)
-    const float *dy;   // [M, n], ldy floats apart
-    int64_t ldy;
+    hd_side dy;        // [M, n]
     int M;
     int64_t n, k;
     float *dw;         // [n, k], ldw floats apart, added to
@@ -29,6 +36,8 @@ typedef struct {
     hd_panel_id kind;  // HD_PANEL_BF16: bf16 where that is faster (hd_kernels), else f32; HD_PANEL_F32: f32
 } hd_mm_grad;
 
+/* Whether jobs of a kind read acts where they are given.  Then nothing but a db reads f. */
+bool hd_mm_grad_by_act(const hd_dev *d, hd_panel_id kind);
 size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads);
 /* All jobs in one parallel region (q, k, v of a layer; the experts of one); no two share a dw. */
 void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *work);
@@ -68,16 +77,17 @@ void hd_rmsnorm_back(hd_dev *d, float *dx, int64_t lddx, bool add, float *dg, co
                      const float *x, int64_t ldx, const float *g, int M, int64_t n, float eps, hd_arena *work);
 
 /* a = silu(gate) up:  dgate = da up s (1 + gate (1 - s)),  dup = da gate s,  s = 1 / (1 + exp(-gate)).
- * gate, up, da: [M, n] dense.  dgate, dup may be gate and up themselves.  a: [M, n] or NULL: silu(gate) up itself. */
+ * gate, up, da: [M, n] dense.  dgate, dup may be gate and up themselves, or NULL.  a: [M, n] or NULL: silu(gate) up itself.
+ * act: [3] dgate, dup and a as products read them, each or NULL. */
 void hd_silu_mul_back(hd_dev *d, float *dgate, float *dup, float *a, const float *da, const float *gate,
-                      const float *up, int64_t M, int64_t n);
+                      const float *up, int64_t M, int64_t n, const hd_act *const act[3]);
 
 /* Cross-entropy of rows of logits against targets, in place: logits become dL/dlogits.
  *   loss_m = lse_m - z_target    dz = weight (softmax(z) - onehot)   with z-loss:  + zloss lse^2
  * target: [M], -1: no loss and a zero gradient.  scale: multiplies the gradient (1 / target tokens of the whole step).
- * loss: [M], in nats, unscaled, 0 where there is no target; lse: [M] or NULL. */
+ * loss: [M], in nats, unscaled, 0 where there is no target; lse: [M] or NULL; act: the gradient as a product reads it, or NULL. */
 void hd_xent_back(hd_dev *d, float *logits, int64_t ld, const int32_t *target, int M, int64_t V, float scale,
-                  float zloss, float *loss, float *lse);
+                  float zloss, float *loss, float *lse, const hd_act *act);
 
 /* Distillation: cross-entropy against a teacher's distribution over its top n_top ids (the rest of its mass spread over
  * nothing: the teacher's probabilities are renormalised).  teacher_id, teacher_logp: [M, n_top]; id -1 ends a list; a row

@@ -51,6 +51,11 @@ static int part_of(int64_t n, int tile)
 static int64_t parts_of(int64_t n, int tile) { return (n + part_of(n, tile) - 1) / part_of(n, tile); }
 static int64_t tiles_of(const hd_mm_grad *j, int tile) { return parts_of(j->n, tile) * parts_of(j->k, tile); }
 
+bool hd_mm_grad_by_act(const hd_dev *d, hd_panel_id kind)
+{
+    return kind == HD_PANEL_BF16 && d->k->bf16_is_faster && d->k->back->outer_pairs && !d->fp8;
+}
+
 size_t hd_mm_grad_work(const hd_mm_grad *jobs, int n_jobs, int n_threads)
 {
     return (size_t)n_threads * (sizeof(scratch) + 64) + 64;
@@ -65,7 +70,9 @@ typedef struct {
     int tile;
 } grad_job;
 
-static const float *x_row(const hd_mm_grad *j, int m) { return j->x + (j->x_row ? j->x_row[m] : m) * j->ldx; }
+static const float *f_row(const hd_side *s, int64_t m) { return s->f + (s->m0 + m) * s->ld; }
+static int64_t row_of_x(const hd_mm_grad *j, int m) { return j->x_row ? j->x_row[m] : m; }
+static const float *x_row(const hd_mm_grad *j, int m) { return f_row(&j->x, row_of_x(j, m)); }
 
 /* X[m0 .. m0+M, k0 .. k0+wide) as panels of f32 [m][32]; a row of X is read once. */
 static void pack_x(const hd_mm_grad *j, scratch *s, int m0, int M, int64_t k0, int wide)
@@ -96,7 +103,7 @@ static void add_dy(const hd_mm_grad *j, int m0, int M, int64_t n0, int n)
 {
     float sum[PAIR_TILE] = {0};
     for (int m = 0; m < M; m++)
-        for (int i = 0; i < n; i++) sum[i] += j->dy[(m0 + m) * j->ldy + n0 + i];
+        for (int i = 0; i < n; i++) sum[i] += f_row(&j->dy, m0 + m)[n0 + i];
     for (int i = 0; i < n; i++) j->db[n0 + i] += sum[i];
 }
 
@@ -105,7 +112,7 @@ static void pack_dy(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, 
 {
     int whole = n / BESIDE, left = n % BESIDE;
     for (int m = 0; m < M; m++) {
-        const float *dy = j->dy + (m0 + m) * j->ldy + n0;
+        const float *dy = f_row(&j->dy, m0 + m) + n0;
         for (int b = 0; b < whole; b++) memcpy(s->dy[b][m], dy + b * BESIDE, sizeof s->dy[b][m]);
         if (left) memcpy(s->dy[whole][m], dy + whole * BESIDE, (size_t)left * sizeof *dy);
     }
@@ -116,7 +123,7 @@ static void pack_dy(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, 
 /* dY^T as blobs of rows. */
 static void pack_dyt(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n)
 {
-    g->d->k->back->transpose(&s->dyt[0][0], BLOCK_M, j->dy + m0 * j->ldy + n0, j->ldy, M, n);
+    g->d->k->back->transpose(&s->dyt[0][0], BLOCK_M, f_row(&j->dy, m0) + n0, j->dy.ld, M, n);
     for (int i = 0; i < n; i++) g->d->k->act_pack(HD_ACT_BF16, s->act[i], s->dyt[i], M);
 }
 
@@ -134,23 +141,52 @@ static void block_f32(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0
     }
 }
 
+/* Columns of a side in bf16 or f32. */
+typedef struct {
+    const uint8_t *at;
+    size_t stride;
+    bool bf16;
+} columns;
+
+static columns columns_of(const hd_side *s, int64_t c0)
+{
+    const hd_act *a = s->act;
+    if (a && a->kind == HD_ACT_BF16) return (columns){a->data + (size_t)s->m0 * a->stride + (size_t)c0 * 2, a->stride, true};
+    return (columns){(const uint8_t *)(f_row(s, 0) + c0), (size_t)s->ld * sizeof(float), false};
+}
+
+static const void *row_at(const columns *c, int64_t row) { return c->at + (size_t)row * c->stride; }
+
+static void fetch_row(const columns *c, int64_t row, int n)
+{
+    const uint8_t *p = row_at(c, row);
+    for (int i = 0; i < n * (c->bf16 ? 2 : 4); i += 64) __builtin_prefetch(p + i);
+}
+
+/* Rows a and b (-1: zeros). */
+static void pair_rows(const hd_back_kernels *k, uint32_t *to, size_t step, int wide, const columns *c, int64_t a, int64_t b, int n)
+{
+    const void *ra = row_at(c, a), *rb = b < 0 ? NULL : row_at(c, b);
+    if (c->bf16) k->pairs_bf16(to, step, wide, ra, rb, n);
+    else k->pairs(to, step, wide, ra, rb, n);
+}
+
 /* ... in pairs of bf16 where a level has a kernel for these, the forward's rate ... */
 static void block_pairs(const grad_job *g, const hd_mm_grad *j, scratch *s, int m0, int M, int64_t n0, int n, int64_t k0, int wide)
 {
     const hd_back_kernels *k = g->d->k->back;
     const int words = (M + 1) / 2;
     enum { DY_STEP = sizeof s->pairs.dy[0] / sizeof(uint32_t), PANEL_STEP = sizeof s->pairs.panel[0] / sizeof(uint32_t) };
+    const columns dy = columns_of(&j->dy, n0), x = columns_of(&j->x, k0);
     for (int i = 0; i < words; i++) {
         const int m = m0 + 2 * i;
         const bool two = m + 1 < m0 + M;
-        const float *dy = j->dy + m * j->ldy + n0;
         for (int r = m + FETCH_ROWS; r < m + FETCH_ROWS + 2 && r < m0 + M; r++) {
-            for (int c = 0; c < n; c += 16) __builtin_prefetch(j->dy + r * j->ldy + n0 + c);
-            for (int c = 0; c < wide; c += 16) __builtin_prefetch(x_row(j, r) + k0 + c);
+            fetch_row(&dy, r, n);
+            fetch_row(&x, row_of_x(j, r), wide);
         }
-        k->pairs(s->pairs.dy[0][i], DY_STEP, PAIRS_BESIDE, dy, two ? dy + j->ldy : NULL, n);
-        k->pairs(s->pairs.panel[0] + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, x_row(j, m) + k0,
-                 two ? x_row(j, m + 1) + k0 : NULL, wide);
+        pair_rows(k, s->pairs.dy[0][i], DY_STEP, PAIRS_BESIDE, &dy, m, two ? m + 1 : -1, n);
+        pair_rows(k, s->pairs.panel[0] + i * HD_PANEL_ROWS, PANEL_STEP, HD_PANEL_ROWS, &x, row_of_x(j, m), two ? row_of_x(j, m + 1) : -1, wide);
     }
     for (int p = 0, c = 0; c < wide; p++, c += HD_PANEL_ROWS)
         for (int i = 0; i < n; i += PAIRS_BESIDE)
@@ -209,7 +245,7 @@ void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *wor
     size_t mark = work->used;
     int64_t tiles = 0;
     grad_job g = {.d = d, .jobs = jobs, .bf16 = d->k->bf16_is_faster && !d->fp8};
-    g.pairs = g.bf16 && d->k->back->outer_pairs;
+    g.pairs = hd_mm_grad_by_act(d, HD_PANEL_BF16);
     g.tile = tile_for(&g, n_jobs);
     g.s = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * sizeof *g.s);
     assert(g.s && hd_mul_scratch_bytes(BLOCK_M) <= sizeof g.s->kernel);

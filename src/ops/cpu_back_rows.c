@@ -55,23 +55,30 @@ void hd_rmsnorm_back(hd_dev *d, float *dx, int64_t lddx, bool add, float *dg, co
 /* ---- SwiGLU ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const hd_kernels *k;
+    const hd_dev *d;
     float *dgate, *dup, *a;
     const float *da, *gate, *up;
     int64_t n;
+    const hd_act *const *act;
 } silu_job;
 
 static void silu_row(void *arg, int64_t m, int tid)
 {
     const silu_job *j = arg;
+    const hd_kernels *k = j->d->k;
     int64_t at = m * j->n;
-    j->k->back->silu_mul(j->dgate + at, j->dup + at, j->a ? j->a + at : NULL, j->da + at, j->gate + at, j->up + at, j->n);
+    float *room = hd_dev_row(j->d, tid), *to[] = {room, room + j->n, room + 2 * j->n};
+    if (j->dgate) to[0] = j->dgate + at, to[1] = j->dup + at;
+    if (j->a) to[2] = j->a + at;
+    k->back->silu_mul(to[0], to[1], to[2], j->da + at, j->gate + at, j->up + at, j->n);
+    for (int i = 0; i < 3; i++)
+        if (j->act[i]) hd_act_pack_row(j->act[i], k, j->d->fp8, m, to[i]);
 }
 
 void hd_silu_mul_back(hd_dev *d, float *dgate, float *dup, float *a, const float *da, const float *gate, const float *up, int64_t M,
-                      int64_t n)
+                      int64_t n, const hd_act *const act[3])
 {
-    silu_job j = {d->k, dgate, dup, a, da, gate, up, n};
+    silu_job j = {d, dgate, dup, a, da, gate, up, n, act};
     hd_rows_run(d, M, silu_row, &j);
 }
 
@@ -87,12 +94,12 @@ typedef struct {
     const float *logp;
     int n_top;
     float temperature;
+    const hd_act *act;
+    bool fp8;
 } loss_job;
 
-static void xent_row(void *arg, int64_t m, int tid)
+static void xent_z(const loss_job *j, int64_t m, float *z)
 {
-    const loss_job *j = arg;
-    float *z = j->z + m * j->ld;
     int32_t t = j->target[m];
     j->loss[m] = 0;
     if (t < 0) {
@@ -107,10 +114,19 @@ static void xent_row(void *arg, int64_t m, int tid)
     z[t] -= j->scale;
 }
 
-void hd_xent_back(hd_dev *d, float *logits, int64_t ld, const int32_t *target, int M, int64_t V, float scale, float zloss, float *loss,
-                  float *lse)
+static void xent_row(void *arg, int64_t m, int tid)
 {
-    loss_job j = {.k = d->k, .z = logits, .loss = loss, .lse = lse, .ld = ld, .V = V, .scale = scale, .zloss = zloss, .target = target};
+    const loss_job *j = arg;
+    float *z = j->z + m * j->ld;
+    xent_z(j, m, z);
+    if (j->act) hd_act_pack_row(j->act, j->k, j->fp8, m, z);
+}
+
+void hd_xent_back(hd_dev *d, float *logits, int64_t ld, const int32_t *target, int M, int64_t V, float scale, float zloss, float *loss,
+                  float *lse, const hd_act *act)
+{
+    loss_job j = {.k = d->k, .z = logits, .loss = loss, .lse = lse, .ld = ld, .V = V, .scale = scale, .zloss = zloss, .target = target,
+                  .act = act, .fp8 = d->fp8};
     hd_rows_run(d, M, xent_row, &j);
 }
 

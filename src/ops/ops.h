@@ -43,6 +43,9 @@ void hd_linear_init(hd_linear *w, const hd_rows *src);
 /* Pack into dst (hd_linear_packed_bytes, 64-byte aligned); how many of them it took: fewer where bf16 fits bf12.  Threaded. */
 size_t hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst);
 
+/* A thread's room for 3 rows of max_k numbers, between products. */
+static inline float *hd_dev_row(const hd_dev *d, int tid) { return (float *)(void *)(d->scratch + (size_t)tid * d->scratch_bytes); }
+
 /* Blobs of M rows, all of one kind. */
 typedef struct {
     hd_act_kind kind;
