@@ -36,7 +36,8 @@ hd_act *hd_back_act(hd_back *b, const hd_linear *w, int M) { return take_acts(b,
 void hd_back_pack(hd_back *b, hd_side *s, const hd_linear *const *w, int n, int M)
 {
     hd_act *a = take_acts(b, w, n, M);
-    hd_term t[n];
+    hd_term *t = hd_arena_take(b->work, (size_t)n * sizeof *t);
+    assert(t && "backward arena planned too small");
     for (int i = 0; i < n; i++) {
         t[i] = (hd_term){w[i], s[i].f, s[i].ld};
         s[i].act = &a[i];
@@ -46,8 +47,9 @@ void hd_back_pack(hd_back *b, hd_side *s, const hd_linear *const *w, int n, int 
 
 void hd_back_mul(hd_back *b, const hd_linear *const *w, hd_side *dy, int n, int M, float *dx, int64_t ld, bool add)
 {
-    const hd_linear *back[n];
-    hd_mm job[n];
+    const hd_linear *back[HD_MAX_TERMS];
+    hd_mm job[HD_MAX_TERMS];
+    assert(n >= 1 && n <= HD_MAX_TERMS);
     for (int i = 0; i < n; i++) back[i] = w[i]->back;
     if (!dy[0].act) hd_back_pack(b, dy, back, n, M);
     for (int i = 0; i < n; i++)
