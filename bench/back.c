@@ -196,7 +196,7 @@ static void bench_rows(bench *b, int64_t V)
         t[1] = now();
         hd_rmsnorm_back(&b->dev, dx, V, true, dg, z, V, x, V, g, rows, V, 1e-5f, &b->work);
         t[2] = now();
-        hd_silu_mul_back(&b->dev, dx, x, NULL, z, dx, x, rows, V, (const hd_act *const[3]){0});
+        hd_swiglu_back(&b->dev, &(hd_swiglu_grad){.M = rows, .n = V, .gate = dx, .up = x, .da = z, .dgate = dx, .dup = x});
         t[3] = now();
         for (int i = 0; i < 3; i++) best[i] = t[i + 1] - t[i] < best[i] ? t[i + 1] - t[i] : best[i];
     }

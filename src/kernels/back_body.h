@@ -180,12 +180,6 @@ INLINE void pairs_16(uint32_t *to, const float *a, const float *b, int left)
 }
 #endif
 
-static void pairs(uint32_t *to, size_t step, int wide, const float *a, const float *b, int n)
-{
-    for (; n > 0; n -= wide, a += wide, b = b ? b + wide : NULL, to += step)
-        for (int i = 0; i < wide; i += 16) pairs_16(to + i, a + i, b ? b + i : NULL, n - i);
-}
-
 /* The same of bf16. */
 #if defined __AVX512F__
 INLINE void pairs_bf16_16(uint32_t *to, const uint16_t *a, const uint16_t *b, int left)
@@ -202,11 +196,14 @@ INLINE void pairs_bf16_16(uint32_t *to, const uint16_t *a, const uint16_t *b, in
 }
 #endif
 
-static void pairs_bf16(uint32_t *to, size_t step, int wide, const uint16_t *a, const uint16_t *b, int n)
-{
-    for (; n > 0; n -= wide, a += wide, b = b ? b + wide : NULL, to += step)
-        for (int i = 0; i < wide; i += 16) pairs_bf16_16(to + i, a + i, b ? b + i : NULL, n - i);
-}
+/* Whole rows, by one of these. */
+#define PAIRS_BY(words_16)                                                         \
+    for (; n > 0; n -= wide, a += wide, b = b ? b + wide : NULL, to += step)       \
+        for (int i = 0; i < wide; i += 16) words_16(to + i, a + i, b ? b + i : NULL, n - i)
+
+static void pairs(uint32_t *to, size_t step, int wide, const float *a, const float *b, int n) { PAIRS_BY(pairs_16); }
+static void pairs_bf16(uint32_t *to, size_t step, int wide, const uint16_t *a, const uint16_t *b, int n) { PAIRS_BY(pairs_bf16_16); }
+#undef PAIRS_BY
 
 static float dot(const float *a, const float *b, int64_t n)
 {

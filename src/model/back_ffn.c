@@ -3,22 +3,30 @@
  *   da = down^T dy   (dgate, dup) = swiglu'(da)   dh = gate^T dgate + up^T dup */
 #include "model/tape.h"
 
+hd_swiglu_grad hd_back_swiglu_of(hd_back *b, const hd_ffn *f, float *gate, float *up, const float *da, int M, int64_t F, hd_side out[3])
+{
+    const bool by_act = hd_back_by_act(b, f);
+    hd_swiglu_grad g = {.M = M, .n = F, .gate = gate, .up = up, .da = da};
+    if (!by_act) g.dgate = gate, g.dup = up, g.a = hd_back_take(b, M * F);
+    if (f) g.act[0] = hd_back_act(b, f->gate.back, M), g.act[1] = hd_back_act(b, f->up.back, M);
+    if (f && by_act) g.act[2] = hd_back_act(b, &f->down, M);
+    const float *rows[] = {g.dgate, g.dup, g.a};
+    for (int i = 0; i < 3; i++) out[i] = (hd_side){rows[i], F, g.act[i], 0};
+    return g;
+}
+
 void hd_back_swiglu(hd_back *b, const hd_ffn *f, hd_side h, float *dh, bool add)
 {
-    const hd_layer_tape *t = b->t;
-    const bool by_act = hd_back_by_act(b, f);
     size_t mark = b->work->used;
     int M = b->p->M;
     int64_t F = f->gate.src.n, D = b->p->D;
-    float *da = hd_back_take(b, M * F), *rows = by_act ? NULL : hd_back_take(b, M * F);
-    float *to[2] = {by_act ? NULL : t->gate, by_act ? NULL : t->up}; // the tape's arrays become their gradients
-    hd_side dy = hd_side_of(b->dx, D), a = hd_side_of(rows, F), d[2] = {hd_side_of(to[0], F), hd_side_of(to[1], F)};
+    float *da = hd_back_take(b, M * F);
+    hd_side dy = hd_side_of(b->dx, D), s[3];
+    const hd_swiglu_grad g = hd_back_swiglu_of(b, f, b->t->gate, b->t->up, da, M, F, s);
     hd_back_mul(b, &(const hd_linear *){&f->down}, &dy, 1, M, da, F, false);
-    d[0].act = hd_back_act(b, f->gate.back, M), d[1].act = hd_back_act(b, f->up.back, M);
-    if (by_act) a.act = hd_back_act(b, &f->down, M);
-    hd_silu_mul_back(b->p->d, to[0], to[1], rows, da, t->gate, t->up, M, F, (const hd_act *const[]){d[0].act, d[1].act, a.act});
-    hd_back_mul(b, (const hd_linear *const[]){&f->gate, &f->up}, d, 2, M, dh, D, add);
-    hd_mm_grad jobs[] = {hd_back_job(b, &f->down, a, dy, M), hd_back_job(b, &f->gate, h, d[0], M), hd_back_job(b, &f->up, h, d[1], M)};
+    hd_swiglu_back(b->p->d, &g);
+    hd_back_mul(b, (const hd_linear *const[]){&f->gate, &f->up}, s, 2, M, dh, D, add);
+    hd_mm_grad jobs[] = {hd_back_job(b, &f->down, s[2], dy, M), hd_back_job(b, &f->gate, h, s[0], M), hd_back_job(b, &f->up, h, s[1], M)};
     hd_back_grads(b, jobs, 3);
     b->work->used = mark;
 }

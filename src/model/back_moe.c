@@ -28,9 +28,8 @@ typedef struct {
     int n;            // rows of this rank's experts: slots, or with ranks what came
     float *dslot;     // [n, D] dy of a row's token, or NULL: dy.act alone
     const hd_act *dx; // the stream's gradient as experts read it; NULL: dslot
-    hd_side dy, gate, up, act; // [n, D] dslot; [n, F] dgate, dup, w a
+    hd_side dy;       // [n, D] dslot
     float *w, *dw;    // [n] its weight; dw comes home by slot
-    float *da, *a;    // [n, F]; a: act.f, or NULL
     float *dlogits;   // [M, E]
     float *dh, *dxe;  // [M, D]; [n, D] what experts send back, which comes home by slot
     float *balance;   // [n_docs, E] dL/ds' of one token of each document
@@ -47,24 +46,6 @@ static void gather_row(void *arg, int64_t row, int tid)
         if (s->dx) memcpy(s->dy.act->data + (size_t)slot * s->dx->stride, s->dx->data + (size_t)row * s->dx->stride, s->dx->stride);
         else memcpy(s->dslot + slot * s->D, s->b->dx + row * s->D, (size_t)s->D * sizeof(float));
         s->w[slot] = s->b->t->weight[row * s->K + i];
-    }
-}
-
-/* Back through SwiGLU, where a row's weight meets its gradient: dw = da . a; the weight scales all three. */
-static void swiglu_row(void *arg, int64_t row, int tid)
-{
-    const moe *s = arg;
-    const hd_dev *d = s->b->p->d;
-    const hd_back_kernels *k = d->k->back;
-    const hd_act *act[] = {s->gate.act, s->up.act, s->act.act};
-    float *room = hd_dev_row(d, tid), *gate = s->b->t->egate + row * s->F, *up = s->b->t->eup + row * s->F, *da = s->da + row * s->F;
-    float *to[] = {gate, up, s->a + row * s->F};
-    for (int i = 0; i < 3 && !s->a; i++) to[i] = room + i * s->F;
-    k->silu_mul(to[0], to[1], to[2], da, gate, up, s->F);
-    s->dw[row] = k->dot(da, to[2], s->F);
-    for (int i = 0; i < 3; i++) {
-        k->scale(to[i], s->w[row], s->F);
-        if (act[i]) hd_act_pack_row(act[i], d->k, d->fp8, row, to[i]);
     }
 }
 
@@ -240,22 +221,6 @@ static void bring_dy(moe *s, moe *home)
     if (f) hd_back_pack(b, &s->dy, &(const hd_linear *){f->down.back}, 1, s->n);
 }
 
-static void take_swiglu(moe *s)
-{
-    hd_back *b = s->b;
-    const hd_ffn *f = one_of(s);
-    const bool by_act = hd_back_by_act(b, f);
-    s->da = hd_back_take(b, s->n * s->F);
-    s->a = by_act ? NULL : hd_back_take(b, s->n * s->F);
-    s->gate = hd_side_of(by_act ? NULL : b->t->egate, s->F);
-    s->up = hd_side_of(by_act ? NULL : b->t->eup, s->F);
-    s->act = hd_side_of(s->a, s->F);
-    if (!f) return;
-    s->gate.act = hd_back_act(b, f->gate.back, s->n);
-    s->up.act = hd_back_act(b, f->up.back, s->n);
-    if (by_act) s->act.act = hd_back_act(b, &f->down, s->n);
-}
-
 static hd_side from_row(hd_side s, int64_t m0)
 {
     s.m0 = m0;
@@ -267,30 +232,32 @@ static void experts_back(moe *s, hd_side h)
     static const size_t down = offsetof(hd_ffn, down), both[] = {offsetof(hd_ffn, gate), offsetof(hd_ffn, up)};
     hd_back *b = s->b;
     const hd_layer_tape *t = b->t;
-    hd_dev *d = b->p->d;
+    hd_side mid[3]; // [n, F] dgate, dup, w a
     int *row = t->rows ? NULL : token_of_slots(s), jobs = 0;
     moe home;
     hd_mm_grad *job = hd_arena_take(b->work, 3 * (size_t)s->E * sizeof *job);
     assert(job);
     bring_dy(s, &home);
-    take_swiglu(s);
-    experts_sum(s, &down, &s->dy, 1, s->da, s->F);
-    hd_rows_run(d, s->n, swiglu_row, s);
+    float *da = hd_back_take(b, s->n * s->F);
+    hd_swiglu_grad g = hd_back_swiglu_of(b, one_of(s), t->egate, t->eup, da, s->n, s->F, mid);
+    g.weight = s->w, g.dw = s->dw; // where a row's weight meets its gradient
+    experts_sum(s, &down, &s->dy, 1, da, s->F);
+    hd_swiglu_back(b->p->d, &g);
     for (int e = 0; e < s->E; e++) {
         const hd_ffn *f = &s->l->expert[e];
         int m0 = t->run[e], m = t->run[e + 1] - m0;
         const hd_side x = t->rows ? from_row(hd_side_of(t->rows, s->D), m0) : h;
         if (m == 0) continue;
-        job[jobs++] = hd_back_job(b, &f->down, from_row(s->act, m0), from_row(s->dy, m0), m);
-        job[jobs] = hd_back_job(b, &f->gate, x, from_row(s->gate, m0), m);
+        job[jobs++] = hd_back_job(b, &f->down, from_row(mid[2], m0), from_row(s->dy, m0), m);
+        job[jobs] = hd_back_job(b, &f->gate, x, from_row(mid[0], m0), m);
         job[jobs++].x_row = row ? row + m0 : NULL;
-        job[jobs] = hd_back_job(b, &f->up, x, from_row(s->up, m0), m);
+        job[jobs] = hd_back_job(b, &f->up, x, from_row(mid[1], m0), m);
         job[jobs++].x_row = row ? row + m0 : NULL;
     }
     hd_back_grads(b, job, jobs);
-    experts_sum(s, both, (const hd_side[]){s->gate, s->up}, 2, s->dxe, s->D);
+    experts_sum(s, both, mid, 2, s->dxe, s->D);
     if (b->p->m->ranks) come_home(s, &home);
-    hd_rows_run(d, b->p->M, scatter_row, s);
+    hd_rows_run(b->p->d, b->p->M, scatter_row, s);
 }
 
 void hd_back_moe(hd_back *b, const hd_layer *l)

@@ -112,6 +112,9 @@ void hd_back_norm_add(hd_back *b, const float *dh, const float *x, const float *
 
 void hd_back_gqa(hd_back *b, const hd_layer *l);
 void hd_back_mla(hd_back *b, const hd_layer *l);
+/* SwiGLU's way back for M rows of f (NULL: there are none), and what comes out of it as f's matrices read it: dgate, dup and a.  gate,
+ * up: [M, F] the tape's, which may become their gradients; da: [M, F] is read when it runs. */
+hd_swiglu_grad hd_back_swiglu_of(hd_back *b, const hd_ffn *f, float *gate, float *up, const float *da, int M, int64_t F, hd_side out[3]);
 /* dh = the way back of y = down(silu(gate h) * up h), or is added to; the tape's gate and up, which may become their gradients. */
 void hd_back_swiglu(hd_back *b, const hd_ffn *f, hd_side h, float *dh, bool add);
 

@@ -183,18 +183,17 @@ static void head_loss(head_job *j, hd_back *back)
         assert(h && logits);
         move in = {j->hidden, h, j->row + at, D};
         hd_rows_run(d, n, gather, &in);
-        hd_act x, dz;
-        hd_act_init(&x, hd_linear_act(d, head), D, n, work);
-        hd_act_pack(d, &x, h, D);
-        const hd_mm up = {.w = head, .act = &x, .M = n, .y = logits, .ldy = V};
+        hd_side x = hd_side_of(h, D);
+        hd_back_pack(back, &x, &head, 1, n);
+        const hd_mm up = {.w = head, .act = x.act, .M = n, .y = logits, .ldy = V};
         hd_mm_run(d, &up, 1);
-        if (j->dhidden) hd_act_init(&dz, hd_linear_act(d, head->back), V, n, work);
-        slice_loss(j, work, logits, at, n, j->dhidden ? &dz : NULL);
+        hd_act *act = j->dhidden ? hd_back_act(back, head->back, n) : NULL;
+        slice_loss(j, work, logits, at, n, act);
         if (j->dhidden) {
-            hd_mm_grad job = hd_back_job(back, head, (hd_side){h, D, &x, 0}, (hd_side){logits, V, &dz, 0}, n);
+            hd_side dz = {logits, V, act, 0};
+            hd_mm_grad job = hd_back_job(back, head, x, dz, n);
             hd_back_grads(back, &job, 1);
-            const hd_mm down = {.w = head->back, .act = &dz, .M = n, .y = h, .ldy = D};
-            hd_mm_run(d, &down, 1);
+            hd_back_mul(back, &head, &dz, 1, n, h, D, false);
             spread out = {d->k, h, j->dhidden, j->row + at, D};
             hd_rows_run(d, n, scatter_add, &out);
         }

@@ -76,11 +76,18 @@ void hd_attn_back_run(hd_dev *d, const hd_attn_back *a, hd_arena *work);
 void hd_rmsnorm_back(hd_dev *d, float *dx, int64_t lddx, bool add, float *dg, const float *dh, int64_t lddh,
                      const float *x, int64_t ldx, const float *g, int M, int64_t n, float eps, hd_arena *work);
 
-/* a = silu(gate) up:  dgate = da up s (1 + gate (1 - s)),  dup = da gate s,  s = 1 / (1 + exp(-gate)).
- * gate, up, da: [M, n] dense.  dgate, dup may be gate and up themselves, or NULL.  a: [M, n] or NULL: silu(gate) up itself.
- * act: [3] dgate, dup and a as products read them, each or NULL. */
-void hd_silu_mul_back(hd_dev *d, float *dgate, float *dup, float *a, const float *da, const float *gate,
-                      const float *up, int64_t M, int64_t n, const hd_act *const act[3]);
+/* a = w silu(gate) up, w a row's weight:  dgate = w da up s (1 + gate (1 - s)),  dup = w da gate s,  dw = da . silu(gate) up,
+ * s = 1 / (1 + exp(-gate)); da is the gradient by a. */
+typedef struct {
+    int64_t M, n;
+    const float *gate, *up, *da; // [M, n] dense
+    float *dgate, *dup, *a;      // [M, n], each or NULL; dgate and dup may be gate and up
+    const hd_act *act[3];        // dgate, dup and a as products read them, each or NULL
+    const float *weight;         // [M], or NULL: 1
+    float *dw;                   // [M] or NULL
+} hd_swiglu_grad;
+
+void hd_swiglu_back(hd_dev *d, const hd_swiglu_grad *g);
 
 /* Cross-entropy of rows of logits against targets, in place: logits become dL/dlogits.
  *   loss_m = lse_m - z_target    dz = weight (softmax(z) - onehot)   with z-loss:  + zloss lse^2

@@ -249,7 +249,12 @@ void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *wor
     g.tile = tile_for(&g, n_jobs);
     g.s = hd_arena_take(work, (size_t)hd_pool_threads(d->pool) * sizeof *g.s);
     assert(g.s && hd_mul_scratch_bytes(BLOCK_M) <= sizeof g.s->kernel);
-    for (int i = 0; i < n_jobs; i++) tiles += tiles_of(&jobs[i], g.tile);
+    for (int i = 0; i < n_jobs; i++) {
+        const hd_mm_grad *j = &jobs[i];
+        const bool by_act = hd_mm_grad_by_act(d, j->kind);
+        assert((j->x.f || (by_act && j->x.act)) && (j->dy.f || (by_act && j->dy.act && !j->db)) && "rows that the job reads");
+        tiles += tiles_of(j, g.tile);
+    }
     hd_pool_run(d->pool, tiles, grad_tile, &g);
     work->used = mark;
 }

@@ -56,30 +56,29 @@ void hd_rmsnorm_back(hd_dev *d, float *dx, int64_t lddx, bool add, float *dg, co
 
 typedef struct {
     const hd_dev *d;
-    float *dgate, *dup, *a;
-    const float *da, *gate, *up;
-    int64_t n;
-    const hd_act *const *act;
-} silu_job;
+    const hd_swiglu_grad *g;
+} swiglu_job;
 
-static void silu_row(void *arg, int64_t m, int tid)
+static void swiglu_row(void *arg, int64_t m, int tid)
 {
-    const silu_job *j = arg;
-    const hd_kernels *k = j->d->k;
-    int64_t at = m * j->n;
-    float *room = hd_dev_row(j->d, tid), *to[] = {room, room + j->n, room + 2 * j->n};
-    if (j->dgate) to[0] = j->dgate + at, to[1] = j->dup + at;
-    if (j->a) to[2] = j->a + at;
-    k->back->silu_mul(to[0], to[1], to[2], j->da + at, j->gate + at, j->up + at, j->n);
-    for (int i = 0; i < 3; i++)
-        if (j->act[i]) hd_act_pack_row(j->act[i], k, j->d->fp8, m, to[i]);
+    const hd_dev *d = ((const swiglu_job *)arg)->d;
+    const hd_swiglu_grad *g = ((const swiglu_job *)arg)->g;
+    const hd_back_kernels *k = d->k->back;
+    const int64_t at = m * g->n;
+    float *room = hd_dev_row(d, tid), *to[] = {g->dgate, g->dup, g->a};
+    for (int i = 0; i < 3; i++) to[i] = to[i] ? to[i] + at : room + i * g->n;
+    k->silu_mul(to[0], to[1], to[2], g->da + at, g->gate + at, g->up + at, g->n);
+    if (g->dw) g->dw[m] = k->dot(g->da + at, to[2], g->n);
+    for (int i = 0; i < 3; i++) {
+        if (g->weight) k->scale(to[i], g->weight[m], g->n);
+        if (g->act[i]) hd_act_pack_row(g->act[i], d->k, d->fp8, m, to[i]);
+    }
 }
 
-void hd_silu_mul_back(hd_dev *d, float *dgate, float *dup, float *a, const float *da, const float *gate, const float *up, int64_t M,
-                      int64_t n, const hd_act *const act[3])
+void hd_swiglu_back(hd_dev *d, const hd_swiglu_grad *g)
 {
-    silu_job j = {d, dgate, dup, a, da, gate, up, n, act};
-    hd_rows_run(d, M, silu_row, &j);
+    swiglu_job j = {d, g};
+    hd_rows_run(d, g->M, swiglu_row, &j);
 }
 
 /* ---- Losses -------------------------------------------------------------------------------------------------------------- */

@@ -295,12 +295,33 @@ static void check_norm(devs *d, int M, int n, bool add)
 
 static double silu(double g) { return g / (1 + exp(-g)); }
 
+/* With a weight a row: the numbers of `plain` times it, and its own gradient. */
+static void check_weighted(devs *d, int M, int n, const float *gate, const float *up, const float *da, const float *const plain[3])
+{
+    float *w = randoms(M, 1), *dw = floats(M), *to[3];
+    for (int i = 0; i < 3; i++) to[i] = floats(M * n);
+    hd_swiglu_back(&d->two, &(hd_swiglu_grad){.M = M, .n = n, .gate = gate, .up = up, .da = da, .dgate = to[0], .dup = to[1], .a = to[2], .weight = w, .dw = dw});
+    bool scaled = true, sums = true;
+    for (int m = 0; m < M; m++) {
+        double sum = 0, size = 0;
+        for (int i = m * n; i < (m + 1) * n; i++) {
+            for (int k = 0; k < 3; k++) scaled &= to[k][i] == w[m] * plain[k][i];
+            sum += (double)da[i] * plain[2][i], size += fabs((double)da[i] * plain[2][i]);
+        }
+        sums &= near(dw[m], sum, size);
+    }
+    CHECK(scaled, "%s: %d x %d", d->one.k->level, M, n);
+    CHECK(sums, "%s: %d x %d", d->one.k->level, M, n);
+    free(w), free(dw);
+    for (int i = 0; i < 3; i++) free(to[i]);
+}
+
 static void check_silu(devs *d, int M, int n)
 {
     float *gate = randoms(M * n, 2), *up = randoms(M * n, 1), *da = randoms(M * n, 1), *a = randoms(M * n, 1);
     float *g0 = floats(M * n), *u0 = floats(M * n);
     memcpy(g0, gate, (size_t)(M * n) * 4), memcpy(u0, up, (size_t)(M * n) * 4);
-    hd_silu_mul_back(&d->two, gate, up, a, da, gate, up, M, n, (const hd_act *const[3]){0});
+    hd_swiglu_back(&d->two, &(hd_swiglu_grad){.M = M, .n = n, .gate = gate, .up = up, .da = da, .dgate = gate, .dup = up, .a = a});
     double worst = 0, e = 1e-5;
     for (int i = 0; i < M * n; i++) {
         double dg = da[i] * u0[i] * (silu(g0[i] + e) - silu(g0[i] - e)) / (2 * e), du = da[i] * silu(g0[i]);
@@ -309,6 +330,7 @@ static void check_silu(devs *d, int M, int n)
         worst = fmax(worst, fabs(a[i] - silu(g0[i]) * u0[i]));
     }
     CHECK(worst < 1e-5);
+    check_weighted(d, M, n, g0, u0, da, (const float *const[]){gate, up, a});
     free(gate), free(up), free(da), free(a), free(g0), free(u0);
 }
 
