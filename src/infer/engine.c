@@ -122,7 +122,6 @@ void hd_engine_close(hd_engine *e)
     hd_tokenizer_close(e->tok);
     hd_model_close(e->model);
     hd_source_close(e->src);
-    free(e->logits.row);
     free(e->hidden.row);
     free(e);
 }

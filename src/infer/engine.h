@@ -26,7 +26,7 @@ struct hd_engine {
     int64_t ctx_tok, n_vocab;
     int32_t stop[HD_MAX_STOP_IDS];
     int n_stop;
-    hd_rows_buffer logits, hidden; // of a pass over several sessions; of the layer before the head
+    hd_rows_buffer hidden; // of a pass over several sessions: of the layer before the head
 };
 
 /* What the bytes of a cache depend on, for files that keep some (session_file.c). */

@@ -138,6 +138,7 @@ typedef struct {
     int *n_of;        // [n]
     hd_seq **seq;     // [n]
     hd_session **who; // [n]
+    float **logits;   // [room] where those of wanted rows go: into their session's rows
     int room, n_rows, n_who, n_wanted;
 } pass_rows;
 
@@ -148,6 +149,7 @@ static void rows_close(pass_rows *r)
     free(r->n_of);
     free(r->seq);
     free(r->who);
+    free(r->logits);
 }
 
 static hd_status rows_open(pass_rows *r, int room, int n, hd_err *err)
@@ -159,6 +161,7 @@ static hd_status rows_open(pass_rows *r, int room, int n, hd_err *err)
     HD_TRY(hd_alloc_n(&r->n_of, (size_t)n, sizeof *r->n_of, err));
     HD_TRY(hd_alloc_n(&r->seq, (size_t)n, sizeof *r->seq, err));
     HD_TRY(hd_alloc_n(&r->who, (size_t)n, sizeof *r->who, err));
+    HD_TRY(hd_alloc_n(&r->logits, (size_t)room, sizeof *r->logits, err));
 fail:
     return st;
 }
@@ -184,8 +187,10 @@ static void add_rows(pass_rows *r, hd_session *s, int room)
         int64_t left = s->e->ctx_tok - s->ids.n;
         guesses = hd_draft_guess(s, (int)(left < room - n ? left : room - n));
         memcpy(tok + n, s->guess, (size_t)guesses * sizeof *tok);
-        for (int i = 0; i <= guesses; i++) r->want[r->n_rows + n - 1 + i] = true;
-        r->n_wanted += guesses + 1;
+        for (int i = 0; i <= guesses; i++) {
+            r->want[r->n_rows + n - 1 + i] = true;
+            r->logits[r->n_wanted++] = s->rows + (int64_t)i * s->e->n_vocab;
+        }
     }
     s->n_guess = guesses;
     s->at = 0;
@@ -214,22 +219,14 @@ static void share_out(pass_rows *r, hd_session *const *s, const int *most, int n
         }
 }
 
-/* What the pass has found goes to the sessions.  logits: NULL when they stand in the one session's rows
- * already. */
-static void hand_out(const pass_rows *r, const float *logits, const float *hidden, int64_t D)
+/* What the pass has found goes to the sessions; logits are there already. */
+static void hand_out(const pass_rows *r, const float *hidden, int64_t D)
 {
     for (int i = 0, row = 0; i < r->n_who; row += r->n_of[i++]) {
         hd_session *s = r->who[i];
         s->n_passes++;
         s->n_drafted += s->n_guess;
-        if (r->want[row + r->n_of[i] - 1]) { // else a slice in the middle of a prompt
-            size_t n = (size_t)(s->n_guess + 1) * (size_t)s->e->n_vocab;
-            if (logits) {
-                memcpy(s->rows, logits, n * sizeof *logits);
-                logits += n;
-            }
-            s->ready = true;
-        }
+        if (r->want[row + r->n_of[i] - 1]) s->ready = true; // else a slice in the middle of a prompt
         if (hidden) hd_draft_follow(s, hidden + row * D, r->n_of[i], hd_seq_len(s->seq) - r->n_of[i]);
     }
 }
@@ -241,7 +238,7 @@ hd_status hd_session_pass_most(hd_session *const *s, const int *most, int n, hd_
     hd_status st = HD_OK;
     int waiting = 0;
     bool mtp = false;
-    float *logits = NULL, *hidden = NULL;
+    float *hidden = NULL;
     pass_rows r = {0};
     for (int i = 0; i < n; i++) {
         if (s[i]->e != s[0]->e)
@@ -255,14 +252,12 @@ hd_status hd_session_pass_most(hd_session *const *s, const int *most, int n, hd_
     int64_t D = hd_model_config(e->model)->d_model;
     HD_TRY(rows_open(&r, hd_model_max_rows(e->model), n, err));
     share_out(&r, s, most, n, waiting);
-    if (r.n_who == 1) logits = r.who[0]->rows;
-    else if (r.n_wanted > 0) HD_TRY(hd_engine_buffer(&e->logits, r.n_wanted, e->n_vocab, &logits, err));
     if (mtp) HD_TRY(hd_engine_buffer(&e->hidden, r.n_rows, D, &hidden, err));
 
     hd_batch b = {
-        .n_rows = r.n_rows, .tok = r.tok, .want = r.want, .n_seqs = r.n_who, .n_of = r.n_of, .seq = r.seq};
-    HD_TRY(hd_forward(e->model, &b, logits, hidden, err));
-    hand_out(&r, r.n_who == 1 ? NULL : logits, hidden, D);
+        .n_rows = r.n_rows, .tok = r.tok, .want = r.want, .n_seqs = r.n_who, .n_of = r.n_of, .seq = r.seq, .logits = r.logits};
+    HD_TRY(hd_forward(e->model, &b, NULL, hidden, err));
+    hand_out(&r, hidden, D);
 fail:
     for (int i = 0; st != HD_OK && i < r.n_who; i++) r.who[i]->n_guess = r.who[i]->at = 0;
     rows_close(&r);

@@ -45,10 +45,11 @@ typedef struct {
     int n_seqs;
     const int32_t *n_of; // [n_seqs] rows of each
     hd_seq *const *seq;  // [n_seqs]
+    float *const *logits; // [number of wanted rows] where each one's go, or NULL: into hd_forward's own array
 } hd_batch;
 
 /* Run the batch: stores keys and values, advances the sequences.
- * logits: [number of wanted rows, n_vocab] in order of rows.
+ * logits: [number of wanted rows, n_vocab] in order of rows; NULL: none, or where the batch says.
  * hidden: [n_rows, d_model], the states after the final norm (what MTP reads), or NULL. */
 hd_status hd_forward(hd_model *m, const hd_batch *b, float *logits, float *hidden, hd_err *err);
 

@@ -297,11 +297,14 @@ static void pass_head(hd_pass *p, const float *norm, float *logits, float *hidde
         memcpy(p->x, hidden, (size_t)(p->M * p->D) * sizeof *hidden);
         pass_narrow(p);
     }
-    if (p->M == 0 || !logits) return;
+    float *const *rows = logits ? NULL : p->b->logits;
+    if (p->M == 0 || (!logits && !rows)) return;
+    if (rows && p->M == 1) logits = rows[0], rows = NULL;
     hd_blobs_init(&blobs, p, p->D, p->M, w, 1);
     if (hidden) hd_blobs_pack(&blobs, p, p->x, p->D);
     else hd_pass_norm(p, norm, &blobs, NULL);
     hd_mm job = hd_blobs_job(&blobs, p, head, 0, p->M, logits, p->m->cfg.n_vocab);
+    job.rows = rows;
     hd_mm_run(p->d, &job, 1);
 }
 

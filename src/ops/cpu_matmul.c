@@ -22,12 +22,14 @@ enum {
     MANY_ROWS = 64,       // from here on chunks are cut squarer where the level multiplies several panels together
     MANY_PANELS = 8,
     LONG_ROWS = 256,
+    OUT_PANELS = 8,       // outputs that wait in scratch for their way to rows that lie apart
+    OUT_LD = OUT_PANELS * HD_PANEL_ROWS + 16,
 };
 
 static int64_t n_panels(const hd_linear *w) { return (w->src.n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS; }
 static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 
-/* ---- Scratch of one thread: [kernel][panel][floats][tail] --------------------------------------------------------- */
+/* ---- Scratch of one thread: [kernel][panel][floats][tail][out] ---------------------------------------------------- */
 
 /* No panel is wider than that of f32, 128 bytes for each of k, and none pads k by more than 256.  (Asking every kind cost
  * 1 % of a small model's decode: this is called for each chunk.) */
@@ -36,12 +38,12 @@ static size_t widest_panel(int64_t k) { return ((size_t)k + 256) * 128; }
 size_t hd_mm_scratch_bytes(int64_t max_k)
 {
     return align64(hd_mul_scratch_bytes(max_k)) + 2 * widest_panel(max_k) +
-           TAIL_ROWS * HD_PANEL_ROWS * sizeof(float) + 4096;
+           TAIL_ROWS * (HD_PANEL_ROWS + OUT_LD) * sizeof(float) + 4096;
 }
 
 typedef struct {
     uint8_t *kernel, *panel;
-    float *floats, *tail;
+    float *floats, *tail, *out; // out: [TAIL_ROWS, OUT_LD]
 } scratch;
 
 static scratch scratch_of(const hd_dev *d, int tid, int64_t k)
@@ -53,6 +55,7 @@ static scratch scratch_of(const hd_dev *d, int tid, int64_t k)
     s.panel = s.kernel + align64(hd_mul_scratch_bytes(k));
     s.floats = (float *)(void *)(s.panel + panel);
     s.tail = (float *)(void *)(s.panel + 2 * panel);
+    s.out = s.tail + TAIL_ROWS * HD_PANEL_ROWS;
     return s;
 }
 
@@ -197,8 +200,8 @@ static void mul_32(const hd_dev *d, hd_panel_id id, const void *panel, const hd_
     else d->k->panel_mul[id](panel, a->k, act, a->stride, M, y, ldy, s->kernel);
 }
 
-/* Panel p of job j, its rows [m0, m1). */
-static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1, const scratch *s)
+/* Panel p of job j, its rows [m0, m1), the first output at y. */
+static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1, float *y, int64_t ldy, const scratch *s)
 {
     const hd_linear *w = j->w;
     const hd_act *a = j->act;
@@ -206,21 +209,20 @@ static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1
     const uint8_t *panel = panel_ready(d, w, p, s, &id);
     const uint8_t *act = a->data + (size_t)(j->m0 + m0) * a->stride;
     int64_t r0 = p * HD_PANEL_ROWS, left = w->src.n - r0;
-    float *y = j->y + m0 * j->ldy + r0;
     int n = left < HD_PANEL_ROWS ? (int)left : HD_PANEL_ROWS;
 
-    if (n == HD_PANEL_ROWS && (!j->add || can_add(d, id, a))) mul_32(d, id, panel, a, act, m1 - m0, y, j->ldy, j->add, s);
+    if (n == HD_PANEL_ROWS && (!j->add || can_add(d, id, a))) mul_32(d, id, panel, a, act, m1 - m0, y, ldy, j->add, s);
     else
         for (int m = 0; m < m1 - m0; m += TAIL_ROWS) {
             int rows = m1 - m0 - m < TAIL_ROWS ? m1 - m0 - m : TAIL_ROWS;
             mul_32(d, id, panel, a, act + (size_t)m * a->stride, rows, s->tail, HD_PANEL_ROWS, false, s);
             for (int i = 0; i < rows; i++) {
-                float *to = y + (m + i) * j->ldy, *from = s->tail + i * HD_PANEL_ROWS;
+                float *to = y + (m + i) * ldy, *from = s->tail + i * HD_PANEL_ROWS;
                 if (j->add) d->k->add(to, from, n);
                 else memcpy(to, from, (size_t)n * sizeof *to);
             }
         }
-    if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + r0, n);
+    if (w->bias) add_bias(y, ldy, m1 - m0, w->bias + r0, n);
 }
 
 /* Panels p0 .. p1-1 that can be multiplied together: packed, with all their 32 outputs.  0: the level has no such kernel. */
@@ -232,15 +234,14 @@ static int64_t whole_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t
 }
 
 /* `then`: of the panel that this thread multiplies next. */
-static void mul_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int n, int64_t then, int m0, int m1, const scratch *s)
+static void mul_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int n, int64_t then, int m0, int m1, float *y, int64_t ldy, const scratch *s)
 {
     const hd_linear *w = j->w;
     const hd_act *a = j->act;
     size_t step = w->kind->bytes(w->src.k);
-    float *y = j->y + m0 * j->ldy + p0 * HD_PANEL_ROWS;
     d->k->panels_mul[w->kind->id](w->panels + (size_t)p0 * step, step, n, a->k, a->data + (size_t)(j->m0 + m0) * a->stride, a->stride,
-                                  m1 - m0, y, j->ldy, j->add, s->kernel, w->panels + (size_t)then * step);
-    if (w->bias) add_bias(y, j->ldy, m1 - m0, w->bias + p0 * HD_PANEL_ROWS, n * HD_PANEL_ROWS);
+                                  m1 - m0, y, ldy, j->add, s->kernel, w->panels + (size_t)then * step);
+    if (w->bias) add_bias(y, ldy, m1 - m0, w->bias + p0 * HD_PANEL_ROWS, n * HD_PANEL_ROWS);
 }
 
 typedef struct {
@@ -254,15 +255,30 @@ typedef struct {
 static int64_t panel_chunks(const mm_job *t, const hd_mm *j) { return (n_panels(j->w) + t->panels - 1) / t->panels; }
 static int64_t row_chunks(const mm_job *t, const hd_mm *j) { return (j->M + t->rows - 1) / t->rows; }
 
-/* Panels [p0, p1) of a job, its rows [m0, m1); `then` as above. */
-static void mul_part(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int64_t then, int m0, int m1, const scratch *s)
+/* Panels [p0, p1) of a job, its rows [m0, m1), the first output at y; `then` as above. */
+static void mul_part(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int64_t then, int m0, int m1, float *y, int64_t ldy,
+                     const scratch *s)
 {
     const int64_t together = whole_panels(d, j, p0, p1);
-    if (together > 1 && m1 - m0 > 1) {
-        mul_panels(d, j, p0, (int)together, then, m0, m1, s);
-        p0 += together;
+    if (together > 0 && m1 - m0 > 1) {
+        mul_panels(d, j, p0, (int)together, then, m0, m1, y, ldy, s);
+        p0 += together, y += together * HD_PANEL_ROWS;
     }
-    for (int64_t p = p0; p < p1; p++) mul_panel(d, j, p, m0, m1, s);
+    for (; p0 < p1; p0++, y += HD_PANEL_ROWS) mul_panel(d, j, p0, m0, m1, y, ldy, s);
+}
+
+/* The same where rows lie apart: some outputs of some rows at a time, which leave for their rows while the caches hold them. */
+static void mul_apart(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int64_t then, int m0, int m1, const scratch *s)
+{
+    for (int64_t p = p0; p < p1; p += OUT_PANELS) {
+        const int64_t end = p + OUT_PANELS < p1 ? p + OUT_PANELS : p1, n0 = p * HD_PANEL_ROWS;
+        const int64_t left = j->w->src.n - n0, whole = (end - p) * HD_PANEL_ROWS, n = left < whole ? left : whole;
+        for (int m = m0; m < m1; m += TAIL_ROWS) {
+            const int rows = m1 - m < TAIL_ROWS ? m1 - m : TAIL_ROWS;
+            mul_part(d, j, p, end, end < p1 ? end : then, m, m + rows, s->out, OUT_LD, s);
+            for (int i = 0; i < rows; i++) memcpy(j->rows[m + i] + n0, s->out + i * OUT_LD, (size_t)n * sizeof(float));
+        }
+    }
 }
 
 static const hd_mm *next_sum(const hd_mm *j) { return j + 1 + j->n_more; }
@@ -284,9 +300,10 @@ static void mm_chunk(void *arg, int64_t i, int tid)
     if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
     if (then < 0 || then >= n_panels(j->w)) then = p0;
     for (int n = 0; n <= j->n_more; n++) {
-        const hd_mm term = {j[n].w, j[n].act, j[n].m0, j->M, j->y, j->ldy, .add = j->add || n > 0};
+        const hd_mm term = {.w = j[n].w, .act = j[n].act, .m0 = j[n].m0, .M = j->M, .rows = j->rows, .add = j->add || n > 0};
         scratch s = scratch_of(t->d, tid, term.w->src.k);
-        mul_part(t->d, &term, p0, p1, then, m0, m1, &s);
+        if (j->rows) mul_apart(t->d, &term, p0, p1, then, m0, m1, &s);
+        else mul_part(t->d, &term, p0, p1, then, m0, m1, j->y + m0 * j->ldy + p0 * HD_PANEL_ROWS, j->ldy, &s);
     }
 }
 
@@ -302,7 +319,7 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
         assert(j->act->kind == hd_linear_act(d, j->w) && j->act->k == j->w->src.k && j->m0 >= 0 && j->M >= 0 && j->m0 + j->M <= j->act->M);
     }
     for (const hd_mm *j = jobs; j < jobs + n_jobs; j = next_sum(j)) {
-        assert(j->ldy >= j->w->src.n && j + j->n_more < jobs + n_jobs);
+        assert((j->rows ? !j->add && j->n_more == 0 : j->ldy >= j->w->src.n) && j + j->n_more < jobs + n_jobs);
         for (int n = 1; n <= j->n_more; n++) assert(j[n].w->src.n == j->w->src.n && j[n].m0 + j->M <= j[n].act->M);
         panels += n_panels(j->w);
         top_m = j->M > top_m ? j->M : top_m;
@@ -340,7 +357,7 @@ void hd_linear_sum(hd_dev *d, const hd_term *t, int n, int M, float *y, int64_t 
     assert(n >= 1 && n <= HD_MAX_TERMS);
     for (int i = 0; i < n; i++) {
         hd_act_init(&a[i], hd_linear_act(d, t[i].w), t[i].w->src.k, M, work);
-        job[i] = (hd_mm){t[i].w, &a[i], 0, M, y, ldy, .add = add, .n_more = i == 0 ? n - 1 : 0};
+        job[i] = (hd_mm){.w = t[i].w, .act = &a[i], .M = M, .y = y, .ldy = ldy, .add = add, .n_more = i == 0 ? n - 1 : 0};
     }
     hd_acts_pack(d, a, t, n);
     hd_mm_run(d, job, n);

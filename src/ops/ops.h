@@ -77,6 +77,7 @@ struct hd_mm {
     int m0, M;
     float *y; // [M, n], ldy floats apart
     int64_t ldy;
+    float *const *rows; // [M] instead of y: where each row of it lies, of a job by itself
     bool add;   // to what y holds
     int n_more; // so many jobs behind this one are further terms of its sums, with the same n and M: y, ldy and add stand here
 };

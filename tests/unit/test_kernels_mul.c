@@ -388,6 +388,61 @@ static void test_jobs(void)
     hd_arena_close(&work);
 }
 
+/* Rows that lie apart, and in another order, get the bits of those that lie behind each other, and nothing beside them is written. */
+static void test_apart(const hd_kernels *kn)
+{
+    static const hd_type types[] = {HD_BF16, HD_Q8_0, HD_Q4_K, HD_F32};
+    static const int rows[] = {1, 2, 16, 70, 130};
+    enum { K = 256, N = 605, TOP = 130, LD = N + 3 };
+    hd_rng rng;
+    hd_dev d;
+    hd_arena work;
+    CHECK_OK(hd_arena_open(&work, "work", 8 << 20, &err));
+    CHECK_OK(hd_dev_open(&d, 2, false, K, &err));
+    d.k = kn;
+    hd_rng_seed(&rng, 6, 6);
+    float *x = must_alloc(TOP * K * 4), *y = must_alloc(TOP * N * 4), *apart = must_alloc(TOP * LD * 4), *to[TOP];
+    for (int i = 0; i < TOP * K; i++) x[i] = hd_rng_normal(&rng);
+    for (int m = 0; m < TOP; m++) to[m] = apart + (m * 7 % TOP) * LD;
+    for (int c = 0; c < 4; c++)
+        for (int packed = 0; packed < 2; packed++) {
+            hd_rows src;
+            hd_linear w;
+            int f = 0;
+            int64_t bad = 0;
+            while (formats[f].type != types[c]) f++;
+            make_rows(&src, f, N, K, &rng);
+            hd_linear_init(&w, &src);
+            const size_t bytes = hd_linear_packed_bytes(&src);
+            uint8_t *panels = must_alloc(bytes + 64);
+            if (packed && bytes) hd_linear_pack(&d, &w, panels);
+            for (int r = 0; r < 5; r++) {
+                const int M = rows[r];
+                size_t mark = work.used;
+                hd_act act;
+                hd_act_init(&act, hd_linear_act(&d, &w), K, M, &work);
+                hd_act_pack(&d, &act, x, K);
+                for (int i = 0; i < TOP * LD; i++) apart[i] = 12345;
+                const hd_mm plain = {.w = &w, .act = &act, .M = M, .y = y, .ldy = N}, job = {.w = &w, .act = &act, .M = M, .rows = to};
+                hd_mm_run(&d, &plain, 1);
+                hd_mm_run(&d, &job, 1);
+                for (int m = 0; m < TOP; m++) {
+                    if (m < M) bad += differs(to[m], y + m * N, N);
+                    for (int i = m < M ? N : 0; i < LD; i++) bad += to[m][i] != 12345;
+                }
+                work.used = mark;
+            }
+            CHECK(bad == 0, "%s %s%s: %lld words differ", kn->level, hd_format_get(src.type)->name, packed ? " packed" : "", (long long)bad);
+            hd_free_aligned(panels, bytes + 128);
+            free_rows(&src);
+        }
+    hd_free_aligned(x, TOP * K * 4 + 64);
+    hd_free_aligned(y, TOP * N * 4 + 64);
+    hd_free_aligned(apart, TOP * LD * 4 + 64);
+    hd_dev_close(&d);
+    hd_arena_close(&work);
+}
+
 static void furthest(const float *y, const float *want, int64_t n, double *far, double *size)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -709,6 +764,7 @@ int main(void)
         test_panels_together(hd_kernels_at(i), HD_PANEL_F8);
         test_product(hd_kernels_at(i));
         test_sum(hd_kernels_at(i));
+        test_apart(hd_kernels_at(i));
         if (i == 0 && small) continue;
         test_same_bits(hd_kernels_at(i), false);
         test_same_bits(hd_kernels_at(i), true);
