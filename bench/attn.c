@@ -51,7 +51,7 @@ static void measure(hd_dev *d, int shape, hd_cache_type type, int rows, int n_po
     }
     for (int i = 0; i < rows * heads * kv.dk; i++) q[i] = (float)(i % 97) / 97 - 0.5f;
     hd_attn_seq seq = {0, rows, pages};
-    hd_attn a = {kv, heads, (float)(1 / sqrt(kv.dk)), q, pos, out, &seq, 1};
+    hd_attn a = {.kv = kv, .n_heads = heads, .scale = (float)(1 / sqrt(kv.dk)), .q = q, .pos = pos, .out = out, .seqs = &seq, .n_seqs = 1};
     hd_arena work;
     if (hd_arena_open(&work, "work", hd_attn_work_bytes(&a, hd_pool_threads(d->pool)), &err) != HD_OK) die(&err);
     for (int run = 0; run < 3 * LAYERS || (run < 400 && hd_now_s() - t0 < 0.4); run++) {
