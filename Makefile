@@ -64,8 +64,8 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (30) each; needs clang
 layers: ## refuse an include that points upwards
 	@tools/layers
 
-fmt: ## clang-format over the sources
-	@git ls-files '*.c' '*.h' | xargs clang-format -i
+fmt: ## clang-format over the lines that differ from the last commit
+	@git clang-format --force --extensions c,h
 
 install: all ## into PREFIX (/usr/local)
 	@meson install -C build --no-rebuild

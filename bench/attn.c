@@ -1,6 +1,7 @@
 /* Attention alone: prefill of 512 and decode at 1 k, 4 k, 16 k, in the shapes of real models.
  * usage: attn [threads]   (HADAL_CPU=level chooses the kernels)
- * GFLOP/s counts 2 (dk + dv) for each visible (query, key) pair; GB/s the cache bytes of one read of the keys and values. */
+ * GFLOP/s counts 2 (dk + dv) for each visible (query, key) pair; GB/s the cache bytes of one read of the
+ * keys and values. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

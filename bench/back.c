@@ -1,9 +1,10 @@
 /* The way back's operations, and the products of the way forward, at shapes of training.
  *
- * A row of the table: G operations (bytes) per second of processor time, and for products the share of the peak of this
- * level's float multiply-add, measured in the same minute.  With oneDNN at hand (found when the build is configured) its f32
- * and bf16 products of the same shapes stand beside ours; theirs leave out what ours includes, rounding to bf16 and packing.
- * On one thread, so that processor time is the time of the work whatever else runs.
+ * A row of the table: G operations (bytes) per second of processor time, and for products the share of the
+ * peak of this level's float multiply-add, measured in the same minute.  With oneDNN at hand (found when the
+ * build is configured) its f32 and bf16 products of the same shapes stand beside ours; theirs leave out what
+ * ours includes, rounding to bf16 and packing.  On one thread, so that processor time is the time of the work
+ * whatever else runs.
  *   bench_back [M [REPEATS]]        HADAL_CPU=level */
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,7 +163,8 @@ static void peers(bench *b, int64_t n, int64_t k)
 static void peers(bench *b, int64_t n, int64_t k) {}
 #endif
 
-/* Attention of sequences of T rows, H heads over n_kv; operations counted as five products of a full square, halved. */
+/* Attention of sequences of T rows, H heads over n_kv; operations counted as five products of a
+ * full square, halved. */
 static void bench_attention(bench *b, int H, int n_kv, int dk, int dv, bool v_in_k, int T)
 {
     int n_seqs = b->M / T, len[n_seqs];

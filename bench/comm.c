@@ -1,10 +1,11 @@
-/* mpirun -n N build/bench_comm [MEGABYTES...]: what the ranks of a step of ZeRO-1 send, and how fast, on this machine.
- * mpirun -n N build/bench_comm experts [TOKENS...]: what a layer with experts on ranks sends on its way forward.
+/* mpirun -n N build/bench_comm [MEGABYTES...]: what the ranks of a step of ZeRO-1 send, and how fast, on
+ * this machine.  mpirun -n N build/bench_comm experts [TOKENS...]: what a layer with experts on ranks sends
+ * on its way forward.
  *
- * For each size of the gradients (f32; 4, 40, 400 MB): the median of 5 rounds of reduce-scatter and all-gather, the bytes that
- * a rank sent, and what the formula of doc/train.md says it sends.  For each number of a rank's tokens (256, 1024, 4096; 2048 numbers
- * each, 6 of 64 experts, chosen evenly): the same of the way out (with the table of who sends what) and of the way home.  CSV on
- * stdout, from rank 0. */
+ * For each size of the gradients (f32; 4, 40, 400 MB): the median of 5 rounds of reduce-scatter and
+ * all-gather, the bytes that a rank sent, and what the formula of doc/train.md says it sends.  For each
+ * number of a rank's tokens (256, 1024, 4096; 2048 numbers each, 6 of 64 experts, chosen evenly): the same of
+ * the way out (with the table of who sends what) and of the way home.  CSV on stdout, from rank 0. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +73,8 @@ fail:
 
 enum { WIDTH = 2048, CHOSEN = 6, EXPERTS = 64 };
 
-/* Token t of rank r chooses experts that lie apart; over EXPERTS tokens each is chosen as often as any other. */
+/* Token t of rank r chooses experts that lie apart; over EXPERTS tokens each is chosen as
+ * often as any other. */
 static int choice(int rank, int64_t t, int k) { return (int)((rank * 7 + t + k * 11) % EXPERTS); }
 
 static hd_status layer_of(hd_expert_plan *p, hd_comm *c, const int *first, float *slots, float **rows, double seconds[2], hd_err *err)

@@ -1,8 +1,9 @@
 /* Products alone: formats x rows, packing of the activations included.
  *
- * A row of the table: G operations/s for each number of rows, and in brackets what limits it: for up to 8 rows the
- * weights' GB/s as a share of the read bandwidth, beyond that the operations as a share of the level's int8 or float
- * peak, both measured just before.  Weights are several times the cache (megabytes, 256 unless told), as a model's are.
+ * A row of the table: G operations/s for each number of rows, and in brackets what limits it: for up to 8
+ * rows the weights' GB/s as a share of the read bandwidth, beyond that the operations as a share of the
+ * level's int8 or float peak, both measured just before.  Weights are several times the cache (megabytes, 256
+ * unless told), as a model's are.
  *   kernels [K N [MEGABYTES [THREADS [FORMAT]...]]]        HADAL_CPU=level */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static void must(hd_status st)
     exit(1);
 }
 
-/* ---- Read bandwidth ------------------------------------------------------------------------------------------------ */
+/* ---- Read bandwidth ------------------------------------------------------------------------------------ */
 
 enum { READ_CHUNK = 262144 };
 static uint64_t seen[256];
@@ -57,7 +58,7 @@ static double read_bandwidth(hd_pool *pool, uint8_t *mem, size_t bytes)
     return (double)(bytes / READ_CHUNK * READ_CHUNK) / best;
 }
 
-/* ---- One format ---------------------------------------------------------------------------------------------------- */
+/* ---- One format ---------------------------------------------------------------------------------------- */
 
 typedef struct {
     hd_dev dev;

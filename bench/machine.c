@@ -1,4 +1,5 @@
-/* This machine's limits, one JSON object: the level in use, int8 and float operations a second on all threads.
+/* This machine's limits, one JSON object: the level in use, int8 and float operations a
+ * second on all threads.
  *   machine [THREADS]        HADAL_CPU=level */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,9 @@
-/* An optimizer's step alone, for the matrices of models of 1, 10 and 100 M parameters: milliseconds of processor time on one thread.
+/* An optimizer's step alone, for the matrices of models of 1, 10 and 100 M parameters: milliseconds of
+ * processor time on one thread.
  *
  *   AdamW   GB/s that it moves (28 bytes a weight; moments in bf16: 20)
- *   Muon    G operations/s of its products, counted whole: 5 (4 r^2 c + 2 r^3) for a matrix of sides r <= c, though half of the
- *           symmetric ones is not computed
+ *   Muon    G operations/s of its products, counted whole: 5 (4 r^2 c + 2 r^3) for a matrix of sides r <= c,
+ *           though half of the symmetric ones is not computed
  *   optim [THREADS]        HADAL_CPU=level; with more threads the clock on the wall */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
-/* What this processor's cores could do at most: short loops of nothing but the widest multiply-add of a level, on
- * registers (tiles) alone, so that a product's speed can be told as a share of it.
+/* What this processor's cores could do at most: short loops of nothing but the widest multiply-add of a
+ * level, on registers (tiles) alone, so that a product's speed can be told as a share of it.
  *
- * peak_ops(level, bf16, threads) runs them on all threads of a pool and returns operations per second, 0 for a level
- * that has no loop here (plain C, NEON). */
+ * peak_ops(level, bf16, threads) runs them on all threads of a pool and returns operations per second, 0 for
+ * a level that has no loop here (plain C, NEON). */
 #ifndef HD_BENCH_PEAK_H
 #define HD_BENCH_PEAK_H
 

@@ -2,8 +2,8 @@
  *
  *   bench_sched MODEL [JOBS [PROMPT_TOK [GEN_TOK [SHARED_TOK [SESSIONS [DIR]]]]]]       16 128 64 0
  *
- * SESSIONS: so many jobs have room in the cache; with fewer than JOBS some are parked, in DIR.  A silence is the time from one
- * job's word to the next job's: how long nobody hears anything. */
+ * SESSIONS: so many jobs have room in the cache; with fewer than JOBS some are parked, in DIR.  A silence is
+ * the time from one job's word to the next job's: how long nobody hears anything. */
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* hadal's side of bench/train: a training step on random ids, as the trainer makes it (pass, norm, clip, update, panels).
+/* hadal's side of bench/train: a training step on random ids, as the trainer makes it (pass, norm, clip,
+ * update, panels).
  *
  *   bench_train_step CONFIG.json SEQUENCES ROWS [--precision bf16|f32] [--micro N] [--threads N]
  *

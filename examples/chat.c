@@ -1,4 +1,5 @@
-/* A conversation in forty lines:  cc chat.c $(pkg-config --cflags --libs hadal) -o chat && ./chat model.gguf */
+/* A conversation in forty lines:  cc chat.c $(pkg-config --cflags --libs hadal) -o chat &&
+ * ./chat model.gguf */
 #include <hadal.h>
 #include <stdio.h>
 #include <string.h>

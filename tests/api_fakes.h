@@ -1,5 +1,6 @@
-/* A network and a scheduler of a few lines, so that the API is tested without sockets and without computing: a request is a
- * body, its reply is kept; a job is what was asked for, its events are told by the test.  A tiny model renders and tokenizes. */
+/* A network and a scheduler of a few lines, so that the API is tested without sockets and without computing:
+ * a request is a body, its reply is kept; a job is what was asked for, its events are told by the test.  A
+ * tiny model renders and tokenizes. */
 #ifndef HD_TESTS_API_FAKES_H
 #define HD_TESTS_API_FAKES_H
 

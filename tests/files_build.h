@@ -1,7 +1,7 @@
 /* Small model files made byte by byte, so that tests can break every one of them.
  *
- * A builder remembers where each integer stands and how wide it is; a test then replaces one after the other.
- */
+ * A builder remembers where each integer stands and how wide it is; a test then replaces one
+ * after the other. */
 #ifndef HD_FILES_BUILD_H
 #define HD_FILES_BUILD_H
 

@@ -1,5 +1,5 @@
-/* A random walk through a grammar: at each step any id that the mask leaves, until the text ends.  After a while
- * impatience prefers closing bytes, so that walks come to an end. */
+/* A random walk through a grammar: at each step any id that the mask leaves, until the text ends.  After a
+ * while impatience prefers closing bytes, so that walks come to an end. */
 #ifndef HD_TESTS_GRAMMAR_WALK_H
 #define HD_TESTS_GRAMMAR_WALK_H
 
@@ -36,7 +36,8 @@ static inline int walk_byte(const hd_tokenizer *t, int32_t id)
     return s && n == 1 && !hd_tokenizer_is_special(t, id) ? (uint8_t)s[0] : -1;
 }
 
-/* Of the ids that are left: any, or (impatient) one that closes something, else one of a single printable character. */
+/* Of the ids that are left: any, or (impatient) one that closes something, else one of a single
+ * printable character. */
 static inline int32_t walk_pick(const float *logits, int64_t n, int32_t stop, hd_rng *rng, const hd_tokenizer *t,
                                 bool impatient)
 {

@@ -1,10 +1,12 @@
-/* The whole model and its loss once more, in double and without a trick: one row after another, no cache, no panels, latent
- * attention with its keys and values written out.  It reads weights by their names in checkpoints and shares no line with the
- * passes that it is there to judge; what it computes are the papers' equations (the heads of block_*.c, router.c and train_pass.h
- * name them).  Its differences are the gradients' measure (test_train_grad.c).
+/* The whole model and its loss once more, in double and without a trick: one row after another, no cache, no
+ * panels, latent attention with its keys and values written out.  It reads weights by their names in
+ * checkpoints and shares no line with the passes that it is there to judge; what it computes are the papers'
+ * equations (the heads of block_*.c, router.c and train_pass.h name them).  Its differences are the
+ * gradients' measure (test_train_grad.c).
  *
- * Which experts a token goes to is decided once, at the weights of the first run, and kept after it: a derivative is taken
- * with the choice as it is, and a step over a border would be none.  Plain rotations only: no long-context rule. */
+ * Which experts a token goes to is decided once, at the weights of the first run, and kept after it: a
+ * derivative is taken with the choice as it is, and a step over a border would be none.  Plain rotations
+ * only: no long-context rule. */
 #ifndef HD_TESTS_PLAIN_H
 #define HD_TESTS_PLAIN_H
 
@@ -58,7 +60,7 @@ static inline const double *plain_w(const plain *m, int layer, const char *name)
     return p ? m->w + p->at : NULL;
 }
 
-/* ---- Rows --------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows ---------------------------------------------------------------------------------------------- */
 
 static inline double plain_dot(const double *a, const double *b, int64_t n)
 {
@@ -124,9 +126,10 @@ static inline void plain_swiglu(plain *m, double *y, const double *x, int layer,
     m->used = mark;
 }
 
-/* ---- Attention ------------------------------------------------------------------------------------------------------------ */
+/* ---- Attention ----------------------------------------------------------------------------------------- */
 
-/* Of every document for itself, causal.  q: [n, H, dk]; k, v: [n, H / share, dk], [.., dv]; out: [n, H, dv]. */
+/* Of every document for itself, causal.  q: [n, H, dk]; k, v: [n, H / share, dk], [.., dv];
+ * out: [n, H, dv]. */
 static inline void plain_attend(plain *m, const plain_rows *r, double *out, const double *q, const double *k, const double *v, int H,
                                 int share, int dk, int dv)
 {
@@ -221,9 +224,10 @@ static inline void plain_mla(plain *m, const plain_rows *r, int il, const double
     plain_attend(m, r, heads, q, k, v, H, 1, dk, dv);
 }
 
-/* ---- Experts -------------------------------------------------------------------------------------------------------------- */
+/* ---- Experts ------------------------------------------------------------------------------------------- */
 
-/* The best n of x[0..size), ties apart; best: falling.  Returns how far the last of them is above the next. */
+/* The best n of x[0..size), ties apart; best: falling.  Returns how far the last of them
+ * is above the next. */
 static inline double plain_best(int *best, int n, const double *x, int size)
 {
     bool taken[64] = {false};
@@ -303,7 +307,7 @@ static inline double plain_moe(plain *m, const plain_rows *r, int il, const doub
     return balance;
 }
 
-/* ---- The whole -------------------------------------------------------------------------------------------------------------- */
+/* ---- The whole ----------------------------------------------------------------------------------------- */
 
 /* One layer: x += attention(norm x); x += ffn(norm x).  Returns the balance loss. */
 static inline double plain_layer(plain *m, const plain_rows *r, int il)
@@ -336,7 +340,8 @@ static inline void plain_head(const plain *m, double *z, const double *h)
     plain_mul(z, W ? W : plain_w(m, -1, "model.embed_tokens.weight"), NULL, h, m->c->n_vocab, m->c->d_model);
 }
 
-/* Cross-entropy against the teacher's list, both at the temperature; the list's probabilities made to sum to 1. */
+/* Cross-entropy against the teacher's list, both at the temperature; the list's probabilities
+ * made to sum to 1. */
 static inline double plain_distil(plain *m, const double *z, int64_t V, const int32_t *id, const float *logp, int n_top, double T)
 {
     size_t mark = m->used;

@@ -30,8 +30,8 @@ static int hd_test_passed, hd_test_failed;
         CHECK(st_ == HD_OK, "status %d: %s", (int)st_, err.msg);                                   \
     } while (0)
 
-/* Seconds of this process's own work: what other programs do to the clock on the wall does not count.  For limits on work that
- * must not explode; sanitizers slow it several times, hence the slack. */
+/* Seconds of this process's own work: what other programs do to the clock on the wall does not count.  For
+ * limits on work that must not explode; sanitizers slow it several times, hence the slack. */
 static inline double hd_test_cpu_s(void) { return (double)clock() / CLOCKS_PER_SEC; }
 #if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
 enum { HD_TEST_SLACK = 10 };

@@ -1,5 +1,6 @@
-/* Tiny random models for tests: a configuration in, a GGUF file out, with a tokenizer of 256 bytes and a few added tokens.
- * Weights are drawn per output so that activations stay near 1; norms, biases and the correction bias are random too. */
+/* Tiny random models for tests: a configuration in, a GGUF file out, with a tokenizer of 256 bytes and a few
+ * added tokens.  Weights are drawn per output so that activations stay near 1; norms, biases and the
+ * correction bias are random too. */
 #ifndef HD_TESTS_TINY_H
 #define HD_TESTS_TINY_H
 

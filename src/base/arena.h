@@ -1,4 +1,5 @@
-/* An arena: memory of one lifetime.  Sized from a plan, allocated once, reset as a whole; nothing in it is freed singly. */
+/* An arena: memory of one lifetime.  Sized from a plan, allocated once, reset as a whole; nothing in it
+ * is freed singly. */
 #ifndef HD_BASE_ARENA_H
 #define HD_BASE_ARENA_H
 

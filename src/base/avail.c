@@ -1,5 +1,5 @@
-/* Memory within reach: the system's own estimate, and the limits of every control group above this process.
- */
+/* Memory within reach: the system's own estimate, and the limits of every control group
+ * above this process. */
 #include "base/avail.h"
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* A growing byte buffer with a cap.  Doubling keeps appends linear in total; the cap keeps a hostile sender from filling
- * the machine. */
+/* A growing byte buffer with a cap.  Doubling keeps appends linear in total; the cap keeps a hostile sender
+ * from filling the machine. */
 #include "base/buf.h"
 
 #include <stdarg.h>

@@ -1,9 +1,11 @@
 /* Counting cores.
  *
- * Two hardware threads of one core share its vector units, so a second compute thread there gains nothing and costs
- * synchronisation: count cores, by the first CPU of each `core_cpus_list` (`thread_siblings_list` before Linux 5.x).
- * A container's CPU quota is not seen in the affinity mask: threads beyond it would be stopped for the rest of each
- * period, all of them waiting for the stopped one.  So the quota, rounded down, is a limit too. */
+ * Two hardware threads of one core share its vector units, so a second compute thread there gains
+ * nothing and costs
+ * synchronisation: count cores, by the first CPU of each `core_cpus_list` (`thread_siblings_list` before
+ * Linux 5.x).  A container's CPU quota is not seen in the affinity mask: threads beyond it would be
+ * stopped for the rest of each period, all of them waiting for the stopped one.  So the quota, rounded
+ * down, is a limit too. */
 #include "base/cpu.h"
 
 #include <stdbool.h>
@@ -66,8 +68,9 @@ static int quota_of(const char *root, const char *dir, bool v2, int most)
     return cpus < 1 ? 1 : cpus < most ? (int)cpus : most;
 }
 
-/* The tightest limit from the group upwards: a parent's quota binds its children.  Inside a container the path may be the
- * host's, which does not exist here; walking up ends at the mount's top, which is the container's own group. */
+/* The tightest limit from the group upwards: a parent's quota binds its children.  Inside a container the
+ * path may be the host's, which does not exist here; walking up ends at the mount's top, which is the
+ * container's own group. */
 static int quota_above(const char *root, const char *mount, const char *group, bool v2, int most)
 {
     char dir[PATH_MAX_BYTES];
@@ -94,7 +97,8 @@ static bool names_cpu(const char *list)
     return false;
 }
 
-/* /proc/self/cgroup, one line a hierarchy: "4:cpu,cpuacct:/group" (v1), "0::/group" (v2); both kinds may stand together. */
+/* /proc/self/cgroup, one line a hierarchy: "4:cpu,cpuacct:/group" (v1), "0::/group" (v2); both kinds
+ * may stand together. */
 static int cgroup_limit(const char *root, int most)
 {
     char text[16384];

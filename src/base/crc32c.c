@@ -1,6 +1,7 @@
-/* CRC-32C: the remainder of the bytes, as a polynomial over GF(2), by x^32 + x^28 + ... + 1 (0x1edc6f41; reflected
- * 0x82f63b78), begun and ended with all bits turned.  x86 has it as an instruction for 8 bytes (SSE 4.2), ARM as one of its
- * CRC extension; elsewhere a table takes a byte at a time.  One Zen 5 thread, beside other work: 8 GB/s and 0.35 GB/s. */
+/* CRC-32C: the remainder of the bytes, as a polynomial over GF(2), by x^32 + x^28 + ... + 1 (0x1edc6f41;
+ * reflected 0x82f63b78), begun and ended with all bits turned.  x86 has it as an instruction for 8 bytes (SSE
+ * 4.2), ARM as one of its CRC extension; elsewhere a table takes a byte at a time.  One Zen 5 thread, beside
+ * other work: 8 GB/s and 0.35 GB/s. */
 #include "base/crc32c.h"
 
 #include <string.h>

@@ -5,7 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* crc: 0 to begin with, or what the bytes before gave: hd_crc32c(hd_crc32c(0, a, n), b, m) is that of a then b. */
+/* crc: 0 to begin with, or what the bytes before gave: hd_crc32c(hd_crc32c(0, a, n), b, m) is
+ * that of a then b. */
 uint32_t hd_crc32c(uint32_t crc, const void *p, size_t n_bytes);
 /* The same by table alone: for machines without the instruction, and for the test of the instruction. */
 uint32_t hd_crc32c_table(uint32_t crc, const void *p, size_t n_bytes);

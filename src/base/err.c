@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Messages quote names from files and terminals; a control byte in one must not reach the screen of whoever reads it. */
+/* Messages quote names from files and terminals; a control byte in one must not reach the screen of
+ * whoever reads it. */
 static void keep(hd_err *err, hd_status code, const char *msg)
 {
     size_t i = 0;

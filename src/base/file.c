@@ -1,5 +1,5 @@
-/* Files of the user's: opened so that nothing which is not a regular file can block or surprise, and replaced so that a
- * reader sees the old bytes or the new ones, never a mixture. */
+/* Files of the user's: opened so that nothing which is not a regular file can block or surprise, and replaced
+ * so that a reader sees the old bytes or the new ones, never a mixture. */
 #include "base/file.h"
 
 #include <errno.h>
@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A descriptor of a regular file, or an error.  O_NONBLOCK: opening a FIFO without a writer would wait for ever. */
+/* A descriptor of a regular file, or an error.  O_NONBLOCK: opening a FIFO without a writer
+ * would wait for ever. */
 static hd_status open_regular(int *fd, struct stat *sb, const char *path, hd_err *err)
 {
     const char *kind;
@@ -34,9 +35,9 @@ fail:
     return HD_IO;
 }
 
-/* Linux maps what is around a read: 64 KB, but 2 MB where its copy of the file lies in such pieces and an address can be a
- * huge page's (even when advised not to).  Reading one row here and there then holds megabytes each; so addresses and
- * offsets differ by 64 KB, modulo 2 MB. */
+/* Linux maps what is around a read: 64 KB, but 2 MB where its copy of the file lies in such pieces and an
+ * address can be a huge page's (even when advised not to).  Reading one row here and there then holds
+ * megabytes each; so addresses and offsets differ by 64 KB, modulo 2 MB. */
 static void *map_at_odds(size_t n, int fd)
 {
     const size_t huge = (size_t)2 << 20, odd = (size_t)64 << 10, page = (size_t)sysconf(_SC_PAGESIZE);
@@ -82,7 +83,8 @@ void hd_map_close(hd_map *m)
 
 void hd_map_release(const hd_map *m, const void *p, size_t n_bytes)
 {
-    /* Whole pages inside the range only: a neighbour may still be reading the rest of the first and last ones. */
+    /* Whole pages inside the range only: a neighbour may still be reading the rest of the
+     * first and last ones. */
     size_t page = (size_t)sysconf(_SC_PAGESIZE), end;
     const uint8_t *q = p;
     if (!m->data || q < m->data || q > m->data + m->size) return;
@@ -213,7 +215,8 @@ hd_status hd_newfile_write(hd_newfile *f, const void *p, size_t n, hd_err *err)
     return HD_OK;
 }
 
-/* A rename lasts only once its folder is on disk.  Some file systems cannot sync a folder; then nothing more can be done. */
+/* A rename lasts only once its folder is on disk.  Some file systems cannot sync a folder; then nothing
+ * more can be done. */
 static void sync_folder(const char *path)
 {
     char *dir = strdup(path), *slash = dir ? strrchr(dir, '/') : NULL;

@@ -1,5 +1,5 @@
-/* Folders.  A new one is written beside its place and renamed into it; where another one stands, the two change places in
- * one step (renameat2), so that there is no moment without a whole folder of that name. */
+/* Folders.  A new one is written beside its place and renamed into it; where another one stands, the two
+ * change places in one step (renameat2), so that there is no moment without a whole folder of that name. */
 #include "base/folder.h"
 
 #include <dirent.h>

@@ -6,13 +6,14 @@
 
 /* Make a folder and those above it; one that is there already is fine. */
 hd_status hd_folder_make(const char *path, hd_err *err);
-/* Remove a folder and all in it (links themselves, not what they point to).  One that is not there is fine. */
+/* Remove a folder and all in it (links themselves, not what they point to).  One that is
+ * not there is fine. */
 hd_status hd_folder_remove(const char *path, hd_err *err);
 /* Copy a regular file, whole or not at all.  HD_IO when it is not there. */
 hd_status hd_file_copy(const char *to, const char *from, hd_err *err);
 
-/* A folder that appears under its name only when whole: begin -> files are written into f.tmp -> commit (everything
- * synced, then renamed); abort, a crash, or a full disk leaves what was there.
+/* A folder that appears under its name only when whole: begin -> files are written into f.tmp -> commit
+ * (everything synced, then renamed); abort, a crash, or a full disk leaves what was there.
  * replace: an earlier folder of that name gives way; without, one that is not empty is refused. */
 typedef struct {
     char *path, *tmp; // tmp: path.part-PID

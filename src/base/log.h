@@ -6,7 +6,8 @@
 
 void hd_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2))); // "hadal: warning: ..."
 
-/* A bar on a terminal, nothing otherwise (or a line at 100 % where HADAL_PROGRESS=1 asks).  Redrawn at most 10 times a second. */
+/* A bar on a terminal, nothing otherwise (or a line at 100 % where HADAL_PROGRESS=1 asks).  Redrawn at most
+ * 10 times a second. */
 typedef struct {
     const char *what, *unit; // unit "B" prints KB, MB, GB
     uint64_t total, done;

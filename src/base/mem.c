@@ -1,5 +1,6 @@
-/* Heap memory that fails with an error.  Large blocks come from mmap directly: zeroed without being touched, so that only
- * what is used is resident; aligned, from 2 MB on to the huge page; and given back to the system when freed. */
+/* Heap memory that fails with an error.  Large blocks come from mmap directly: zeroed without being
+ * touched, so that only what is used is resident; aligned, from 2 MB on to the huge page; and given back to
+ * the system when freed. */
 #include "base/mem.h"
 
 #include <string.h>
@@ -37,7 +38,8 @@ hd_status hd_realloc(void *inout, size_t n_bytes, hd_err *err)
     return HD_OK;
 }
 
-/* What hd_free_aligned must be able to recompute from n alone: whether mmap served it, and the mapping's length. */
+/* What hd_free_aligned must be able to recompute from n alone: whether mmap served it, and the
+ * mapping's length. */
 static bool large_bytes(size_t *r, size_t n_bytes)
 {
     if (n_bytes < LARGE || !hd_add(r, n_bytes, PAGE - 1)) return false;
@@ -55,7 +57,8 @@ static void *map_large(size_t bytes, int flags)
     size_t head = -(uintptr_t)p & (align - 1);
     if (head) munmap(p, head);
     munmap(p + head + bytes, align - head);
-    /* Advice only: without huge pages everything still works.  The end stays small, so that no unused megabyte is held. */
+    /* Advice only: without huge pages everything still works.  The end stays small, so that no unused
+     * megabyte is held. */
     if (bytes >= HD_HUGE_FROM) madvise(p + head, bytes & ~(HUGE - 1), MADV_HUGEPAGE);
     return p + head;
 }

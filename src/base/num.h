@@ -1,8 +1,8 @@
 /* Low-precision numbers travel as raw bits; this file alone converts them.
  *
- * f16: IEEE binary16.  bf16: the upper half of binary32 (round to nearest even).  f8: OCP FP8 E4M3 ("fn": no infinity,
- * 0x7f and 0xff are NaN; arXiv:2209.05433).  The vector kernels hold their own copies of these rules and are tested
- * against these. */
+ * f16: IEEE binary16.  bf16: the upper half of binary32 (round to nearest even).  f8: OCP FP8 E4M3 ("fn": no
+ * infinity, 0x7f and 0xff are NaN; arXiv:2209.05433).  The vector kernels hold their own copies of these
+ * rules and are tested against these. */
 #ifndef HD_BASE_NUM_H
 #define HD_BASE_NUM_H
 

@@ -1,14 +1,17 @@
 /* Threads that share one parallel region at a time.
  *
- * The state of a region is one 64-bit word, `open`: the region's number in the upper half, in the lower the chunks not yet taken, from
- * one to the one before another.  Threads of even number take the first of these, those of odd number the last: with two threads, each one
- * meets about the same half in every region over the same rows, and finds what it wrote of them in its own cache.
- * A chunk is taken by a compare-and-swap of the whole word, so that
- *   1. a worker that comes late (it slept, or lost its core) finds no chunk left, or a different number, and takes nothing:
- *      the region never waits for workers that did not join it;
- *   2. a successful swap proves that the job's fields, read just before, belong to the region of that number: the caller
- *      may rewrite them only when `done` says that every chunk of the region is finished, ours included.
- * Point 2 is why nothing of the job is read after the last chunk: the caller may be setting up the next region by then.
+ * The state of a region is one 64-bit word, `open`: the region's number in the upper half, in the lower the
+ * chunks not yet taken, from one to the one before another.  Threads of even number take the first of these,
+ * those of odd number the last: with two threads, each one meets about the same half in every region over the
+ * same rows, and finds what it wrote of them in its own cache.  A chunk is taken by a compare-and-swap of the
+ * whole word, so that
+ *   1. a worker that comes late (it slept, or lost its core) finds no chunk left, or a different number, and
+ *      takes nothing: the region never waits for workers that did not join it;
+ *   2. a successful swap proves that the job's fields, read just before, belong to the region of that
+ *      number: the caller may rewrite them only when `done` says that every chunk of the region is
+ *      finished, ours included.
+ * Point 2 is why nothing of the job is read after the last chunk: the caller may be setting up the
+ * next region by then.
  *
  *      caller                                     worker
  *      write fn, arg, n; done = 0                 spin, then sleep, until open has chunks
@@ -16,11 +19,12 @@
  *      take chunks like a worker                  fn(arg, j - 1, tid), again while there are chunks
  *      spin, then sleep, until done == n   <--    done += chunks run
  *
- * Both sleeps use the same pattern: the sleeper says so, then looks again; the other side acts, then looks for sleepers.
- * With sequentially consistent operations at least one of them sees the other.
+ * Both sleeps use the same pattern: the sleeper says so, then looks again; the other side acts, then looks
+ * for sleepers.  With sequentially consistent operations at least one of them sees the other.
  *
- * Spinning is short (SPIN_S): longer than the gap between two operations of a token step, shorter than a scheduler's
- * time slice, so that an idle chat costs nothing and a busy machine is not slowed by our waiting. */
+ * Spinning is short (SPIN_S): longer than the gap between two operations of a token step, shorter
+ * than a scheduler's time slice, so that an idle chat costs nothing and a busy machine is not
+ * slowed by our waiting. */
 #include "base/pool.h"
 
 #include <assert.h>

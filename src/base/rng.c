@@ -1,6 +1,6 @@
-/* PCG32, "XSH RR" output (M. O'Neill, "PCG: a family of simple fast space-efficient statistically good algorithms for
- * random number generation", 2014): a 64-bit linear congruential state, of which 32 well-mixed bits are shown.
- * Different odd increments give different streams of the same period. */
+/* PCG32, "XSH RR" output (M. O'Neill, "PCG: a family of simple fast space-efficient statistically good
+ * algorithms for random number generation", 2014): a 64-bit linear congruential state, of which 32 well-mixed
+ * bits are shown.  Different odd increments give different streams of the same period. */
 #include "base/rng.h"
 
 #include <math.h>
@@ -29,8 +29,9 @@ double hd_rng_unit(hd_rng *r)
     return (double)(hi << 26 | lo) * 0x1p-53;
 }
 
-/* Box and Muller (1958): a uniform direction and a radius whose square is exponential.  The second value that a pair of
- * uniforms would give is not kept, so that the state stays the two words that a saved session holds. */
+/* Box and Muller (1958): a uniform direction and a radius whose square is exponential.  The second
+ * value that a pair of uniforms would give is not kept, so that the state stays the two words that a
+ * saved session holds. */
 float hd_rng_normal(hd_rng *r)
 {
     double u = 1.0 - hd_rng_unit(r); // (0, 1]: its logarithm is finite

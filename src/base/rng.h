@@ -1,4 +1,5 @@
-/* Random numbers that are the same on every machine: PCG32 (O'Neill 2014, pcg-random.org), 64-bit state, 63-bit stream. */
+/* Random numbers that are the same on every machine: PCG32 (O'Neill 2014, pcg-random.org), 64-bit
+ * state, 63-bit stream. */
 #ifndef HD_BASE_RNG_H
 #define HD_BASE_RNG_H
 

@@ -1,5 +1,6 @@
-/* UTF-8 after the table of well-formed sequences (Unicode 15, table 3-7): the lead byte fixes the length and the range of
- * the second byte, which alone excludes overlong forms, surrogates and code points past U+10FFFF. */
+/* UTF-8 after the table of well-formed sequences (Unicode 15, table 3-7): the lead byte fixes the
+ * length and the range of the second byte, which alone excludes overlong forms, surrogates and code
+ * points past U+10FFFF. */
 #include "base/utf8.h"
 
 /* Length for a lead byte (0: none) and the allowed range of the byte after it. */

@@ -8,7 +8,8 @@ typedef struct {
     const char *verb;
     const char *summary; // one line for `hadal --help`
     const char *help;    // options and examples for `hadal VERB --help`
-    /* argv[0] is the verb.  Returns HD_OK or a failure with err filled; main prints it and chooses the exit status. */
+    /* argv[0] is the verb.  Returns HD_OK or a failure with err filled; main prints it and chooses
+     * the exit status. */
     hd_status (*run)(int argc, char **argv, hd_err *err);
 } hd_command;
 

@@ -1,5 +1,5 @@
-/* hadal cost: what a training run will cost (plan), what this machine does (measure), what a run did cost (run).  The
- * arithmetic is eval/cost.c's. */
+/* hadal cost: what a training run will cost (plan), what this machine does (measure), what a run did cost
+ * (run).  The arithmetic is eval/cost.c's. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* hadal export: a model out of hadal's hands, as one GGUF file for llama.cpp and ollama (model/quantize.h) or as a Hugging
- * Face directory (model/export_dir.h).  The name says which: *.gguf is a file. */
+/* hadal export: a model out of hadal's hands, as one GGUF file for llama.cpp and ollama (model/quantize.h) or
+ * as a Hugging Face directory (model/export_dir.h).  The name says which: *.gguf is a file. */
 #include <stdio.h>
 #include <string.h>
 

@@ -59,8 +59,8 @@ static void name_tokenizer(hd_facts *f)
     snprintf(f->tokenizer, sizeof f->tokenizer, "%.40s of tokenizer.json", type ? type : "BPE");
 }
 
-/* A model without a tokenizer that can be used is still worth listing: what is wrong with it becomes a line.
- */
+/* A model without a tokenizer that can be used is still worth listing: what is wrong with
+ * it becomes a line. */
 static hd_status gather_tokenizer(hd_facts *f, hd_err *err)
 {
     hd_tokenizer *t = NULL;

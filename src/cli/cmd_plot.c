@@ -1,5 +1,5 @@
-/* hadal plot: the logs of runs as curves, drawn by gnuplot, which reads a script from a pipe.  No shell is involved; file names
- * are written so that gnuplot takes none of them for a command. */
+/* hadal plot: the logs of runs as curves, drawn by gnuplot, which reads a script from a pipe.  No shell is
+ * involved; file names are written so that gnuplot takes none of them for a command. */
 #include <errno.h>
 #include <jansson.h>
 #include <spawn.h>
@@ -66,7 +66,8 @@ fail:
 
 /* ---- The script ---- */
 
-/* In single quotes gnuplot changes nothing but '' to '.  A name may not begin with < or |, which would start a program. */
+/* In single quotes gnuplot changes nothing but '' to '.  A name may not begin with < or |, which would
+ * start a program. */
 static hd_status put_quoted(hd_buf *s, const char *dir, const char *name, hd_err *err)
 {
     hd_status st;

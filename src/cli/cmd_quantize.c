@@ -1,5 +1,6 @@
-/* hadal quantize: a model in, a GGUF file with smaller weights out.  The work is model/quantize.c's; what a text says about
- * the weights before, and about the result after, is infer/importance.c's and infer/compare.c's. */
+/* hadal quantize: a model in, a GGUF file with smaller weights out.  The work is model/quantize.c's; what a
+ * text says about the weights before, and about the result after, is infer/importance.c's and
+ * infer/compare.c's. */
 #include <stdio.h>
 #include <string.h>
 

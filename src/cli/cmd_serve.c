@@ -121,8 +121,8 @@ fail:
     return st;
 }
 
-/* The scheduler has events: they are delivered on the network thread, many at a time, but not so many that a crowd's would keep
- * everybody else waiting. */
+/* The scheduler has events: they are delivered on the network thread, many at a time, but not so many that a
+ * crowd's would keep everybody else waiting. */
 static void on_wake(void *arg);
 static void deliver(void *arg)
 {
@@ -150,7 +150,8 @@ static hd_status make_parents(char *path, hd_err *err)
     return HD_OK;
 }
 
-/* DIR, or a folder of the usual cache for each port: what is kept there serves the next start at the same place. */
+/* DIR, or a folder of the usual cache for each port: what is kept there serves the next start
+ * at the same place. */
 static hd_status cache_folder(char **out, const serving *v, hd_err *err)
 {
     hd_status st;

@@ -9,7 +9,8 @@
 #include "cli/opts.h"
 #include "train/trainer.h"
 
-/* A model that a recipe names, by what every command takes for a MODEL: a path, a run's folder, a pulled name. */
+/* A model that a recipe names, by what every command takes for a MODEL: a path, a run's
+ * folder, a pulled name. */
 static hd_status resolve(char *name, size_t size, hd_err *err)
 {
     char *path;

@@ -1,9 +1,9 @@
 /* hadal data get: public corpora by name.
  *
- * A corpus is files at fixed addresses (a commit, never a branch) with their sizes and SHA-256 sums: what arrives is what was
- * looked at when the line was written, or an error.  A file is looked for, in this order, in $HADAL_DATA/ID/FILE, in the cache
- * ($XDG_CACHE_HOME/hadal/data/ID/FILE), and at its address; a download goes to a hidden .part, goes on where it broke off, and
- * is renamed when its sum is right. */
+ * A corpus is files at fixed addresses (a commit, never a branch) with their sizes and SHA-256 sums: what
+ * arrives is what was looked at when the line was written, or an error.  A file is looked for, in this order,
+ * in $HADAL_DATA/ID/FILE, in the cache ($XDG_CACHE_HOME/hadal/data/ID/FILE), and at its address; a download
+ * goes to a hidden .part, goes on where it broke off, and is renamed when its sum is right. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>

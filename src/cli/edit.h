@@ -1,4 +1,5 @@
-/* libedit, opened when a person sits at a terminal: with what it brings it is 0.4 MB of every process that is linked with it. */
+/* libedit, opened when a person sits at a terminal: with what it brings it is 0.4 MB of every process that
+ * is linked with it. */
 #ifndef HD_CLI_EDIT_H
 #define HD_CLI_EDIT_H
 

@@ -3,8 +3,7 @@
  *
  *   $XDG_CACHE_HOME/hadal/models/OWNER--REPO/FILE          whole, checked files, named as in the repository
  *                                           /.checked      their SHA-256 sums
- *                                           /.FILE.part    what an interrupted download left, and
- * .FILE.part.etag
+ *                                           /.FILE.part    what an interrupted download left, and .FILE.part.etag
  *                                           /.lock         held while a download is under way
  *
  * A name is one of
@@ -62,8 +61,8 @@ hd_status hd_hub_join(char **path, const char *dir, const char *name, hd_err *er
 hd_status hd_hub_folder(char **path, hd_err *err);
 hd_status hd_hub_repo_folder(char **path, const char *repo, hd_err *err);
 
-/* The file or directory that `name` stands for: an existing path as it is (of a training run its newest checkpoint), else a pulled
- * model.  *path:
+/* The file or directory that `name` stands for: an existing path as it is (of a training run its newest
+ * checkpoint), else a pulled model.  *path:
  * free().  A name that could be pulled and is not there is HD_IO and says how; anything else is returned
  * unchanged, for whoever opens it to complain. */
 hd_status hd_hub_resolve(char **path, const char *name, hd_err *err);

@@ -1,4 +1,5 @@
-/* libcurl, opened when it is first wanted.  It brings some thirty libraries with it, 6 MB of memory and several
+/* libcurl, opened when it is first wanted.  It brings some thirty libraries with it, 6 MB of
+ * memory and several
  * milliseconds: a chat that downloads nothing need not pay for them at every start. */
 #ifndef HD_CLI_HUB_CURL_H
 #define HD_CLI_HUB_CURL_H

@@ -3,7 +3,7 @@
  *   1. The listing (/api/models/REPO/tree/main) tells each file's size and, for large ones, its SHA-256.
  *   2. The name's files are chosen; their paths are checked before any becomes a path of ours.
  *   3. Each is downloaded to a hidden .part file, resumed by Range while the ETag stays the same, checked,
- * renamed.
+ *      renamed.
  *
  * So a file under its own name is whole and right, whatever the network, the server, or kill -9 did.  What
  * opens the model (config.json, a first part) comes last: a model is there when all of it is.  One pull a

@@ -57,8 +57,9 @@ static bool take_char(hd_lines *l, wchar_t *c)
     return true;
 }
 
-/* One byte more.  A signal that comes between two reads must not be slept through: signals are let in only while waiting
- * (ppoll), so that one is either seen before or interrupts the wait.  -1 with EINTR: there was one. */
+/* One byte more.  A signal that comes between two reads must not be slept through: signals are let in
+ * only while waiting (ppoll), so that one is either seen before or interrupts the wait.  -1 with
+ * EINTR: there was one. */
 static ssize_t read_byte(uint8_t *b)
 {
     struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};

@@ -64,8 +64,8 @@ static bool asks_help(int argc, char **argv)
     return false;
 }
 
-/* Everything printed must have arrived: a full disk behind a redirection is a failure, not a silent loss.  A reader such as
- * `head` that has seen enough is neither. */
+/* Everything printed must have arrived: a full disk behind a redirection is a failure, not a silent loss.  A
+ * reader such as `head` that has seen enough is neither. */
 static hd_status flush_output(hd_err *err)
 {
     struct pollfd out = {.fd = STDOUT_FILENO};
@@ -105,7 +105,8 @@ static hd_status run(int argc, char **argv, hd_err *err)
 
 int main(int argc, char **argv)
 {
-    /* Writing to a closed pipe or past a file-size limit then returns an error, which travels up like any other. */
+    /* Writing to a closed pipe or past a file-size limit then returns an error, which travels
+     * up like any other. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     hd_err err = {0};

@@ -1,5 +1,5 @@
-/* Options: a walk over argv with a table beside it.  getopt_long is not used because it knows neither kinds nor ranges, so
- * that every command would check its numbers by hand. */
+/* Options: a walk over argv with a table beside it.  getopt_long is not used because it knows neither kinds
+ * nor ranges, so that every command would check its numbers by hand. */
 #include "cli/opts.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* The options of `hadal serve` from a file, turned into words of a command line: whatever the command line knows the file
- * knows, with the same checks, and no second list of options is to be kept. */
+/* The options of `hadal serve` from a file, turned into words of a command line: whatever the command line
+ * knows the file knows, with the same checks, and no second list of options is to be kept. */
 #include "cli/serve_config.h"
 
 #include <sodium.h>
@@ -105,7 +105,8 @@ fail:
     return st;
 }
 
-/* Words that are no options; those behind an option without "=" are taken for its value, which errs on the side of the file's model. */
+/* Words that are no options; those behind an option without "=" are taken for its value, which errs on the
+ * side of the file's model. */
 static bool has_operand(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {

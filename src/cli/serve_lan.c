@@ -1,7 +1,7 @@
 /* For a phone on the same network: nothing to type, nothing that a neighbour can read.
  *
- * The link's token lets one browser in and is void from then on; the server prints the next one.  The certificate is nobody's
- * but ours, so the phone's browser asks once whether to go on. */
+ * The link's token lets one browser in and is void from then on; the server prints the next one.  The
+ * certificate is nobody's but ours, so the phone's browser asks once whether to go on. */
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -66,7 +66,8 @@ fail:
 
 /* ---- The link ---- */
 
-/* Two rows of modules a line of text; black on white whatever the terminal's colours, with the margin that readers need. */
+/* Two rows of modules a line of text; black on white whatever the terminal's colours, with the margin
+ * that readers need. */
 static void show_qr(const QRcode *q)
 {
     enum { MARGIN = 3 };

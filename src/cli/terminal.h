@@ -1,5 +1,5 @@
-/* What reaches the person's terminal: text of a model made harmless, dim and plain, lines that are redrawn.
- */
+/* What reaches the person's terminal: text of a model made harmless, dim and plain, lines
+ * that are redrawn. */
 #ifndef HD_CLI_TERMINAL_H
 #define HD_CLI_TERMINAL_H
 

@@ -1,14 +1,15 @@
 /* Ranks, and sums over them.
  *
- * Every sum is made by one rank for all: x is cut into parts, one for each rank, which receives that part from all others
- * and adds in the order of ranks, x0 + x1 + x2 ...  What arrives first does not matter, nor how the parts are cut, so a run
- * repeats to the bit.  (MPI_Allreduce promises neither order nor repetition.)
+ * Every sum is made by one rank for all: x is cut into parts, one for each rank, which receives that part
+ * from all others and adds in the order of ranks, x0 + x1 + x2 ...  What arrives first does not matter, nor
+ * how the parts are cut, so a run repeats to the bit.  (MPI_Allreduce promises neither order nor repetition.)
  *
  *   reduce-scatter   pieces of my part come in from all others while the piece before them is added:
  *                        start(0)  start(1) finish(0) add(0)  start(2) finish(1) add(1) ...
  *   all-gather       parts go out, whole
  *
- * Each rank sends (1 - 1/ranks) of x in either, which no algorithm can lower.  Memory: BUFFERS bytes, whatever x. */
+ * Each rank sends (1 - 1/ranks) of x in either, which no algorithm can lower.  Memory: BUFFERS
+ * bytes, whatever x. */
 #include "dist/comm.h"
 
 #include <dlfcn.h>

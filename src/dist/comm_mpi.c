@@ -1,5 +1,5 @@
-/* hadal-mpi.so: ranks of an MPI run (any MPI of version 3).  Opened by comm.c, and only where a process was started as one
- * of several, so the program itself needs no MPI. */
+/* hadal-mpi.so: ranks of an MPI run (any MPI of version 3).  Opened by comm.c, and only where a process was
+ * started as one of several, so the program itself needs no MPI. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>

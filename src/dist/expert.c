@@ -1,8 +1,9 @@
-/* The plan: how many rows each rank has for each expert is told to all (a sum over a table in which each rank fills its own
- * line), and everything follows from it.
+/* The plan: how many rows each rank has for each expert is told to all (a sum over a table in which each rank
+ * fills its own line), and everything follows from it.
  *
- * Slots are sorted by expert and ranks own runs of experts, so what goes to a rank is one run of slots: all_to_all takes
- * them as they lie.  What arrives lies by rank, then expert; an expert wants its rows together, hence one copy. */
+ * Slots are sorted by expert and ranks own runs of experts, so what goes to a rank is one run of slots:
+ * all_to_all takes them as they lie.  What arrives lies by rank, then expert; an expert wants its rows
+ * together, hence one copy. */
 #include "dist/expert.h"
 
 #include <string.h>

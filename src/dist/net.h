@@ -1,5 +1,6 @@
-/* What a module that joins ranks gives: messages between pairs of ranks, nothing else.  Sums, their order and the cutting into
- * pieces are comm.c's, so they do not depend on the network.  The module includes this header alone and links nothing of hadal. */
+/* What a module that joins ranks gives: messages between pairs of ranks, nothing else.  Sums, their order and
+ * the cutting into pieces are comm.c's, so they do not depend on the network.  The module includes this
+ * header alone and links nothing of hadal. */
 #ifndef HD_DIST_NET_H
 #define HD_DIST_NET_H
 
@@ -18,8 +19,9 @@ typedef struct {
 /* Functions return 0, or another number after writing why[HD_NET_WHY]. */
 typedef struct {
     int version, rank, size;
-    /* Begin what `part` says, as `slot`; both memories stay untouched until hd_net's finish(slot).  Messages of a pair arrive
-     * in the order in which they were begun; one of another length than awaited is an error. */
+    /* Begin what `part` says, as `slot`; both memories stay untouched until hd_net's finish(slot).
+     * Messages of a pair arrive in the order in which they were begun; one of another length than
+     * awaited is an error. */
     int (*start)(int slot, const hd_net_part *part, int n, char *why);
     int (*finish)(int slot, char *why);
     int (*barrier)(char *why);

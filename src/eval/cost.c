@@ -13,7 +13,8 @@ static const double SECONDS = 3600;
 
 /* ---- Weights and FLOPs ---- */
 
-/* `times` products of a token with one matrix; what latent attention expands is a product each of a head's two halves. */
+/* `times` products of a token with one matrix; what latent attention expands is a product each of a
+ * head's two halves. */
 static void count_product(double work[HD_WORK_KINDS], const hd_config *c, const hd_slot *s, double times)
 {
     double rows = (double)hd_dim_size(c, s->rows), cols = (double)hd_dim_size(c, s->cols);
@@ -22,8 +23,8 @@ static void count_product(double work[HD_WORK_KINDS], const hd_config *c, const 
     work[HD_WORK_NUMBERS] += across * times;
 }
 
-/* Newton-Schulz on r <= c: X X^T and a power of it, of which symmetry saves half but for panels of 32, and their product with X
- * (train/muon.c). */
+/* Newton-Schulz on r <= c: X X^T and a power of it, of which symmetry saves half but for panels of 32, and
+ * their product with X (train/muon.c). */
 static double muon_flops(const hd_config *c, const hd_slot *s)
 {
     double rows = (double)hd_dim_size(c, s->rows), cols = (double)hd_dim_size(c, s->cols), r = fmin(rows, cols), large = fmax(rows, cols);
@@ -99,7 +100,8 @@ static bool is_quoted(const hd_config *c, const hd_quote *q)
            q->n_experts == c->n_experts;
 }
 
-/* Of a model that was published: what its hours say.  The same FLOPs stand on both sides, so what is not counted does no harm. */
+/* Of a model that was published: what its hours say.  The same FLOPs stand on both sides, so what is not
+ * counted does no harm. */
 static double utilization_of(const hd_cost *o, const hd_config *c, const hd_machine *m)
 {
     const hd_quote *q = &m->quote;
@@ -109,7 +111,8 @@ static double utilization_of(const hd_cost *o, const hd_config *c, const hd_mach
     return o->flops_per_token / (hd_cost_seconds(seconds, o->work, m->rate) * m->peak_flops);
 }
 
-/* Coordinate descent on the normal equations: with five unknowns it need not be clever, and a cost below 0 is never passed on to others. */
+/* Coordinate descent on the normal equations: with five unknowns it need not be clever, and a cost below 0 is
+ * never passed on to others. */
 void hd_cost_fit(double rate[HD_WORK_KINDS], const double (*work)[HD_WORK_KINDS], const double *seconds, int n)
 {
     enum { K = HD_WORK_KINDS, ROUNDS_MOST = 100000 };
@@ -181,7 +184,8 @@ fail:
     return st;
 }
 
-/* Hours of context extension at the rate of pre-training; share: of a sequence that a token is counted to see. */
+/* Hours of context extension at the rate of pre-training; share: of a sequence that a token
+ * is counted to see. */
 static double extension_hours(const hd_config *c, const hd_quote *q, int64_t seq, double share)
 {
     hd_cost shorter = {0}, longer;

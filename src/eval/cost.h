@@ -1,13 +1,13 @@
 /* What a training run costs, told before it is made: weights, FLOPs, memory, hours, kWh, dollars.
  *
- * Work is told as model FLOPs: 6 for each weight that multiplies a token (2 forward, 4 backward; arXiv:2001.08361),
- * and attention by the length of a sequence, of which a causal token sees half on average.  What is computed twice to save
- * memory does not count.
+ * Work is told as model FLOPs: 6 for each weight that multiplies a token (2 forward, 4 backward;
+ * arXiv:2001.08361), and attention by the length of a sequence, of which a causal token sees half on average.
+ * What is computed twice to save memory does not count.
  *
  * Time is the sum over five kinds of work, each at the rate that was measured of it:  t = sum work_k / rate_k  a token.  They are
- * counted from the configuration as hadal computes it, so rates measured on a few shapes hold for others.  Of a machine on which
- * hadal was not measured the file tells a share of the peak, its utilization, instead.  What an update takes is told apart,
- * because small batches pay it more often. */
+ * counted from the configuration as hadal computes it, so rates measured on a few shapes hold for others.  Of
+ * a machine on which hadal was not measured the file tells a share of the peak, its utilization, instead.
+ * What an update takes is told apart, because small batches pay it more often. */
 #ifndef HD_EVAL_COST_H
 #define HD_EVAL_COST_H
 
@@ -59,7 +59,8 @@ typedef struct {
 } hd_cost_ask;
 
 typedef struct {
-    /* Weights.  The embedding counts among those that a token uses (one row of it is read) and not among those multiplied. */
+    /* Weights.  The embedding counts among those that a token uses (one row of it is read) and not among
+     * those multiplied. */
     int64_t n_weights, n_active, n_multiplied;             // of the main model
     int64_t n_mtp, n_mtp_active;                           // multi-token prediction's own; n_mtp_shared: with what it shares
     int64_t n_shared;                                      // the embedding and the head, which it shares
@@ -82,7 +83,8 @@ typedef struct {
     double hours, usd;          // the sum of the three, as quoted
 } hd_cost_quoted;
 
-/* A machine's file: INI, see recipes/machines.  An unknown key or a number out of range: HD_FORMAT with file and line. */
+/* A machine's file: INI, see recipes/machines.  An unknown key or a number out of range: HD_FORMAT
+ * with file and line. */
 hd_status hd_machine_read(hd_machine *m, const char *path, hd_err *err);
 hd_status hd_machine_print(hd_buf *out, const hd_machine *m, hd_err *err); // the same as text
 /* 14.8T, 3e9, 250M, 64K: true when it is a finite number above 0. */
@@ -95,12 +97,13 @@ bool hd_cost_quote(hd_cost_quoted *out, const hd_cost *plan, const hd_cost_ask *
 /* The seconds of each kind of work, 0 where it has no rate; the sum is returned. */
 double hd_cost_seconds(double seconds[HD_WORK_KINDS], const double work[HD_WORK_KINDS], const double rate[HD_WORK_KINDS]);
 
-/* Rates by which n models' work a token takes nearest to the seconds a token that were measured: the least squares of relative errors, no
- * rate below 0.  A kind of work that nobody had, or that explains nothing: 0.  work: [n], seconds: [n] > 0. */
+/* Rates by which n models' work a token takes nearest to the seconds a token that were measured: the least
+ * squares of relative errors, no rate below 0.  A kind of work that nobody had, or that explains nothing: 0.
+ * work: [n], seconds: [n] > 0. */
 void hd_cost_fit(double rate[HD_WORK_KINDS], const double (*work)[HD_WORK_KINDS], const double *seconds, int n);
 
-/* Time this machine: its product rate, and training passes and updates of small models for its other rates.  Fills name, devices,
- * peak, rates; watts and prices are left alone.  Takes about a minute. */
+/* Time this machine: its product rate, and training passes and updates of small models for its other rates.
+ * Fills name, devices, peak, rates; watts and prices are left alone.  Takes about a minute. */
 hd_status hd_machine_measure(hd_machine *m, int n_threads, hd_err *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* A finished run beside its plan: tokens and seconds of log.csv, the model of its newest checkpoint, the recipe's sizes. */
+/* A finished run beside its plan: tokens and seconds of log.csv, the model of its newest checkpoint,
+ * the recipe's sizes. */
 #ifndef HD_EVAL_COST_RUN_H
 #define HD_EVAL_COST_RUN_H
 

@@ -1,6 +1,7 @@
-/* A machine measured: its product rate, and the rates of a training pass's kinds of work, from passes of small models with random
- * weights and ids; a pass is forward and backward of one micro-batch.  The models differ in what they have much of, so that the
- * five rates can be told apart: the fit (hd_cost_fit) is over all of them.  Updates are timed apart, on two models. */
+/* A machine measured: its product rate, and the rates of a training pass's kinds of work, from passes of
+ * small models with random weights and ids; a pass is forward and backward of one micro-batch.  The models
+ * differ in what they have much of, so that the five rates can be told apart: the fit (hd_cost_fit) is over
+ * all of them.  Updates are timed apart, on two models. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,7 +77,8 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The lower quartile: a run has no best pass, it has them all, but what else the machine did between shall not count. */
+/* The lower quartile: a run has no best pass, it has them all, but what else the machine did between
+ * shall not count. */
 static double typical(double *took, int n)
 {
     qsort(took, (size_t)n, sizeof *took, by_size);
@@ -90,7 +92,8 @@ static double processor_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds of a token, after a pass that warms up; *elapsed and *used: of all passes by the clock and on all processors. */
+/* Seconds of a token, after a pass that warms up; *elapsed and *used: of all passes by the clock and
+ * on all processors. */
 static hd_status time_passes(double *seconds, double *elapsed, double *used, hd_model *m, const shape *s, hd_err *err)
 {
     hd_status st;
@@ -128,7 +131,8 @@ fail:
     return st;
 }
 
-/* Seconds of an update; with it goes that gradients are cleared and their norm taken, and panels packed anew. */
+/* Seconds of an update; with it goes that gradients are cleared and their norm taken, and
+ * panels packed anew. */
 static hd_status time_updates(double *seconds, hd_model *m, hd_optim_kind matrices, hd_err *err)
 {
     hd_status st;
@@ -152,8 +156,8 @@ fail:
     return st;
 }
 
-/* What was measured: of a token of each shape, and of an update by Muon where updates are timed.  Its work: FLOPs of its products, and
- * weights. */
+/* What was measured: of a token of each shape, and of an update by Muon where updates are timed.  Its work:
+ * FLOPs of its products, and weights. */
 typedef struct {
     double work[N_SHAPES][HD_WORK_KINDS], seconds[N_SHAPES];
     double update_work[N_UPDATED][HD_WORK_KINDS], update_seconds[N_UPDATED];

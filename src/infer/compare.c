@@ -1,5 +1,5 @@
-/* KL and perplexity of two models: both run the same slice, then each row's distributions are compared, rows spread over the
- * threads.  Nothing is kept but a slice of logits of each. */
+/* KL and perplexity of two models: both run the same slice, then each row's distributions are compared, rows
+ * spread over the threads.  Nothing is kept but a slice of logits of each. */
 #include "infer/compare.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* Two forms of one model side by side on a text: what rounding the weights, the activations or the cache did. */
+/* Two forms of one model side by side on a text: what rounding the weights, the activations
+ * or the cache did. */
 #ifndef HD_INFER_COMPARE_H
 #define HD_INFER_COMPARE_H
 
@@ -11,8 +12,8 @@ typedef struct {
     int64_t n_scored, n_chunks;
 } hd_comparison;
 
-/* Chunks of ctx ids whose second halves are scored, by hd_perplexity_run's rule.  Both models have the same vocabulary (else
- * HD_USAGE).  HD_NOMEM. */
+/* Chunks of ctx ids whose second halves are scored, by hd_perplexity_run's rule.  Both models have the same
+ * vocabulary (else HD_USAGE).  HD_NOMEM. */
 hd_status hd_compare(hd_comparison *out, hd_model *m, hd_cache_type type, hd_model *other,
                      hd_cache_type other_type, const int32_t *id, int64_t n, int64_t ctx, int32_t bos, int64_t max_chunks, hd_err *err);
 

@@ -6,8 +6,8 @@
  *
  *   look-up   the last words stood earlier in the timeline: guess that they go on as they did then
  *   model     a smaller model of the same vocabulary goes on greedily, as long as it is sure; where NGRAM_MAX
- * ids are repeated, look-up does its work MTP       the model's own extra layer (arXiv:2412.19437, 2.2),
- * which reads the states of the pass before
+ *             ids are repeated, look-up does its work
+ *   MTP       the model's own extra layer (arXiv:2412.19437, 2.2), which reads the states of the pass before
  *
  * Guessing must pay.  A row more in a pass costs ROW_COST of a pass, making a guess costs `step`; a guess
  * that was right saves a pass.  The balance of late decides: below zero guessing rests, for twice as long
@@ -242,8 +242,9 @@ static int guess_model(hd_session *s, int room)
 
 /* ---- The model's own extra layer ---- */
 
-/* Bring the extra layer up to state n-2 and id n-1, as far as these n_states states from position `from` on reach.  `answer`:
- * the last row's logits and state are wanted (then there are HD_DRAFT_STATES at most); false when there are none. */
+/* Bring the extra layer up to state n-2 and id n-1, as far as these n_states states from position `from` on
+ * reach.  `answer`: the last row's logits and state are wanted (then there are HD_DRAFT_STATES at most);
+ * false when there are none. */
 static bool mtp_follow(hd_session *s, const float *states, int64_t from, int64_t n_states, bool answer)
 {
     hd_draft *d = &s->draft;

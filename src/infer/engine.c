@@ -41,8 +41,9 @@ static hd_status choose_context(hd_engine *e, int64_t wish, int n_sessions, hd_e
     return HD_OK;
 }
 
-/* Pages for every session, each rounded up.  The extra layers' positions are pages of their own, since they begin and end
- * elsewhere than the main layers': who drafts has both, and nobody's context gets shorter by it. */
+/* Pages for every session, each rounded up.  The extra layers' positions are pages of their own,
+ * since they begin and end elsewhere than the main layers': who drafts has both, and nobody's context
+ * gets shorter by it. */
 static hd_status open_caches(hd_engine *e, int n_sessions, hd_err *err)
 {
     hd_status st;
@@ -209,8 +210,8 @@ static uint64_t system_seed(void)
     return (uint64_t)t.tv_sec * 1000000007u ^ (uint64_t)t.tv_nsec;
 }
 
-/* What the makers of a family recommend, by the beginning of its chat format's name; the first row that fits.
- */
+/* What the makers of a family recommend, by the beginning of its chat format's name; the
+ * first row that fits. */
 static const struct {
     const char *format;
     float temperature, top_p;

@@ -1,9 +1,10 @@
 /* The automaton: states made when they are first met.
  *
- * A place (point, stack) says where in the program one reading of the text so far stands, and which rules are open around
- * it.  Stacks share what lies below their top, and equal stacks have one number, so a place is 64 bits.  A step takes all
- * places of a state over one byte and closes the result under forks, calls and returns; places that could not reach an end
- * within the depth that is left are dropped, so every state that exists can still be finished. */
+ * A place (point, stack) says where in the program one reading of the text so far stands, and which rules are
+ * open around it.  Stacks share what lies below their top, and equal stacks have one number, so a place is 64
+ * bits.  A step takes all places of a state over one byte and closes the result under forks, calls and
+ * returns; places that could not reach an end within the depth that is left are dropped, so every state that
+ * exists can still be finished. */
 #include <string.h>
 
 #include "infer/grammar_impl.h"

@@ -1,7 +1,7 @@
 /* The tree that the readers of GBNF and of JSON schemas build: rules, and nodes that hang in them.
  *
- * Every call checks the builder's status first, so a reader may go on after an error as if nothing had happened: what it
- * builds then is never used. */
+ * Every call checks the builder's status first, so a reader may go on after an error as if nothing had
+ * happened: what it builds then is never used. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 /* Sets of characters, and how a character of a set is spelled in bytes.
  *
- * UTF-8 keeps the order of characters, so a range of characters is a few ranges of bytes in a row: it is cut where the
- * number of bytes changes, then until all bytes behind the first that differs run through 80 to BF. */
+ * UTF-8 keeps the order of characters, so a range of characters is a few ranges of bytes in a row: it
+ * is cut where the number of bytes changes, then until all bytes behind the first that differs run
+ * through 80 to BF. */
 #include <stdio.h>
 #include <string.h>
 
@@ -118,7 +119,8 @@ static void put_range(hd_builder *b, int32_t alt, int32_t lo, int32_t hi)
     }
 }
 
-/* The escape of a character that must not stand in a JSON string.  NUL has one, too, but many readers stop there. */
+/* The escape of a character that must not stand in a JSON string.  NUL has one, too, but many
+ * readers stop there. */
 static void put_escape(hd_builder *b, int32_t alt, int32_t c)
 {
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";

@@ -1,14 +1,14 @@
 /* What must hold of a program before anybody follows it.
  *
- * need(q): to reach the end of q's rule, so many more rules must be open at once, at the least.  A set needs what follows
- * it; a fork the smaller of two; a call of R needs max(what follows, 1 + need(start of R)), or need(start of R) when
- * nothing follows, for then R's end is the caller's and nothing is pushed.  That is a shortest path where the length of
- * a way is its deepest place: points are settled level by level, each after what it leads to (Knuth, "A generalization
- * of Dijkstra's algorithm", 1977).  What cannot end within HD_GRAMMAR_DEPTH is cut off while the text is followed, so
- * whatever stays alive can be brought to an end.
+ * need(q): to reach the end of q's rule, so many more rules must be open at once, at the least.  A set needs
+ * what follows it; a fork the smaller of two; a call of R needs max(what follows, 1 + need(start of R)), or
+ * need(start of R) when nothing follows, for then R's end is the caller's and nothing is pushed.  That is a
+ * shortest path where the length of a way is its deepest place: points are settled level by level, each after
+ * what it leads to (Knuth, "A generalization of Dijkstra's algorithm", 1977).  What cannot end within
+ * HD_GRAMMAR_DEPTH is cut off while the text is followed, so whatever stays alive can be brought to an end.
  *
- * The same walk without sets finds the rules that can be empty; and a rule that can call itself before it has read a
- * byte is refused. */
+ * The same walk without sets finds the rules that can be empty; and a rule that can call itself before it has
+ * read a byte is refused. */
 #include <string.h>
 
 #include "infer/grammar_impl.h"

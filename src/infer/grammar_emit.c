@@ -1,5 +1,5 @@
-/* From the tree to the program, backwards: emit(node, to) makes the points that read the node and then go on at `to`, and
- * gives the first of them.  What comes behind is always known, so nothing is patched but loops.
+/* From the tree to the program, backwards: emit(node, to) makes the points that read the node and then go on
+ * at `to`, and gives the first of them.  What comes behind is always known, so nothing is patched but loops.
  *
  * Recursion is as deep as the tree, which its readers keep under some hundred levels. */
 #include <string.h>
@@ -137,7 +137,8 @@ static int32_t chain(emitter *e, const hd_node *n, int32_t to)
     return to;
 }
 
-/* Two ways run side by side: `first`, where no member is written yet, and `more`, where the next one needs its comma. */
+/* Two ways run side by side: `first`, where no member is written yet, and `more`, where the next one
+ * needs its comma. */
 static int32_t members(emitter *e, const hd_node *n, int32_t to)
 {
     int32_t first = to, more = to;

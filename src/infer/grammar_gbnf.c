@@ -5,9 +5,10 @@
  *     answer ::= "yes" | "no" | "it depends on " [a-z]{3,20}
  *     reason ::= ([^.\n] | "." [0-9])+ "."
  *
- * Elements: "text", [class], [^class], `.` (any character), a rule's name, (a group).  Behind an element: * + ? {m} {m,} {m,n}.
- * Escapes: \n \r \t \\ \" \[ \] \- \^ \xHH \uHHHH \UHHHHHHHH.  A rule ends with its line, but a line may go on inside a
- * group, after ::= and after |, and with a | at the beginning of the next line. */
+ * Elements: "text", [class], [^class], `.` (any character), a rule's name, (a group).  Behind an element: * +
+ * ? {m} {m,} {m,n}.
+ * Escapes: \n \r \t \\ \" \[ \] \- \^ \xHH \uHHHH \UHHHHHHHH.  A rule ends with its line, but a line may go
+ * on inside a group, after ::= and after |, and with a | at the beginning of the next line. */
 #include <stdio.h>
 #include <string.h>
 

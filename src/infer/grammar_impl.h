@@ -6,9 +6,10 @@
  *
  *   program + a text's bytes --grammar_auto.c--> states, made when first met --grammar_mask.c--> ids that may follow
  *
- * A program is a machine over bytes with a stack: a rule that is called remembers where to go on.  All that the bytes
- * so far can mean is a set of places, each a point in the program with a stack of returns.  Such a set is a state; the
- * sets that a text meets repeat, so each is kept with the states that follow from it and the ids that may follow. */
+ * A program is a machine over bytes with a stack: a rule that is called remembers where to go on.  All that
+ * the bytes so far can mean is a set of places, each a point in the program with a stack of returns.  Such a
+ * set is a state; the sets that a text meets repeat, so each is kept with the states that follow from it and
+ * the ids that may follow. */
 #ifndef HD_INFER_GRAMMAR_IMPL_H
 #define HD_INFER_GRAMMAR_IMPL_H
 
@@ -19,7 +20,8 @@
 #include "infer/grammar.h"
 #include "model/vocab_tree.h"
 
-/* The caps.  A source over one is refused with HD_LIMIT; what the last three bound ends a text with HD_LIMIT. */
+/* The caps.  A source over one is refused with HD_LIMIT; what the last three bound ends a
+ * text with HD_LIMIT. */
 enum {
     HD_GRAMMAR_BYTES = 256 << 10, // of GBNF text
     HD_GRAMMAR_RULES = 8192,
@@ -72,8 +74,8 @@ typedef struct {
     int32_t where;        // offset in the source of its first mention
 } hd_rule;
 
-/* Errors stick: after the first, calls do nothing and give node 0, the empty text.  So the readers need to look at st in
- * loops and at their end only. */
+/* Errors stick: after the first, calls do nothing and give node 0, the empty text.  So the readers need to
+ * look at st in loops and at their end only. */
 typedef struct hd_builder {
     hd_status st;
     hd_err *err;
@@ -121,7 +123,8 @@ void hd_chars_add(hd_chars *c, int32_t lo, int32_t hi);
 void hd_chars_sort(hd_chars *c); // in order, apart, without surrogates
 void hd_chars_not(hd_chars *c);
 bool hd_chars_has(const hd_chars *c, int32_t cp); // sorted
-/* A character of the set, as UTF-8; json: as it is spelled in a JSON string, escaped where it must be.  Sorts c. */
+/* A character of the set, as UTF-8; json: as it is spelled in a JSON string, escaped where it
+ * must be.  Sorts c. */
 int32_t hd_node_chars(hd_builder *b, hd_chars *c, bool json);
 
 /* ---- The program (grammar_emit.c, grammar_check.c) ---- */

@@ -1,8 +1,9 @@
 /* Masks: which ids may follow a state.
  *
- * The vocabulary's tree is walked with the automaton: where a byte cannot follow, all words below are skipped.  Inside a
- * string nearly all words may follow, and a walk would visit them all; so parts of the vocabulary that are made of at
- * most k plain characters are taken whole when any k plain characters may follow, which is asked of the automaton
+ * The vocabulary's tree is walked with the automaton: where a byte cannot follow, all words below are
+ * skipped.  Inside a string nearly all words may follow, and a walk would visit them all; so parts of the
+ * vocabulary that are made of at most k plain characters are taken whole when any k plain characters may
+ * follow, which is asked of the automaton
  * directly: all states it can be in after one such character, after two, ... until no new one comes.
  *
  * What a mask costs is in doc/grammar.md. */

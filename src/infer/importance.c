@@ -1,11 +1,13 @@
 /* Importance from a text.
  *
- * A product y = W x rounds best where its error matters: sum over rows of (W x - W' x)^2, whose expectation, when columns are
- * taken as uncorrelated, is sum over i of E[x_i^2] (w_i - w'_i)^2.  So the weight of column i is the mean square of x_i
- * over a text (the idea of llama.cpp's imatrix, and the diagonal of the Hessian of OBS, arXiv:2203.07259).
+ * A product y = W x rounds best where its error matters: sum over rows of (W x - W' x)^2, whose expectation,
+ * when columns are taken as uncorrelated, is sum over i of E[x_i^2] (w_i - w'_i)^2.  So the weight of column
+ * i is the mean square of x_i over a text (the idea of llama.cpp's imatrix, and the diagonal of the Hessian
+ * of OBS, arXiv:2203.07259).
  *
- * The device tells of each product; the address of its weight in the mapped file says which tensor it is, and which of its
- * matrices.  Activations are read from the blobs that the kernels read, so they carry the kernels' rounding. */
+ * The device tells of each product; the address of its weight in the mapped file says which tensor it is, and
+ * which of its matrices.  Activations are read from the blobs that the kernels read, so they carry the
+ * kernels' rounding. */
 #include "infer/importance.h"
 
 #include <string.h>

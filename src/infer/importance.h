@@ -11,9 +11,10 @@ typedef struct {
     float *means;     // the storage of all
 } hd_importances;
 
-/* Run n ids through m in chunks of ctx, as hd_perplexity_run does, and look at every product's activations.  s: the source
- * that m was opened from.  *p: the text's perplexity on the way.  A matrix that no row reached (an expert that was never
- * chosen) gets ones.  Weights that the model rebuilt in memory (the keys' half of MLA's kv_b) are left out.
+/* Run n ids through m in chunks of ctx, as hd_perplexity_run does, and look at every product's activations.
+ * s: the source that m was opened from.  *p: the text's perplexity on the way.  A matrix that no row reached
+ * (an expert that was never chosen) gets ones.  Weights that the model rebuilt in memory (the keys' half of
+ * MLA's kv_b) are left out.
  * HD_USAGE: a text shorter than two chunks; HD_NOMEM. */
 hd_status hd_importances_open(hd_importances *out, hd_perplexity *p, hd_model *m, const hd_source *s, const int32_t *id,
                               int64_t n, int64_t ctx, int32_t bos, int64_t max_chunks, hd_err *err);

@@ -4,8 +4,8 @@
 
 #include "base/err.h"
 
-/* The likeliest id (the lowest among equals; NaN counts as never), and its probability when prob is not NULL.
- */
+/* The likeliest id (the lowest among equals; NaN counts as never), and its probability when
+ * prob is not NULL. */
 int32_t hd_likeliest(const float *logits, int64_t n, float *prob);
 
 #endif

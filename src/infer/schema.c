@@ -1,21 +1,24 @@
-/* JSON schemas to rules.  The text is compact JSON in which a single space may follow `{ [ : ,` and precede `] }`.
+/* JSON schemas to rules.  The text is compact JSON in which a single space may follow `{ [ : ,`
+ * and precede `] }`.
  *
  * Known keywords (draft 2020-12's meaning, with the narrowings below):
  *
- *     any type   type (also an array of types), enum, const, anyOf, oneOf, allOf, $ref (within the document), $defs,
- *                definitions, nullable
+ *     any type   type (also an array of types), enum, const, anyOf, oneOf, allOf, $ref (within the document),
+ *                $defs, definitions, nullable
  *     objects    properties, required, additionalProperties
  *     arrays     items, prefixItems, minItems, maxItems
  *     strings    minLength, maxLength, pattern, format (date, time, date-time, uuid, email, ipv4)
  *     numbers    minimum, maximum, exclusiveMinimum, exclusiveMaximum
- *     ignored    title, description, default, examples, deprecated, readOnly, writeOnly, $schema, $id, $comment
+ *     ignored    title, description, default, examples, deprecated, readOnly, writeOnly, $schema, $id,
+ *                $comment
  *
- * Any other keyword is refused by name, for a text that looked as if it kept to a schema, and did not, helps nobody.
+ * Any other keyword is refused by name, for a text that looked as if it kept to a schema, and did
+ * not, helps nobody.
  *
  * A grammar may be narrower than its schema, never wider.  It is narrower here: members come in the order of
- * `properties`; without additionalProperties an object with `properties` has no other members; a schema without a type
- * but with keywords of some types gives values of those; other keys have no escapes; numbers have at most 18 digits;
- * counts end at HD_GRAMMAR_REPEAT; nesting ends at HD_GRAMMAR_DEPTH. */
+ * `properties`; without additionalProperties an object with `properties` has no other members; a schema
+ * without a type but with keywords of some types gives values of those; other keys have no escapes; numbers
+ * have at most 18 digits; counts end at HD_GRAMMAR_REPEAT; nesting ends at HD_GRAMMAR_DEPTH. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -89,7 +92,8 @@ static const struct {
     {"$comment", 0},
 };
 
-/* Every key of j is known; *types: those that keywords other than ALL's speak of, *all: there are some of ALL's, too. */
+/* Every key of j is known; *types: those that keywords other than ALL's speak of, *all: there are
+ * some of ALL's, too. */
 static bool read_keywords(hd_schema *s, const json_t *j, int *types, bool *all, const hd_where *w)
 {
     const char *key;

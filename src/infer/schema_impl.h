@@ -52,7 +52,8 @@ int32_t hd_schema_value(hd_schema *s, const json_t *j, const hd_where *w);
 /* A rule of this name; true when it is new and wants a body. */
 bool hd_schema_rule(hd_schema *s, const char *name, int32_t *rule);
 void hd_schema_body(hd_schema *s, int32_t rule, int32_t body);
-/* keyword's value as a count: 0 <= *v; absent: untouched.  One above HD_GRAMMAR_REPEAT becomes HD_GRAMMAR_REPEAT + 1. */
+/* keyword's value as a count: 0 <= *v; absent: untouched.  One above HD_GRAMMAR_REPEAT becomes
+ * HD_GRAMMAR_REPEAT + 1. */
 bool hd_schema_count(hd_schema *s, const json_t *j, const char *keyword, int32_t *v, const hd_where *w);
 /* The types that `type` and `nullable` allow; HD_TYPE_ALL without `type`. */
 int hd_schema_types(hd_schema *s, const json_t *j, const hd_where *w);
@@ -64,7 +65,8 @@ int32_t hd_schema_any_string(hd_schema *s); // with its quotes
 int32_t hd_schema_any_char(hd_schema *s);   // a call
 /* A key that is none of these n names. */
 int32_t hd_schema_other_key(hd_schema *s, const char *const *name, size_t n);
-/* The strings a regular expression matches anywhere, of min to max characters (max < 0: any number), with quotes. */
+/* The strings a regular expression matches anywhere, of min to max characters (max < 0: any
+ * number), with quotes. */
 int32_t hd_schema_pattern(hd_schema *s, const char *text, size_t n, int32_t min, int32_t max,
                           const hd_where *w);
 int32_t hd_schema_number(hd_schema *s, const json_t *j, bool integer, const hd_where *w);

@@ -1,8 +1,9 @@
 /* Two schemas at once, and whether two can both hold.
  *
- * A schema that joins others by allOf or by $ref with keywords beside it is rewritten as one schema of the joined keywords.
- * What its members are joined of is left as an allOf of their own, to be rewritten when they are reached.  Work is counted
- * in hd_schema.steps, and depth in hd_where, so schemas that join themselves come to an end. */
+ * A schema that joins others by allOf or by $ref with keywords beside it is rewritten as one schema of the
+ * joined keywords.  What its members are joined of is left as an allOf of their own, to be rewritten when
+ * they are reached.  Work is counted in hd_schema.steps, and depth in hd_where, so schemas that join
+ * themselves come to an end. */
 #include <string.h>
 
 #include "infer/schema_impl.h"

@@ -1,8 +1,8 @@
 /* Numbers: a range of whole numbers as digits, and decimals as whole numbers of their last place.
  *
- * The numbers from lo to hi of one length share their first digits as far as lo and hi do; at the first digit that
- * differs there are three ways on: lo's digit and then anything from lo's rest up, a digit between and then anything,
- * hi's digit and then anything up to hi's rest. */
+ * The numbers from lo to hi of one length share their first digits as far as lo and hi do; at the first digit
+ * that differs there are three ways on: lo's digit and then anything from lo's rest up, a digit between and
+ * then anything, hi's digit and then anything up to hi's rest. */
 #include <math.h>
 #include <string.h>
 
@@ -139,8 +139,8 @@ static bool read_bounds(hd_schema *s, const json_t *j, bounds *b, const hd_where
     return any;
 }
 
-/* Decimals of `places` places: k / 10^places is rounded once, as a reader of the text rounds it, so the corrections below
- * see what the reader will see. */
+/* Decimals of `places` places: k / 10^places is rounded once, as a reader of the text rounds it, so the
+ * corrections below see what the reader will see. */
 static void decimals(hd_schema *s, int32_t alt, const bounds *b, int places)
 {
     double unit = pow(10, places), most = (double)MOST_PART;
@@ -160,7 +160,8 @@ static void add_digits(hd_builder *b, int32_t seq, const char *before, char firs
     hd_node_append(b, seq, hd_node_repeat(b, hd_node_bytes(b, &set), m, n));
 }
 
-/* Without bounds: -? digits, then for numbers perhaps a fraction and an exponent that no reader's double overflows. */
+/* Without bounds: -? digits, then for numbers perhaps a fraction and an exponent that no reader's
+ * double overflows. */
 static int32_t unbounded(hd_schema *s, bool integer)
 {
     int32_t rule;

@@ -1,13 +1,14 @@
-/* Regular expressions of a schema's `pattern`, as far as they are regular: literals, `.`, classes, \d \w \s \D \W \S, groups,
- * | * + ? {m} {m,} {m,n}, and ^ $ at the very ends of the pattern or of its alternatives.  References back, looks around and word
- * borders are refused.
+/* Regular expressions of a schema's `pattern`, as far as they are regular: literals, `.`, classes, \d \w \s
+ * \D \W \S, groups, | * + ? {m} {m,} {m,n}, and ^ $ at the very ends of the pattern or of its alternatives.
+ * References back, looks around and word borders are refused.
  *
- * A pattern is matched anywhere in a string, so where ^ or $ is missing any characters may stand.  Characters are spelled
- * as JSON spells them.  Where dialects disagree (is e-acute a word character?) only what all of them accept is made.
+ * A pattern is matched anywhere in a string, so where ^ or $ is missing any characters may stand.  Characters
+ * are spelled as JSON spells them.  Where dialects disagree (is e-acute a word character?) only what all of
+ * them accept is made.
  *
- * Together with minLength and maxLength: a first reading finds the lengths the pattern allows.  If they keep to the limits
- * anyway, good; if one repetition of single characters is all that varies, its counts are narrowed in a second reading;
- * else the pair is refused. */
+ * Together with minLength and maxLength: a first reading finds the lengths the pattern allows.  If they keep
+ * to the limits anyway, good; if one repetition of single characters is all that varies, its counts are
+ * narrowed in a second reading; else the pair is refused. */
 #include <string.h>
 
 #include "base/utf8.h"

@@ -1,7 +1,7 @@
 /* Strings: characters as JSON spells them, lengths, formats, and the keys that no property has.
  *
- * A length counts characters of Unicode, as the schema means it: an escape is one, and so is a pair of escaped
- * surrogates.  NUL is left out, since many readers of JSON refuse it. */
+ * A length counts characters of Unicode, as the schema means it: an escape is one, and so is a pair of
+ * escaped surrogates.  NUL is left out, since many readers of JSON refuse it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -109,8 +109,9 @@ static int32_t first_char(const key *k)
     return c;
 }
 
-/* The ends of keys that agree with k[0..n) so far and in the end with none: either another character comes next, or one
- * of theirs and then another end.  Keys that agree for KEY_DEPTH characters are left out altogether. */
+/* The ends of keys that agree with k[0..n) so far and in the end with none: either another character
+ * comes next, or one of theirs and then another end.  Keys that agree for KEY_DEPTH characters are
+ * left out altogether. */
 static int32_t unlike(hd_schema *s, key *k, size_t n, int depth, int32_t rest)
 {
     hd_chars *other = NULL;
@@ -190,8 +191,8 @@ int32_t hd_schema_other_key(hd_schema *s, const char *const *name, size_t n)
 
 /* ---- Formats and lengths ---- */
 
-/* Narrower than the standards where these allow what few programs read: years from 1000, no leap seconds, no comments or
- * quotes in addresses. */
+/* Narrower than the standards where these allow what few programs read: years from 1000, no leap seconds, no
+ * comments or quotes in addresses. */
 #define DATE                                                                                                 \
     "([1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]" \
     "|1[0-9]|2[0-8]))|"                                                                                      \

@@ -49,8 +49,8 @@ static void run_close(run *r)
     free(r->want);
 }
 
-/* Ids id[0..n) after what the sequence holds; slices whose logits are wanted are short enough for `logits`.
- */
+/* Ids id[0..n) after what the sequence holds; slices whose logits are wanted are short
+ * enough for `logits`. */
 static hd_status run_ids(run *r, const int32_t *id, int64_t n, int64_t first, hd_score_fn *fn, void *arg,
                          hd_err *err)
 {

@@ -1,5 +1,5 @@
-/* Logits along a given text: what scoring, perplexity and the comparison of two forms of a model are made of.
- */
+/* Logits along a given text: what scoring, perplexity and the comparison of two forms of a
+ * model are made of. */
 #ifndef HD_INFER_SCORE_H
 #define HD_INFER_SCORE_H
 

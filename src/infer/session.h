@@ -47,8 +47,8 @@ struct hd_session {
     bool told_thinking; // ... inside a thought
 };
 
-/* hd_session_pass, where session i may take at most most[i] rows of this pass: 0 leaves it out.  One row of those who
- * generate is all they ask for, so the numbers bound the slices of prompts. */
+/* hd_session_pass, where session i may take at most most[i] rows of this pass: 0 leaves it out.  One row of
+ * those who generate is all they ask for, so the numbers bound the slices of prompts. */
 hd_status hd_session_pass_most(hd_session *const *s, const int *most, int n, hd_err *err);
 
 /* Forget guesses that were computed ahead: afterwards done <= n. */

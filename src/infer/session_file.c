@@ -2,9 +2,14 @@
  *
  *   "HDSESS\n" 1               8 bytes, the last is the version
  *   fingerprint                32 bytes: BLAKE2b of what the model's answers depend on: its rotary rule, and
- * every tensor's name, format, shape and first bytes layers, cache type         u32, u32 bytes of one layer's
- * part of a page, ids, computed positions       u64 each ids                        i32 each pages for each
- * page, for each layer, its bytes checksum                   32 bytes: BLAKE2b of all that stands before
+ *                              every tensor's name, format, shape and first bytes
+ *   layers, cache type         u32, u32
+ *   bytes of one layer's part
+ *   of a page, ids, computed
+ *   positions                  u64 each
+ *   ids                        i32 each
+ *   pages                      for each page, for each layer, its bytes
+ *   checksum                   32 bytes: BLAKE2b of all that stands before
  *
  * Numbers are little-endian, as on every machine that hadal runs on.  The size follows from the head and is
  * compared with the file's before anything is allocated.  Slots behind the last position are written as

@@ -3,7 +3,8 @@
  *   row of logits --[grammar forbids]--> sampler --> id --> timeline
  *                                                     \--> stream: thought or answer, stop strings --> text
  *
- * Nothing here computes a pass (but for a caller that has not), so a step takes its id from whatever pass has brought the
+ * Nothing here computes a pass (but for a caller that has not), so a step takes its id from whatever
+ * pass has brought the
  * row: one of this session alone, or one of a crowd. */
 #include "infer/step.h"
 
@@ -82,7 +83,8 @@ bool hd_step_over(hd_step *t)
 
 /* ---- Choosing ---- */
 
-/* A format may leave it to the model to open the thought: its first id may do so, unless the prompt has just closed one. */
+/* A format may leave it to the model to open the thought: its first id may do so, unless the prompt has
+ * just closed one. */
 static bool may_open_thought(const hd_step *t)
 {
     const hd_ids *v = &t->s->ids;

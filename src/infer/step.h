@@ -1,4 +1,5 @@
-/* One text under way: what happens between two passes.  hd_generate runs it for one session, the scheduler for many. */
+/* One text under way: what happens between two passes.  hd_generate runs it for one session, the
+ * scheduler for many. */
 #ifndef HD_INFER_STEP_H
 #define HD_INFER_STEP_H
 
@@ -8,8 +9,8 @@
 
 enum { HD_MAX_TOP = 20 };
 
-/* One id with what the sampler saw of it: natural logarithms of the probabilities in its row, after the grammar and before
- * bias, penalties and temperature. */
+/* One id with what the sampler saw of it: natural logarithms of the probabilities in its row, after the
+ * grammar and before bias, penalties and temperature. */
 typedef struct {
     int32_t id;
     float logprob;

@@ -1,7 +1,6 @@
 /* Text in pieces.  Bytes pass two gates:
  *
- *   token --> raw --[whole characters; wrong ones are U+FFFD]--> ready --[could it be a stop string?]-->
- * text()
+ *   token --> raw --[whole characters; wrong ones are U+FFFD]--> ready --[could it be a stop string?]--> text()
  *
  * The second gate also holds back line ends that may stand before the mark which ends a thought: they belong
  * to the format, as those behind it do.

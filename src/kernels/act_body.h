@@ -1,4 +1,5 @@
-/* Packing of activations over v16, included by each level's file.  The layouts: kernels.h; the numbers are those of plain C. */
+/* Packing of activations over v16, included by each level's file.  The layouts: kernels.h; the numbers are
+ * those of plain C. */
 #include <string.h>
 
 #include "kernels/level.h"

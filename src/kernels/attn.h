@@ -1,7 +1,8 @@
 /* The cache's layout and the leaf loops of attention over it.
  *
- * Layout of one layer's part of a page (64 positions): for each key/value head its key plane, then its value plane.
- * Both are panels 16 columns wide, so that one vector, or one AMX tile row, is one step of the inner dimension:
+ * Layout of one layer's part of a page (64 positions): for each key/value head its key plane, then its
+ * value plane.  Both are panels 16 columns wide, so that one vector, or one AMX tile row, is one step of
+ * the inner dimension:
  *
  *             a key panel: 16 positions          a value panel: 16 numbers of all 64 positions
  *   F32       float [dk][16]                     float [64][16]
@@ -9,17 +10,20 @@
  *   Q8_0      per 32 of dk: f16 scale[16],       per two panels (32 numbers): f16 scale[64],
  *             int8_t [32][16]                    then int8_t [64][16] twice
  *
- * The key plane holds 4 panels, the value plane dv / 16 (rounded up; Q8_0: an even number); padding is zero.  The layout
- * is the same at every CPU level, since sessions are saved to disk.  Only finite numbers are kept: what is too large
- * saturates, NaN becomes 0.  So a masked position, whose weight is exactly 0, adds exactly 0, whatever it holds.
+ * The key plane holds 4 panels, the value plane dv / 16 (rounded up; Q8_0: an even number); padding is zero.
+ * The layout is the same at every CPU level, since sessions are saved to disk.  Only finite numbers are kept:
+ * what is too large saturates, NaN becomes 0.  So a masked position, whose weight is exactly 0, adds exactly
+ * 0, whatever it holds.
  *
- * The sums.  A row of queries sees positions 0 .. pos, cut into segments of HD_SEG_TOK positions that start at multiples
- * of it.  In a segment: scores, their maximum m, weights p = exp(score - m), l = sum of p, o = sum of p * value.
- * Segments are merged from the first to the last (online softmax, arXiv:1805.02867, eq. 4):
+ * The sums.  A row of queries sees positions 0 .. pos, cut into segments of HD_SEG_TOK positions that
+ * start at multiples of it.  In a segment: scores, their maximum m, weights p = exp(score - m), l = sum
+ * of p, o = sum of p * value.  Segments are merged from the first to the last (online softmax,
+ * arXiv:1805.02867, eq. 4):
  *
  *   m' = max(m1, m2)   l' = l1 e^(m1-m') + l2 e^(m2-m')   o' = o1 e^(m1-m') + o2 e^(m2-m')
  *
- * and the row's output is o / l.  Nothing here depends on which other rows, sequences or threads there are. */
+ * and the row's output is o / l.  Nothing here depends on which other rows, sequences or
+ * threads there are. */
 #ifndef HD_KERNELS_ATTN_H
 #define HD_KERNELS_ATTN_H
 
@@ -54,8 +58,8 @@ void hd_kv_load(const hd_kv_shape *s, const uint8_t *page, int slot, float *k, f
 /* x: [n] becomes what storing and reading it back in BF16 or F16 gives; F32: as it is. */
 void hd_kv_round(hd_cache_type t, float *x, int64_t n);
 
-/* Query rows of one sequence that read the same key head.  Row i of the tile is query head kv_head * group + r % group
- * of the sequence's row r / group, where r = first + i. */
+/* Query rows of one sequence that read the same key head.  Row i of the tile is query head kv_head * group +
+ * r % group of the sequence's row r / group, where r = first + i. */
 typedef struct {
     const hd_kv_shape *kv;
     int kv_head, group;    // group: query heads to a key head
@@ -68,13 +72,14 @@ typedef struct {
 } hd_attn_tile;
 
 typedef struct hd_attn_kernels {
-    /* One segment of a tile: o [n][hd_attn_ldo(dv)] (columns past dv are scratch), m [n], l [n]; 64-byte aligned o.
-     * Rows that see nothing of the segment get m = -inf, l = 0, o = 0.
+    /* One segment of a tile: o [n][hd_attn_ldo(dv)] (columns past dv are scratch), m [n], l [n]; 64-byte
+     * aligned o.  Rows that see nothing of the segment get m = -inf, l = 0, o = 0.
      * scratch: hd_attn_scratch_bytes, 64-byte aligned. */
     void (*segment)(const hd_attn_tile *t, int64_t seg, float *o, float *m, float *l, void *scratch);
     /* One row: (o, m, l) <- merged with (o2, m2, l2), which is not empty. */
     void (*merge)(float *o, float *m, float *l, const float *o2, float m2, float l2, int dv);
-    /* As hd_kv_store for positions slot .. slot+n-1 (n >= 1, of one page), k: [n, n_kv, dk], v: [n, n_kv, dv]; as hd_kv_round. */
+    /* As hd_kv_store for positions slot .. slot+n-1 (n >= 1, of one page), k: [n, n_kv, dk], v: [n, n_kv,
+     * dv]; as hd_kv_round. */
     void (*store)(const hd_kv_shape *s, uint8_t *page, int slot, int n, const float *k, const float *v);
     void (*round)(hd_cache_type t, float *x, int64_t n);
     float m_unit; // m in nats: 1, or log(2) where exponents are in base 2

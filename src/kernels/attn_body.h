@@ -1,14 +1,17 @@
 /* Streaming attention over v16, included by each level's file.  Contracts and layout: attn.h.
  *
- * Both products of a segment, scores = Q K^T and o = P V, have the same form: rows of numbers times panels 16 columns
- * wide.  One micro-kernel serves both: up to ATTN_MR rows x ATTN_MC panels of accumulators stay in registers while the
- * inner dimension streams by, in order, one accumulator an output: the order of a sum is that of its inner dimension.
+ * Both products of a segment, scores = Q K^T and o = P V, have the same form: rows of numbers times panels 16
+ * columns wide.  One micro-kernel serves both: up to ATTN_MR rows x ATTN_MC panels of accumulators stay in
+ * registers while the inner dimension streams by, in order, one accumulator an output: the order of a sum is
+ * that of its inner dimension.
  *
  * Before including, a level may define
  *   ATTN_MR, ATTN_MC       the micro-kernel's tile
- *   ATTN_DOT2(acc, a, b)   acc + pairs of bf16 (a: a pair as 32 bits, for all lanes); then BF16 caches are read as they are
+ *   ATTN_DOT2(acc, a, b)   acc + pairs of bf16 (a: a pair as 32 bits, for all lanes); then BF16 caches are
+ *                          read as they are
  *   ATTN_PAIRS             with the above: its products replace those of the body (AMX)
- * Other caches are widened to f32 panels in scratch first, a page at a time: every row of the tile shares that work.
+ * Other caches are widened to f32 panels in scratch first, a page at a time: every row of the tile
+ * shares that work.
  *
  * Exponents are in base 2: m here is the largest score times log2(e). */
 #include <math.h>

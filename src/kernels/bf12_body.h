@@ -1,5 +1,5 @@
-/* Packing bf12 (panel_bf12.c draws it), as the compiler makes it with a level's instructions: each of the loops over 32 rows is
- * a few registers' work.  Included by one file of each level that multiplies bf12. */
+/* Packing bf12 (panel_bf12.c draws it), as the compiler makes it with a level's instructions: each of the
+ * loops over 32 rows is a few registers' work.  Included by one file of each level that multiplies bf12. */
 #include <string.h>
 
 #include "kernels/inline.h"

@@ -1,10 +1,11 @@
 /* Products of float panels over v16, included by each level's file, which defines
  *   ROWS               the most rows of a tile
- *   HALVES             of a panel whose pairs of weights are in registers at a time: 1 where those are few, else 2
+ *   HALVES             of a panel whose pairs of weights are in registers at a time: 1 where those are few,
+ *                      else 2
  *   FETCH(p, bytes)    asks for the weights from p on; nothing where the hardware's own prefetcher is as good
  *
- * Weights are widened to f32 in registers.  An output's products are added in order of k by one chain of FMAs, whatever the
- * tile; fp8 has one chain per 128, whose scale is multiplied in at its end. */
+ * Weights are widened to f32 in registers.  An output's products are added in order of k by one chain of
+ * FMAs, whatever the tile; fp8 has one chain per 128, whose scale is multiplied in at its end. */
 #include <string.h>
 
 #include "kernels/level.h"
@@ -127,7 +128,7 @@ INLINE void tile_f8(int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
-/* ---- bf12 (panel_bf12.c) ------------------------------------------------------------------------------------------- */
+/* ---- bf12 (panel_bf12.c) ------------------------------------------------------------------------------- */
 
 /* Four elements, the half of an oct, of rows 16z..16z+15. */
 INLINE void bf12_load(v_bf12 table, const uint8_t *oct, int half, int z, v16 w[4])
@@ -191,7 +192,8 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
         }
 }
 
-/* A panel is widened once for all rows, in nearly equal parts of k that stay in the first-level cache.  Few rows are not worth that. */
+/* A panel is widened once for all rows, in nearly equal parts of k that stay in the first-level cache.  Few
+ * rows are not worth that. */
 #define WIDE_MUL                                                                                             \
     TILES(wide_few, ROWS, tile_wide_few(rows, t))                                                            \
     TILES(wide_many, ROWS, tile_wide_many(rows, t))                                                          \

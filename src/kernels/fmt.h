@@ -7,8 +7,8 @@
 
 enum { HD_QK = 256 }; // elements of a super-block of the K and IQ formats
 
-/* A row from a file may be unaligned: numbers wider than a byte are copied, never read through a cast pointer.  Files
- * are little endian, and so is every machine hadal builds for. */
+/* A row from a file may be unaligned: numbers wider than a byte are copied, never read through a cast
+ * pointer.  Files are little endian, and so is every machine hadal builds for. */
 static inline uint16_t fmt_u16(const uint8_t *p)
 {
     uint16_t v;
@@ -31,7 +31,8 @@ static inline float fmt_put_f16(uint8_t *p, float v)
     return hd_f16_to_f32(h);
 }
 
-/* Round half away from zero, as C's roundf, into lo..hi; NaN gives lo.  |v| may be anything, |lo| and |hi| < 2^22. */
+/* Round half away from zero, as C's roundf, into lo..hi; NaN gives lo.  |v| may be anything, |lo|
+ * and |hi| < 2^22. */
 static inline int fmt_round(float v, int lo, int hi)
 {
     v = v > (float)lo ? v : (float)lo;

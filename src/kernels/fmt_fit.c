@@ -15,8 +15,8 @@ static inline v4 load(const float *p)
 
 static inline float total(v4 v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
-/* Round to nearest by adding 1.5 x 2^23: the sum's last bit is worth 1.  The clamp comes first, so |v| is small (and NaN
- * has become lo). */
+/* Round to nearest by adding 1.5 x 2^23: the sum's last bit is worth 1.  The clamp comes first, so |v| is
+ * small (and NaN has become lo). */
 static inline float round_code(float v, float lo, float hi)
 {
     v = v > lo ? v : lo;
@@ -47,8 +47,9 @@ float fit_codes(int n, const float *x, const float *w, float d, float m, int lo,
     return total(e);
 }
 
-/* With d = Sxq / Sqq the error is Sxx - Sxq^2 / Sqq: the second term is to be made large.  Starting scales put the number
- * of largest magnitude near the lowest code, or near the highest, a little inside or outside. */
+/* With d = Sxq / Sqq the error is Sxx - Sxq^2 / Sqq: the second term is to be made large.  Starting
+ * scales put the number of largest magnitude near the lowest code, or near the highest, a little
+ * inside or outside. */
 float fit_scale(int n, const float *x, const float *w, int lo, int hi)
 {
     float top = 0, q[FIT_MAX], wx[FIT_MAX];

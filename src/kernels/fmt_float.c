@@ -1,5 +1,5 @@
-/* Floating-point formats: F32, F16, BF16, and the codes of F8 E4M3 (whose scales lie in a tensor of their own, so the
- * decoder here gives the raw value: hd_rows carries the scales). */
+/* Floating-point formats: F32, F16, BF16, and the codes of F8 E4M3 (whose scales lie in a tensor of their
+ * own, so the decoder here gives the raw value: hd_rows carries the scales). */
 #include "kernels/fmt.h"
 
 void fmt_f32_dequant(float *y, const void *x, int64_t n)

@@ -1,8 +1,9 @@
 /* The IQ formats, decoders only.
  *
- * iq4_nl and iq4_xs are scalar: a nibble chooses one of 16 unevenly spaced values.  The others are lattices: a code of 8
- * to 11 bits chooses a whole group of 8 (iq3: 4) small magnitudes from a book, and signs come apart.  Seven sign bits are
- * enough for eight elements where the book's groups are kept to an even number of minus signs: the eighth is the parity.
+ * iq4_nl and iq4_xs are scalar: a nibble chooses one of 16 unevenly spaced values.  The others are lattices:
+ * a code of 8 to 11 bits chooses a whole group of 8 (iq3: 4) small magnitudes from a book, and signs come
+ * apart.  Seven sign bits are enough for eight elements where the book's groups are kept to an even number of
+ * minus signs: the eighth is the parity.
  *
  *              per super-block of 256, after f16 d (iq1_m: spread over the scales)
  *   iq2_xxs    per 32: 4 book bytes; u32 = 4 x 7 signs, 4 scale        d (1/2 + s) / 4

@@ -1,6 +1,6 @@
-/* Code books of the IQ formats.  Printed by tests/golden/make_formats.py from the grids of gguf-py (ggml-org/llama.cpp, MIT
- * licence), which are those of ggml-common.h.  One entry is one group: 8 digits of 2 bits (iq3: 4 digits of 3 bits), the
- * first element lowest; fmt_iq.c maps a digit to its value. */
+/* Code books of the IQ formats.  Printed by tests/golden/make_formats.py from the grids of gguf-py
+ * (ggml-org/llama.cpp, MIT licence), which are those of ggml-common.h.  One entry is one group: 8 digits of 2
+ * bits (iq3: 4 digits of 3 bits), the first element lowest; fmt_iq.c maps a digit to its value. */
 #ifndef HD_KERNELS_FMT_IQ_TABLES_H
 #define HD_KERNELS_FMT_IQ_TABLES_H
 

@@ -1,5 +1,5 @@
-/* The K formats: super-blocks of 256 whose blocks of 16 or 32 have small integer scales of their own, multiplied by one
- * or two f16 numbers of the super-block.  Decoders; the encoders are in fmt_k_quant.c.
+/* The K formats: super-blocks of 256 whose blocks of 16 or 32 have small integer scales of their own,
+ * multiplied by one or two f16 numbers of the super-block.  Decoders; the encoders are in fmt_k_quant.c.
  *
  *   q2_k   scale u4, min u4 [16], q 2 bits, d, dmin          x = d s q - dmin m          blocks of 16
  *   q3_k   third bits [32], q 2 bits, scale 6 bits [16], d   x = d (s - 32) (q - 4)      blocks of 16
@@ -7,13 +7,15 @@
  *   q5_k   d, dmin, the same, fifth bits [32], nibbles       x = d s q - dmin m          blocks of 32
  *   q6_k   nibbles, upper 2 bits, scale i8 [16], d           x = d s (q - 32)            blocks of 16
  *
- * Element order: 2-bit codes come as 128 elements in 32 bytes (element e of the 128 at byte e % 32, bits 2 (e / 32));
- * nibbles as 64 elements in 32 bytes; single bits as 256 elements in 32 bytes (element e at byte e % 32, bit e / 32). */
+ * Element order: 2-bit codes come as 128 elements in 32 bytes (element e of the 128 at byte e % 32, bits 2 (e
+ * / 32)); nibbles as 64 elements in 32 bytes; single bits as 256 elements in 32 bytes (element e at byte e %
+ * 32, bit e / 32). */
 #include "kernels/fmt.h"
 #include "kernels/inline.h"
 
-/* Scales and minima of q4_k and q5_k, 8 of each with 6 bits in 12 bytes: the first four of each fill the lower 6 bits of
- * bytes 0-3 and 4-7; the last four keep their lower nibbles in bytes 8-11 and their upper 2 bits on top of bytes 0-7. */
+/* Scales and minima of q4_k and q5_k, 8 of each with 6 bits in 12 bytes: the first four of each fill the
+ * lower 6 bits of bytes 0-3 and 4-7; the last four keep their lower nibbles in bytes 8-11 and their upper 2
+ * bits on top of bytes 0-7. */
 void fmt_k_scales_get(const uint8_t *p, uint8_t scale[8], uint8_t min[8])
 {
     for (int i = 0; i < 4; i++) {
@@ -33,8 +35,8 @@ void fmt_k_scales_put(uint8_t *p, const uint8_t scale[8], const uint8_t min[8])
     }
 }
 
-/* Scales of q3_k, 16 of 6 bits in 12 bytes: lower nibbles in bytes 0-7 (scale i + 8 above scale i), upper 2 bits in bytes
- * 8-11 (scale i at byte i % 4, bits 2 (i / 4)).  Stored with 32 added. */
+/* Scales of q3_k, 16 of 6 bits in 12 bytes: lower nibbles in bytes 0-7 (scale i + 8 above scale i), upper 2
+ * bits in bytes 8-11 (scale i at byte i % 4, bits 2 (i / 4)).  Stored with 32 added. */
 void fmt_q3_k_scales_get(const uint8_t *p, int8_t scale[16])
 {
     for (int i = 0; i < 16; i++) {

@@ -1,9 +1,10 @@
 /* Encoders of the K formats.
  *
- * A super-block is solved in three steps.  (1) Each block alone: the scale s_j and minimum m_j of least weighted error
- * (fmt_fit.h).  (2) Both are themselves rounded to 4, 6 or 8 bits against the super-block's d and dmin; that rounding moves
- * the optimum, so each block tries the neighbouring integers too, with its codes rounded anew.  (3) With all integers
- * fixed, d and dmin are a linear least-squares problem over the 256 numbers; solve it and repeat (2) once. */
+ * A super-block is solved in three steps.  (1) Each block alone: the scale s_j and minimum m_j of least
+ * weighted error (fmt_fit.h).  (2) Both are themselves rounded to 4, 6 or 8 bits against the super-block's d
+ * and dmin; that rounding moves the optimum, so each block tries the neighbouring integers too, with its
+ * codes rounded anew.  (3) With all integers fixed, d and dmin are a linear least-squares problem over the
+ * 256 numbers; solve it and repeat (2) once. */
 #include "kernels/fmt.h"
 #include "kernels/fmt_fit.h"
 
@@ -28,7 +29,8 @@ static inline float round_f16(float v) { return hd_f16_to_f32(hd_f32_to_f16(v));
 
 static inline int clamp(int v, int lo, int hi) { return v < lo ? lo : v > hi ? hi : v; }
 
-/* Step 2 for one block: integers near (scale/d, min/dmin), at most `reach` away, of least error; codes into u->q. */
+/* Step 2 for one block: integers near (scale/d, min/dmin), at most `reach` away, of least error;
+ * codes into u->q. */
 static void settle_block(super *u, const shape *f, int j, const float *x, const float *w, float scale, float min, int reach)
 {
     float *out = u->q + j * f->len, q[FIT_MAX], best = INFINITY;

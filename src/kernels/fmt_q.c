@@ -6,7 +6,8 @@
  *   q5_0  d, fifth bits u32, nibbles       x = d (q - 16)
  *   q5_1  d, m, fifth bits u32, nibbles    x = d q + m
  *
- * Byte i of the nibbles holds element i below and element i+16 above; bit i of the u32 is the fifth bit of element i. */
+ * Byte i of the nibbles holds element i below and element i+16 above; bit i of the u32 is the fifth
+ * bit of element i. */
 #include "kernels/fmt.h"
 #include "kernels/fmt_fit.h"
 

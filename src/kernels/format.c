@@ -1,5 +1,5 @@
-/* The table of number formats.  Ids, block sizes and bytes are those of ggml (github.com/ggml-org/ggml, MIT; enum
- * ggml_type and ggml-common.h); what lies inside a block is told in the fmt_*.c files. */
+/* The table of number formats.  Ids, block sizes and bytes are those of ggml (github.com/ggml-org/ggml, MIT;
+ * enum ggml_type and ggml-common.h); what lies inside a block is told in the fmt_*.c files. */
 #include "kernels/format.h"
 
 #include <strings.h>

@@ -1,7 +1,7 @@
 /* Number formats of weights: one row per format in one table.
  *
- * The values of hd_type are ggml's type ids (the GGUF file format), so a file's id is looked up, never translated;
- * formats that only safetensors know come after 1000. */
+ * The values of hd_type are ggml's type ids (the GGUF file format), so a file's id is looked up, never
+ * translated; formats that only safetensors know come after 1000. */
 #ifndef HD_KERNELS_FORMAT_H
 #define HD_KERNELS_FORMAT_H
 
@@ -50,7 +50,8 @@ typedef enum {
 
 /* Decode n elements (a multiple of the block) of one row. */
 typedef void hd_dequant_fn(float *y, const void *x, int64_t n);
-/* Encode n elements (a multiple of the block).  importance: [n] weights of the squared error, or NULL for all equal. */
+/* Encode n elements (a multiple of the block).  importance: [n] weights of the squared error, or
+ * NULL for all equal. */
 typedef void hd_quant_fn(void *y, const float *x, int64_t n, const float *importance);
 
 typedef struct {
@@ -65,7 +66,8 @@ typedef struct {
 const hd_format *hd_format_get(int type); // NULL for an unknown id
 const hd_format *hd_format_named(const char *name); // case-insensitive; NULL if unknown
 const hd_format *hd_format_at(int i); // walk the table; NULL past its end
-/* Bytes of a row of n elements into *bytes; false when n is negative, no multiple of the block, or the product wraps. */
+/* Bytes of a row of n elements into *bytes; false when n is negative, no multiple of the block, or
+ * the product wraps. */
 bool hd_format_row_bytes(const hd_format *f, int64_t n, size_t *bytes);
 
 #endif

@@ -1,7 +1,8 @@
 /* Loops written once and compiled for many constants.  Private to src/kernels.
  *
- * A function marked INLINE takes the format, the number of rows and other such things as arguments, which are constants wherever
- * it is called: its loops over them are unrolled, arrays of accumulators become registers, tests of the format are gone. */
+ * A function marked INLINE takes the format, the number of rows and other such things as arguments, which are
+ * constants wherever it is called: its loops over them are unrolled, arrays of accumulators become registers,
+ * tests of the format are gone. */
 #ifndef HD_KERNELS_INLINE_H
 #define HD_KERNELS_INLINE_H
 

@@ -1,7 +1,7 @@
 /* Levels: what this machine can run, and the table of leaf functions for each.
  *
- * Each level inherits the one below it in the list and replaces what it does better; the tables are built once, on the
- * first call, and never change afterwards. */
+ * Each level inherits the one below it in the list and replaces what it does better; the tables are built
+ * once, on the first call, and never change afterwards. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,8 @@ enum { F_AVX2 = 1, F_VNNI = 2, F_BF16 = 4, F_AMX = 8, F_FAST_BF16 = 16 };
 
 static bool all(unsigned have, unsigned want) { return (have & want) == want; }
 
-/* Linux hands out the 8 KB of tile state only to processes that ask (arch_prctl(2), Documentation/arch/x86/xstate). */
+/* Linux hands out the 8 KB of tile state only to processes that ask (arch_prctl(2),
+ * Documentation/arch/x86/xstate). */
 static bool tiles_granted(void)
 {
     enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };

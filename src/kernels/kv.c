@@ -68,8 +68,8 @@ static float from_16(hd_cache_type t, uint16_t h)
     return t == HD_CACHE_BF16 ? hd_bf16_to_f32(h) : hd_f16_to_f32(h);
 }
 
-/* Where numbers of position `slot` lie: number i at base + i * step for F32, and so on.  Keys and values differ only in
- * what runs down a panel (numbers, or positions), hence the two addressing rules below. */
+/* Where numbers of position `slot` lie: number i at base + i * step for F32, and so on.  Keys and values
+ * differ only in what runs down a panel (numbers, or positions), hence the two addressing rules below. */
 static void put_q8(uint16_t *scale, int8_t *q, int step, const float *x, int n)
 {
     float max = 0;

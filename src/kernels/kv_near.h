@@ -1,6 +1,8 @@
-/* The nearest numbers that the cache's types have.  Plain C, compiled for each level that includes it.  Private to src/kernels.
+/* The nearest numbers that the cache's types have.  Plain C, compiled for each level that includes it.
+ * Private to src/kernels.
  *
- * They work on the bits of an f32 and without a branch, so that the compiler makes vectors of a loop over them. */
+ * They work on the bits of an f32 and without a branch, so that the compiler makes vectors of
+ * a loop over them. */
 #ifndef HD_KERNELS_KV_NEAR_H
 #define HD_KERNELS_KV_NEAR_H
 
@@ -23,8 +25,8 @@ INLINE uint32_t near_bf16(uint32_t x)
     uint32_t u = clamped(x, 0x7f7f0000);
     return (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
 }
-/* The nearest number that f16 has, and its 16 bits.  Below 2^-14 it has multiples of 2^-24, as f32 has between 0.5 and 1: there the adder
- * rounds. */
+/* The nearest number that f16 has, and its 16 bits.  Below 2^-14 it has multiples of 2^-24, as f32 has
+ * between 0.5 and 1: there the adder rounds. */
 enum { F16_MAX = 0x477fe000, F16_NORMAL = 0x38800000 }; // 65504, 2^-14
 INLINE uint32_t near_f16(uint32_t x)
 {

@@ -1,5 +1,5 @@
-/* How a level fills its table: it inherits the lower level's entries and replaces what it does better.  Private to
- * src/kernels; kernels.c walks the levels. */
+/* How a level fills its table: it inherits the lower level's entries and replaces what it does better.
+ * Private to src/kernels; kernels.c walks the levels. */
 #ifndef HD_KERNELS_LEVEL_H
 #define HD_KERNELS_LEVEL_H
 

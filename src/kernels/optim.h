@@ -1,5 +1,5 @@
-/* The element-by-element halves of an optimizer's step, on flat arrays.  No sums, no fused operations: every level gives the
- * same bits. */
+/* The element-by-element halves of an optimizer's step, on flat arrays.  No sums, no fused operations: every
+ * level gives the same bits. */
 #ifndef HD_KERNELS_OPTIM_H
 #define HD_KERNELS_OPTIM_H
 
@@ -13,8 +13,8 @@ typedef struct {
     float eps, keep;                   // keep = 1 - lr * weight decay
 } hd_adamw;
 
-/* Arrays of n numbers, any n >= 0, that do not overlap.  bf16: moments kept in bf16; the step itself is made with the moments
- * before they are rounded. */
+/* Arrays of n numbers, any n >= 0, that do not overlap.  bf16: moments kept in bf16; the step itself is made
+ * with the moments before they are rounded. */
 typedef struct hd_optim_kernels {
     /* m += (1 - beta1) (g - m)    v = beta2 v + (1 - beta2) g^2
      * w = keep w - rate m / (root sqrt(v) + eps)                                            (arXiv:1711.05101) */

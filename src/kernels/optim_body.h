@@ -1,7 +1,7 @@
 /* The optimizers' loops, included by each level's file.  Contracts: optim.h.
  *
- * Plain C: the compiler makes 16, 8 or 4 lanes of them by the level's flags (gcc 12 and clang 14 both do).  They move 16 to 28
- * bytes a number and wait for memory, not for arithmetic. */
+ * Plain C: the compiler makes 16, 8 or 4 lanes of them by the level's flags (gcc 12 and clang 14 both do).
+ * They move 16 to 28 bytes a number and wait for memory, not for arithmetic. */
 #include <math.h>
 
 #include "base/num.h"

@@ -1,5 +1,5 @@
-/* Panels: which there are, how long they are, and how to read one back into plain floats.  panel.h draws the bytes,
- * panel_pack.c writes them. */
+/* Panels: which there are, how long they are, and how to read one back into plain floats.  panel.h draws the
+ * bytes, panel_pack.c writes them. */
 #include <assert.h>
 #include <string.h>
 

@@ -1,7 +1,8 @@
 /* The bytes of a panel, for those who pack, unpack and multiply.  Private to src/kernels.
  *
- * The inner dimension runs in blocks of 32.  A block's integers lie as quads: for quad j = 0..7 (elements 4j..4j+3)
- * the 32 rows side by side, 4 bytes each, so one 64-byte register holds 16 rows' quads, and two registers the panel.
+ * The inner dimension runs in blocks of 32.  A block's integers lie as quads: for quad j = 0..7 (elements
+ * 4j..4j+3) the 32 rows side by side, 4 bytes each, so one 64-byte register holds 16 rows' quads, and two
+ * registers the panel.
  *   q8    [8][32][4]  one byte per weight, plus 128
  *   low   [4][32][4]  byte (j, row, e): quad 2j in the low nibble, quad 2j+1 in the high one
  *   bit5     [32][4]  bit j of byte (row, e): bit 4 of quad j
@@ -13,18 +14,21 @@
  *   q4_K, q5_K  per pair of blocks: sc[2][32] bytes, min[32][2] bytes, then the two blocks (low, or low bit5)
  *   q6_K        per block: sc[2][32] int8 (one per 16), low, bits56
  *   f8          per 128 of k: the scale (f32, one for all 32 rows) in 64 bytes, then bytes w[64][32][2]
- *   bf12        per 64 of k a head of 64 bytes, then per 8 of k codes, signs and fractions: see panel_bf12.c */
+ *   bf12        per 64 of k a head of 64 bytes, then per 8 of k codes, signs and fractions: see
+ *               panel_bf12.c */
 #ifndef HD_KERNELS_PANEL_H
 #define HD_KERNELS_PANEL_H
 
 #include "kernels/kernels.h"
 
-/* The formats by how they are multiplied, F(name, ID) for each: floats, integers with a scale per block, and with integer scales. */
+/* The formats by how they are multiplied, F(name, ID) for each: floats, integers with a scale per block, and
+ * with integer scales. */
 #define FLOAT_PANELS(F)  F(f32, F32) F(f16, F16) F(bf16, BF16) F(f8, F8)
 #define SIMPLE_PANELS(F) F(q8_0, Q8_0) F(q4_0, Q4_0) F(q4_1, Q4_1) F(q5_0, Q5_0) F(q5_1, Q5_1) F(iq4_nl, IQ4_NL)
 #define K_PANELS(F)      F(q4_k, Q4_K) F(q5_k, Q5_K) F(q6_k, Q6_K)
 
-/* What a product is given, as kernels.h has it, and how a level enters its products mul_NAME into its table k. */
+/* What a product is given, as kernels.h has it, and how a level enters its products mul_NAME
+ * into its table k. */
 #define MUL_PARAMS                                                                                           \
     const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy, void *scratch
 #define MUL_FILL(name, ID) k->panel_mul[HD_PANEL_##ID] = mul_##name;
@@ -56,21 +60,22 @@ enum {
     BF12_LISTED = (BF12_HEAD - 17) / 3,
 };
 
-/* A number that bf12's codes cannot hold, as the head lists it: element k of the block, row, and its upper byte. */
+/* A number that bf12's codes cannot hold, as the head lists it: element k of the block, row,
+ * and its upper byte. */
 typedef struct {
     uint8_t k, row, upper;
 } bf12_listed;
 
-/* Scratch of one product: 512 of k unpacked, their sums, and the outputs of 512 rows (amx); 256 of k widened, of a panel and of
- * 128 rows (vnni). */
+/* Scratch of one product: 512 of k unpacked, their sums, and the outputs of 512 rows (amx); 256 of k widened,
+ * of a panel and of 128 rows (vnni). */
 enum { HD_MUL_SCRATCH = 160 << 10 };
 
 /* The 16 values of iq4_nl and iq4_xs. */
 extern const int8_t hd_iq4_values[16];
 
 /* One block of 32 of an integer panel, decoded: weight (r, i) = d[r] sc[i/16][r] q[r][i] - dmin[r] min[r].
- * q has its offset taken off; sc = 1 for the formats with one scale per block, min = 1 for q4_1 and q5_1 (dmin = -m),
- * 0 where there is none. */
+ * q has its offset taken off; sc = 1 for the formats with one scale per block, min = 1 for q4_1 and q5_1
+ * (dmin = -m), 0 where there is none. */
 typedef struct {
     float d[32], dmin[32];
     int sc[2][32], min[32];

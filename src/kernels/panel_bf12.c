@@ -1,17 +1,21 @@
-/* bf16 in 12 bits, without loss: the exponents of neighbouring weights lie so close together that 4 bits tell their upper bytes apart.
+/* bf16 in 12 bits, without loss: the exponents of neighbouring weights lie so close together that 4 bits tell
+ * their upper bytes apart.
  *
- * The upper byte of a bf16 is its sign and 7 bits of exponent, the lower one the last bit of exponent and 7 of fraction.  In a block of 64 k
- * and 32 rows the upper bytes are looked up by a code of 4 bits in a table of the block's 16 commonest.  Numbers with another one (one block
- * in thousands has any: the models that were looked at have 4 in a block at most) are listed with their upper bytes in the block's head,
- * which has room for 15; a matrix with a block that needs more stays bf16.  (Others have measured 11 bits of information in a trained bf16,
- * and code exponents by Huffman's method, arXiv:2504.11651; codes of 4 bits are read by one shuffle of bytes.)
+ * The upper byte of a bf16 is its sign and 7 bits of exponent, the lower one the last bit of exponent and 7
+ * of fraction.  In a block of 64 k and 32 rows the upper bytes are looked up by a code of 4 bits in a table
+ * of the block's 16 commonest.  Numbers with another one (one block in thousands has any: the models that
+ * were looked at have 4 in a block at most) are listed with their upper bytes in the block's head, which has
+ * room for 15; a matrix with a block that needs more stays bf16.  (Others have measured 11 bits of
+ * information in a trained bf16, and code exponents by Huffman's method, arXiv:2504.11651; codes of 4 bits
+ * are read by one shuffle of bytes.)
  *
- * A block is its head (the table, how many are listed, the list), then per 8 of k three times 128 bytes: codes, the first four
- * elements' in the low nibbles; the lower bytes of the first four elements, and of the last four.  Of each four elements and 16 rows
- * there is a line of 64 bytes: of four rows each the first pair of elements, then the second, which is how unpacking two registers of
- * bytes into one of 16 bits wants them.
+ * A block is its head (the table, how many are listed, the list), then per 8 of k three times 128 bytes:
+ * codes, the first four elements' in the low nibbles; the lower bytes of the first four elements, and of the
+ * last four.  Of each four elements and 16 rows there is a line of 64 bytes: of four rows each the first pair
+ * of elements, then the second, which is how unpacking two registers of bytes into one of 16 bits wants them.
  *
- * What is multiplied are the same numbers in the same order as in bf16, so the same bits come out; a quarter less is read. */
+ * What is multiplied are the same numbers in the same order as in bf16, so the same bits come out; a
+ * quarter less is read. */
 #include "base/num.h"
 #include "kernels/panel.h"
 

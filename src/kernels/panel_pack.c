@@ -1,8 +1,8 @@
-/* Packing: 32 rows of a file into one panel (panel.h draws it).  Runs once per weight at load, or just in time when
- * the file's pages are kept, so it works on 4 bytes (a quad) at a time.
+/* Packing: 32 rows of a file into one panel (panel.h draws it).  Runs once per weight at load, or just in
+ * time when the file's pages are kept, so it works on 4 bytes (a quad) at a time.
  *
- * The formats' blocks are ggml's (GGUF); each function names the fields it reads.  All of them store 16 or 32 quants
- * as nibbles of consecutive bytes: low nibbles first half, high nibbles second half. */
+ * The formats' blocks are ggml's (GGUF); each function names the fields it reads.  All of them store 16 or 32
+ * quants as nibbles of consecutive bytes: low nibbles first half, high nibbles second half. */
 #include "base/num.h"
 #include "kernels/panel.h"
 
@@ -28,7 +28,7 @@ static int rows_of(uint8_t *panel, size_t n_bytes, const hd_rows *src, int64_t r
 
 static const uint8_t *row(const hd_rows *src, int64_t r) { return src->data + (size_t)r * src->row_bytes; }
 
-/* ---- Floats -------------------------------------------------------------------------------------------------- */
+/* ---- Floats -------------------------------------------------------------------------------------------- */
 
 static void pack_decoded(float *w, const hd_rows *src, int64_t row0, int n_rows)
 {
@@ -85,7 +85,8 @@ void hd_pack_bf16(void *panel, const hd_rows *src, int64_t row0)
         }
 }
 
-/* All 32 rows lie in one band of 128 rows, so they share a scale per 128 columns (DeepSeek-V3, arXiv:2412.19437). */
+/* All 32 rows lie in one band of 128 rows, so they share a scale per 128 columns (DeepSeek-V3,
+ * arXiv:2412.19437). */
 void hd_pack_f8(void *panel, const hd_rows *src, int64_t row0)
 {
     uint8_t *w = panel;
@@ -104,7 +105,7 @@ void hd_pack_f8(void *panel, const hd_rows *src, int64_t row0)
     }
 }
 
-/* ---- One scale per block of 32 ------------------------------------------------------------------------------------ */
+/* ---- One scale per block of 32 ------------------------------------------------------------------------- */
 
 /* 8 quads (one nibble per byte) of one row into `low`. */
 static void put_low(uint8_t *low, int r, const uint32_t q[8])
@@ -123,7 +124,8 @@ static void get_nibbles(uint32_t q[8], const uint8_t *p)
 }
 
 /* Bit i of h is element i's: spread to bit j of byte (r, e), i = 4j + e.
- * The 4 bits of a quad go to 4 bytes by a multiplication (bit e lands at 8e: shifts 0, 7, 14, 21 do not overlap). */
+ * The 4 bits of a quad go to 4 bytes by a multiplication (bit e lands at 8e: shifts 0, 7, 14, 21
+ * do not overlap). */
 static void put_bit5(uint8_t *bit5, int r, uint32_t h)
 {
     uint32_t v = 0;
@@ -177,10 +179,10 @@ void hd_pack_q8_0(void *panel, const hd_rows *src, int64_t row0)
     }
 }
 
-/* ---- K formats: 256 with 8 or 16 small integer scales -------------------------------------------------------------- */
+/* ---- K formats: 256 with 8 or 16 small integer scales -------------------------------------------------- */
 
-/* 12 bytes hold 8 scales and 8 minima of 6 bits: the first four whole in bytes 0..3 and 4..7, the last four as nibbles
- * in bytes 8..11, their upper two bits above those of the first eight. */
+/* 12 bytes hold 8 scales and 8 minima of 6 bits: the first four whole in bytes 0..3 and 4..7, the last four
+ * as nibbles in bytes 8..11, their upper two bits above those of the first eight. */
 static void get_scales(uint8_t sc[8], uint8_t mn[8], const uint8_t *s)
 {
     for (int i = 0; i < 4; i++) {
@@ -226,8 +228,8 @@ static void pack_q45_k(uint8_t *w, const hd_rows *src, int64_t row0, bool five)
 void hd_pack_q4_k(void *panel, const hd_rows *src, int64_t row0) { pack_q45_k(panel, src, row0, false); }
 void hd_pack_q5_k(void *panel, const hd_rows *src, int64_t row0) { pack_q45_k(panel, src, row0, true); }
 
-/* ql[128], qh[64], scales[16] signed, d.  Half h of 128: blocks 0..3 take, from 64 bytes of ql, the low nibbles of the
- * first 32, of the last 32, then the high nibbles; and bits 2b of 32 bytes of qh. */
+/* ql[128], qh[64], scales[16] signed, d.  Half h of 128: blocks 0..3 take, from 64 bytes of ql, the low
+ * nibbles of the first 32, of the last 32, then the high nibbles; and bits 2b of 32 bytes of qh. */
 void hd_pack_q6_k(void *panel, const hd_rows *src, int64_t row0)
 {
     uint8_t *w = panel;

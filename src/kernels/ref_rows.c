@@ -1,4 +1,5 @@
-/* Row kernels in plain C: the meaning of each, one rounding at the end.  The vector levels are tested against these. */
+/* Row kernels in plain C: the meaning of each, one rounding at the end.  The vector levels are
+ * tested against these. */
 #include "kernels/level.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Row kernels over v16, included by each level's file.  Contracts: kernels.h.
  *
- * A sum runs over 4 accumulators of 16 lanes, number i into lane i mod 16 of accumulator (i / 16) mod 4; accumulators
- * join as (0 + 1) + (2 + 3), lanes by v_sum.  Tails are padded with what adds nothing. */
+ * A sum runs over 4 accumulators of 16 lanes, number i into lane i mod 16 of accumulator (i / 16) mod 4;
+ * accumulators join as (0 + 1) + (2 + 3), lanes by v_sum.  Tails are padded with what adds nothing. */
 #include <math.h>
 
 #include "kernels/level.h"

@@ -1,9 +1,10 @@
-/* From the loop over one tile to a product: what the levels' files of products share.  Private to src/kernels.
+/* From the loop over one tile to a product: what the levels' files of products share.
+ * Private to src/kernels.
  *
- * A tile is one panel by a few rows of activations, as many as the registers hold sums for.  A level writes the loop of a tile once, as
- * an INLINE function of the number of rows; MUL makes a function of it for each number up to `most`, and a product that cuts its
- * M rows into tiles of nearly equal height.  An output's sum has one order whatever the tile (promise 2 of doc/tour.md), so the cut
- * is free. */
+ * A tile is one panel by a few rows of activations, as many as the registers hold sums for.  A level writes
+ * the loop of a tile once, as an INLINE function of the number of rows; MUL makes a function of it for each
+ * number up to `most`, and a product that cuts its M rows into tiles of nearly equal height.  An output's sum
+ * has one order whatever the tile (promise 2 of doc/tour.md), so the cut is free. */
 #ifndef HD_KERNELS_TILE_H
 #define HD_KERNELS_TILE_H
 

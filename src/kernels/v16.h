@@ -1,7 +1,8 @@
 /* Sixteen floats as one value, on each instruction set: one AVX-512 register, two of AVX2, four of NEON.
  *
- * The row kernels (rows_body.h) and streaming attention (attn_body.h) are written once over these, and compiled by each
- * level's file.  Sums across lanes use one fixed tree: lane i with lane i+8, then i+4, i+2, i+1. */
+ * The row kernels (rows_body.h) and streaming attention (attn_body.h) are written once over these,
+ * and compiled by each level's file.  Sums across lanes use one fixed tree: lane i with lane i+8,
+ * then i+4, i+2, i+1. */
 #ifndef HD_KERNELS_V16_H
 #define HD_KERNELS_V16_H
 
@@ -60,7 +61,8 @@ INLINE void v_load_bf16x2(const uint16_t *p, v16 *even, v16 *odd)
     *even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
     *odd = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000)));
 }
-/* bf12 (panel_bf12.c): its table; of four elements and 16 rows the codes (of the low nibbles or the high) and the lower bytes. */
+/* bf12 (panel_bf12.c): its table; of four elements and 16 rows the codes (of the low nibbles or the high) and
+ * the lower bytes. */
 typedef __m512i v_bf12;
 INLINE v_bf12 v_load_table(const uint8_t table[16]) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)); }
 /* As two pairs of bf16 a lane ... */
@@ -92,7 +94,8 @@ INLINE v16 v_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
 }
-/* The halves of 16 pairs of e4m3, times 2^-8: shifted left by 7 in 16 bits they are f16 of that, subnormals included. */
+/* The halves of 16 pairs of e4m3, times 2^-8: shifted left by 7 in 16 bits they are f16 of that,
+ * subnormals included. */
 INLINE void v_load_f8x2(const uint8_t *p, v16 *even, v16 *odd)
 {
     __m512i x = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)p));
@@ -109,7 +112,8 @@ INLINE int v_store_i8(int8_t *p, v16 a)
     _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(r));
     return _mm512_reduce_add_epi32(r);
 }
-/* To nearest even; NaN stays NaN.  The processor's own instruction makes numbers below 2^-126 zero, as its products take them. */
+/* To nearest even; NaN stays NaN.  The processor's own instruction makes numbers below 2^-126 zero, as its
+ * products take them. */
 INLINE void v_store_bf16(uint16_t *p, v16 a)
 {
 #if defined __AVX512BF16__
@@ -176,7 +180,8 @@ INLINE float v_sum(v16 x)
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
-/* even and odd numbers of 16: shuffle within halves gives 0 2 8 10 4 6 12 14, the permutation puts pairs in order */
+/* even and odd numbers of 16: shuffle within halves gives 0 2 8 10 4 6 12 14, the permutation
+ * puts pairs in order */
 INLINE __m256 v_pick(__m256 a, __m256 b, int odd)
 {
     __m256 s = odd ? _mm256_shuffle_ps(a, b, 0xdd) : _mm256_shuffle_ps(a, b, 0x88);
@@ -486,9 +491,9 @@ INLINE void v_store_n(float *p, v16 a, int n)
     memcpy(p, t, (size_t)n * sizeof *t);
 }
 
-/* 2^x.  x = n + f, |f| <= 1/2, and 2^f by a minimax polynomial of degree 6: relative error 2e-9 of the polynomial, below
- * 1.5 ulp in all (tested).  Below -126 exactly 0, above 128 infinite, from 127.5 on already so where a scale of 2^128 has no
- * form (all but AVX-512); NaN stays. */
+/* 2^x.  x = n + f, |f| <= 1/2, and 2^f by a minimax polynomial of degree 6: relative error 2e-9 of the
+ * polynomial, below 1.5 ulp in all (tested).  Below -126 exactly 0, above 128 infinite, from 127.5 on already
+ * so where a scale of 2^128 has no form (all but AVX-512); NaN stays. */
 INLINE v16 v_exp2(v16 x)
 {
     v16 c = v_min(v_set1(128.5f), v_max(v_set1(-127), x)); // keeps a NaN: the second operand
@@ -515,8 +520,9 @@ INLINE v16 v_exp2_rough(v16 x)
     return v_keep_ge(v_scale2(p, n), x, v_set1(-126));
 }
 
-/* e^x.  x = n ln 2 + f with ln 2 in two parts (Cody and Waite 1980), so that f keeps its bits; below 2 ulp (tested).
- * Below -87.3 exactly 0, above 89 infinite, from 88.37 (127.5 ln 2) on already outside AVX-512; NaN stays. */
+/* e^x.  x = n ln 2 + f with ln 2 in two parts (Cody and Waite 1980), so that f keeps its bits; below 2
+ * ulp (tested).  Below -87.3 exactly 0, above 89 infinite, from 88.37 (127.5 ln 2) on already outside
+ * AVX-512; NaN stays. */
 INLINE v16 v_exp(v16 x)
 {
     v16 c = v_min(v_set1(89), v_max(v_set1(-88), x));

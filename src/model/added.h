@@ -1,4 +1,5 @@
-/* Added tokens: pieces of text that are found as a whole before anything else looks at it, by the longest match. */
+/* Added tokens: pieces of text that are found as a whole before anything else looks at it, by
+ * the longest match. */
 #ifndef HD_MODEL_ADDED_H
 #define HD_MODEL_ADDED_H
 

@@ -1,4 +1,5 @@
-/* The list of architectures, and what their tables' columns mean.  An architecture is one file arch_*.c and one line here. */
+/* The list of architectures, and what their tables' columns mean.  An architecture is one file arch_*.c
+ * and one line here. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/* Architectures as tables: one row per weight says what it is called in both kinds of file, how large it is, when it
- * exists and where it lives in memory.  Loading, saving, conversion, quantisation rules and optimizer groups all walk
- * these rows; nothing else in the program spells a weight's name.
+/* Architectures as tables: one row per weight says what it is called in both kinds of file, how large it is,
+ * when it exists and where it lives in memory.  Loading, saving, conversion, quantisation rules and optimizer
+ * groups all walk these rows; nothing else in the program spells a weight's name.
  *
  * A table is usable without a loaded model: names, shapes and conditions need only a configuration. */
 #ifndef HD_MODEL_ARCH_H
@@ -94,7 +94,8 @@ hd_status hd_arch_find(const hd_arch **out, const hd_config *c, hd_err *err);
 const hd_arch *hd_arch_at(int i); // walk the table; NULL past its end
 
 int64_t hd_dim_size(const hd_config *c, hd_dim d); // 1 for HD_DIM_NONE
-/* Does this weight exist in `layer` of a model with this configuration?  Slots with HD_IF_GGUF exist only in GGUF. */
+/* Does this weight exist in `layer` of a model with this configuration?  Slots with HD_IF_GGUF
+ * exist only in GGUF. */
 bool hd_slot_exists(const hd_slot *s, const hd_config *c, hd_source_kind kind, int layer);
 /* Number of layers a slot may appear in: n_layers + n_mtp, or 1 for a slot without a layer. */
 int hd_slot_layers(const hd_slot *s, const hd_config *c);

@@ -1,8 +1,9 @@
-/* DeepSeek-V2 (arXiv:2405.04434) and V3 (arXiv:2412.19437): multi-head latent attention, experts after the first dense
- * layers, and V3's layer of multi-token prediction behind the last one.
+/* DeepSeek-V2 (arXiv:2405.04434) and V3 (arXiv:2412.19437): multi-head latent attention, experts after the
+ * first dense layers, and V3's layer of multi-token prediction behind the last one.
  *
- * Both share one table: what differs (router scores, correction bias, MTP) is told by the configuration.  GGUF knows both
- * as `deepseek2`; its older files hold kv_b as one tensor, newer ones as k_b (transposed per head) and v_b. */
+ * Both share one table: what differs (router scores, correction bias, MTP) is told by the configuration.
+ * GGUF knows both as `deepseek2`; its older files hold kv_b as one tensor, newer ones as k_b (transposed
+ * per head) and v_b. */
 #include "model/arch_rows.h"
 
 // clang-format off

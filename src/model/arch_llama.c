@@ -1,8 +1,9 @@
 /* Llama (arXiv:2302.13971): grouped-query attention and SwiGLU; biases by choice, tied heads by choice.
  *
- * GGUF `llama` files store the rows of q and k so that the pairs that rotate together are adjacent (HD_SLOT_ROTARY); the
- * Hugging Face form rotates halves.  Both give the same products q.k, so the weights stay as they are and only the
- * rotation differs (config.rope.pairs).  The llama3 frequency rule arrives in GGUF as ready divisors, `rope_freqs`. */
+ * GGUF `llama` files store the rows of q and k so that the pairs that rotate together are adjacent
+ * (HD_SLOT_ROTARY); the Hugging Face form rotates halves.  Both give the same products q.k, so the weights
+ * stay as they are and only the rotation differs (config.rope.pairs).  The llama3 frequency rule arrives in
+ * GGUF as ready divisors, `rope_freqs`. */
 #include "model/arch_rows.h"
 
 // clang-format off

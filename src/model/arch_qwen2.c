@@ -1,6 +1,7 @@
-/* Qwen2 (arXiv:2407.10671) and Qwen3 (arXiv:2505.09388): Llama's layer with biases on q, k, v (Qwen2), or with an RMSNorm
- * over each head of q and k before the rotation (Qwen3).  One table; the configuration tells which rows exist.  R1's
- * distillations use both.  Rows of q and k are in Hugging Face order in GGUF too: halves rotate. */
+/* Qwen2 (arXiv:2407.10671) and Qwen3 (arXiv:2505.09388): Llama's layer with biases on q, k, v (Qwen2), or
+ * with an RMSNorm over each head of q and k before the rotation (Qwen3).  One table; the configuration
+ * tells which rows exist.  R1's distillations use both.  Rows of q and k are in Hugging Face order in GGUF
+ * too: halves rotate. */
 #include "model/arch_rows.h"
 
 // clang-format off

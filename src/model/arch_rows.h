@@ -1,4 +1,5 @@
-/* How the rows of an architecture's table are written: macros that keep one weight on one line.  Included by arch_*.c only.
+/* How the rows of an architecture's table are written: macros that keep one weight on one line.  Included
+ * by arch_*.c only.
  *
  *     MATRIX(field of hd_layer, Hugging Face name, GGUF name, rows, columns, exists if, facts)
  *

@@ -1,5 +1,5 @@
-/* The way back through grouped-query attention: Wo, attention, the rotation (turned the other way), the norm over heads
- * (Qwen3), Wq, Wk and Wv. */
+/* The way back through grouped-query attention: Wo, attention, the rotation (turned the other way), the norm
+ * over heads (Qwen3), Wq, Wk and Wv. */
 #include "model/tape.h"
 
 typedef struct {

@@ -8,11 +8,12 @@
  *
  *   w_i = scale s_i / (sum of the chosen s + 1e-20)  or  scale s_i;   s = sigmoid(z) or softmax(z)
  *
- * The balance loss of a sequence of T tokens (arXiv:2412.19437, eq. 17-20; arXiv:2405.04434, eq. 23-25) reads the scores
- * of all experts, normalised to sum 1:  L = alpha sum_i f_i P_i,  f_i = E / (K T) (tokens sent to i),  P_i = mean of s'_i.
+ * The balance loss of a sequence of T tokens (arXiv:2412.19437, eq. 17-20; arXiv:2405.04434, eq. 23-25) reads
+ * the scores of all experts, normalised to sum 1:  L = alpha sum_i f_i P_i,  f_i = E / (K T) (tokens sent to
+ * i),  P_i = mean of s'_i.
  *
- * With experts on ranks dy and w travel where the rows went, dh and dw come back; an expert's gradients are summed over the
- * rows of all ranks at once, and are whole. */
+ * With experts on ranks dy and w travel where the rows went, dh and dw come back; an expert's gradients are
+ * summed over the rows of all ranks at once, and are whole. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -140,7 +141,8 @@ static double balance_loss(hd_back *b, const hd_layer *l, float *g, int *doc_of)
     return loss;
 }
 
-/* y[rows of e] = sum of up to two of e's matrices^T x[rows of e], all experts as jobs of one parallel region. */
+/* y[rows of e] = sum of up to two of e's matrices^T x[rows of e], all experts as jobs of one
+ * parallel region. */
 static void experts_sum(moe *s, const size_t *offset, const hd_side *x, int n_terms, float *y, int64_t n)
 {
     hd_back *b = s->b;

@@ -1,8 +1,8 @@
 /* Inside a model: weights by layer, and the blocks that a pass is made of.  Private to src/model.
  *
- * A block is a function from rows to rows.  It reads the residual stream x, leaves its own output in y, and whoever
- * comes next adds the two: the addition, the norm and the packing of activations for the next product are one pass
- * over the rows (hd_pass_norm). */
+ * A block is a function from rows to rows.  It reads the residual stream x, leaves its own output in y, and
+ * whoever comes next adds the two: the addition, the norm and the packing of activations for the next product
+ * are one pass over the rows (hd_pass_norm). */
 #ifndef HD_MODEL_BLOCK_H
 #define HD_MODEL_BLOCK_H
 
@@ -102,8 +102,8 @@ typedef struct {
     struct hd_layer_tape *tape;  // of the layer in hand, or NULL
 } hd_pass;
 
-/* Rows packed once in every kind that some product reads: files mix formats, so two weights that read the same rows may
- * want them as int8 and as bf16. */
+/* Rows packed once in every kind that some product reads: files mix formats, so two weights that read the
+ * same rows may want them as int8 and as bf16. */
 typedef struct {
     hd_act act[HD_N_ACT];
     bool has[HD_N_ACT];
@@ -126,8 +126,8 @@ void hd_pass_attention(hd_pass *p, int il);
 void hd_pass_ffn(hd_pass *p, int il);
 void hd_pass_end(hd_pass *p);
 
-/* x += y if something waits; h = rmsnorm(x) g, packed for w.  out: [M, D] or NULL: the normed rows as floats too.
- * With a tape x is left as it was and the sum becomes the new p->x. */
+/* x += y if something waits; h = rmsnorm(x) g, packed for w.  out: [M, D] or NULL: the normed rows as floats
+ * too.  With a tape x is left as it was and the sum becomes the new p->x. */
 void hd_pass_norm(hd_pass *p, const float *g, hd_blobs *out_blobs, float *out);
 
 /* The latent norms have their own epsilon in the published models, whatever the configuration says. */
@@ -144,7 +144,8 @@ size_t hd_block_mla_bytes(const hd_config *c, int M);
 size_t hd_block_ffn_bytes(const hd_config *c, int M);
 size_t hd_block_moe_bytes(const hd_config *c, int M);
 
-/* Choose experts for one token (exported for its test).  logits: [E]; id, weight: [topk] by falling score; scratch: [2E]. */
+/* Choose experts for one token (exported for its test).  logits: [E]; id, weight: [topk] by falling
+ * score; scratch: [2E]. */
 void hd_router_choose(const hd_config *c, const float *logits, const float *bias, int *id, float *weight,
                       float *scratch);
 

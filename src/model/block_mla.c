@@ -2,8 +2,8 @@
  *
  *   c_q = norm(Wqa h)                       the query's latent (V3; V2-Lite multiplies h directly)
  *   [q_nope; q_rope] = Wqb c_q              per head; q_rope is rotated
- *   [c_kv; k_rope] = Wkva h                 c_kv is normed, k_rope rotated: the cache keeps these and nothing
- * else
+ *   [c_kv; k_rope] = Wkva h                 c_kv is normed, k_rope rotated: the cache keeps these and
+ *                                           nothing else
  *
  * A head's key is [Wk c_kv; k_rope] and its value Wv c_kv, so
  *
@@ -11,8 +11,8 @@
  *
  * every head attends to the same latent rows, as if there were one key head of lora + rope numbers whose
  * first lora numbers are the value.  One form for all lengths keeps the bits the same; the two small products
- * per head are jobs of one parallel region.  Rows of blobs are stored head by head: head h's row m is row h *
- * M + m. */
+ * per head are jobs of one parallel region.  Rows of blobs are stored head by head: head h's row m is row
+ * h * M + m. */
 #include <string.h>
 
 #include "model/tape.h"

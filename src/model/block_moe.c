@@ -6,7 +6,8 @@
  * one parallel region.  A token's results are summed shared part first, then its experts in the order of
  * their scores: that order is the token's own, so company in the batch does not change its bits.
  *
- * With experts on ranks (ranks.h) the products run over rows, those of all ranks that chose an expert of this one:
+ * With experts on ranks (ranks.h) the products run over rows, those of all ranks that chose an
+ * expert of this one:
  *
  *   normed rows by slot -> route, dispatch -> rows -> gate, up, SwiGLU, down -> combine -> the same slots
  *

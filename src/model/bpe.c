@@ -1,9 +1,9 @@
 /* See bpe.h.
  *
- * Most words are short and come again and again, so a small direct-mapped cache (one 64-byte line per word) answers most
- * of them; the table of merges is several megabytes and each probe of it may miss every cache of the machine.
- * A short word is merged by scanning its pairs for the lowest rank; a long one keeps its pairs in a binary heap, so that
- * a megabyte without a space costs n log n and not n squared. */
+ * Most words are short and come again and again, so a small direct-mapped cache (one 64-byte line per word)
+ * answers most of them; the table of merges is several megabytes and each probe of it may miss every cache of
+ * the machine.  A short word is merged by scanning its pairs for the lowest rank; a long one keeps its pairs
+ * in a binary heap, so that a megabyte without a space costs n log n and not n squared. */
 #include "model/bpe.h"
 
 #include <assert.h>
@@ -168,8 +168,8 @@ static void heap_sift(uint64_t *h, size_t n, size_t i)
     h[i] = x;
 }
 
-/* A heap entry counts only while `rank` at its position still says the same: a merge changes the ranks of the pairs at
- * its own place and at its left neighbour's, and pushes them anew. */
+/* A heap entry counts only while `rank` at its position still says the same: a merge changes the ranks of the
+ * pairs at its own place and at its left neighbour's, and pushes them anew. */
 static hd_status merge_long(const hd_bpe *b, hd_bpe_work *w, int64_t *n_io, hd_err *err)
 {
     int64_t n = *n_io;

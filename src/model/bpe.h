@@ -1,5 +1,6 @@
-/* Byte-pair encoding of one word (Sennrich et al., arXiv:1508.07909, over bytes as in GPT-2): start from single bytes and,
- * while some neighbours form a known pair, join the pair of the lowest rank, the leftmost of equals. */
+/* Byte-pair encoding of one word (Sennrich et al., arXiv:1508.07909, over bytes as in GPT-2): start from
+ * single bytes and, while some neighbours form a known pair, join the pair of the lowest rank, the
+ * leftmost of equals. */
 #ifndef HD_MODEL_BPE_H
 #define HD_MODEL_BPE_H
 
@@ -26,8 +27,9 @@ typedef struct {
 /* Room for n merges. */
 hd_status hd_bpe_open(hd_bpe *b, int64_t n, hd_err *err);
 void hd_bpe_close(hd_bpe *b);
-/* The next merge, by the bytes of its two sides.  HD_FORMAT when a side or the result is no token.  A merge whose result
- * is a special token can never be reached from text and is dropped; so is a pair listed before. */
+/* The next merge, by the bytes of its two sides.  HD_FORMAT when a side or the result is no token.
+ * A merge whose result is a special token can never be reached from text and is dropped; so is a
+ * pair listed before. */
 hd_status hd_bpe_add(hd_bpe *b, const hd_vocab *v, int64_t rank, const char *a, size_t na, const char *c, size_t nc,
                      hd_err *err);
 /* Fill byte_id. */

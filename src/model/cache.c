@@ -1,14 +1,18 @@
 /* The paged cache: one mapping that holds every page, and who uses which.
  *
- *   pool   [page 0: layer 0, layer 1, ...][page 1: layer 0, ...]...    pages stand in the order they are first used
+ *   pool   [page 0: layer 0, layer 1, ...][page 1: layer 0, ...]...    pages stand in the order they are
+ *          first used
  *   seq    len, page[0 .. n_pages)     position t lies in page[t / 64], slot t % 64
  *
  * Invariants:
- *   1. refs[p] = number of sequences that list page p, and of others who keep it; free pages have 0 and stand on the free stack.
+ *   1. refs[p] = number of sequences that list page p, and of others who keep it; free pages have 0 and stand
+ *      on the free stack.
  *   2. a sequence lists ceil(len / 64) pages or more (reserved ones follow).
- *   3. only a page with refs == 1 is written: hd_seq_reserve copies the page of position len when it is shared.
- * The mapping is reserved as a whole and backed by the system page by page when first written, so an unused context costs
- * address space only.  Not for several threads at once: one engine owns a cache (within a pass, threads only read it). */
+ *   3. only a page with refs == 1 is written: hd_seq_reserve copies the page of position len
+ *      when it is shared.
+ * The mapping is reserved as a whole and backed by the system page by page when first written, so an unused
+ * context costs address space only.  Not for several threads at once: one engine owns a cache (within a pass,
+ * threads only read it). */
 #include "model/cache.h"
 
 #include <assert.h>

@@ -1,5 +1,6 @@
-/* The paged cache: a pool of pages, each HD_PAGE_TOK positions of every layer, and sequences as lists of pages.
- * Pages are shared by count and copied on write, so a fork (n samples of one prompt, a kept prefix) costs nothing. */
+/* The paged cache: a pool of pages, each HD_PAGE_TOK positions of every layer, and sequences as lists of
+ * pages.  Pages are shared by count and copied on write, so a fork (n samples of one prompt, a kept
+ * prefix) costs nothing. */
 #ifndef HD_MODEL_CACHE_H
 #define HD_MODEL_CACHE_H
 
@@ -12,8 +13,9 @@ typedef struct hd_seq hd_seq;
 /* A type by the name that people give it. */
 hd_status hd_cache_type_named(hd_cache_type *out, const char *name, hd_err *err);
 
-/* What a cache is unless told otherwise: f16 for keys and values, whose 11 bits matter most beside the biases of Qwen2's keys; bf16
- * for latents, which all heads read: generation at depth is the faster for it (doc/log.md). */
+/* What a cache is unless told otherwise: f16 for keys and values, whose 11 bits matter most beside the
+ * biases of Qwen2's keys; bf16 for latents, which all heads read: generation at depth is the faster for
+ * it (doc/log.md). */
 hd_cache_type hd_cache_default(const hd_config *c);
 
 /* The layers' shapes under a configuration: n_layers + n_mtp of them. */
@@ -29,8 +31,8 @@ void hd_cache_close(hd_cache *c);
 int64_t hd_cache_free_tok(const hd_cache *c);
 const hd_kv_shape *hd_cache_get_shape(const hd_cache *c);
 
-/* Full pages by number, for those who keep some beyond the sequence that filled them: nobody writes a page that is kept,
- * so its bytes may be read from another thread. */
+/* Full pages by number, for those who keep some beyond the sequence that filled them: nobody writes a page
+ * that is kept, so its bytes may be read from another thread. */
 int32_t hd_cache_n_pages(const hd_cache *c);
 int hd_cache_page_refs(const hd_cache *c, int32_t page); // sequences and keepers that hold it
 void hd_cache_page_keep(hd_cache *c, int32_t page);
@@ -56,7 +58,8 @@ hd_status hd_seq_adopt(hd_seq *s, int32_t page, hd_err *err);
 void hd_seq_share(hd_seq *s, int64_t i, int32_t page);
 /* A layer's page pointers for hd_attn_seq, valid until the next reserve, trim or close. */
 uint8_t *const *hd_seq_pages(hd_seq *s, int layer);
-/* Write one layer's keys and values of n >= 1 positions (reserved before).  k: [n, n_kv, dk], v: [n, n_kv, dv]. */
+/* Write one layer's keys and values of n >= 1 positions (reserved before).  k: [n, n_kv, dk],
+ * v: [n, n_kv, dv]. */
 void hd_seq_store(hd_seq *s, const hd_kernels *kn, int layer, int64_t position, int n, const float *k, const float *v);
 
 #endif

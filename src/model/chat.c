@@ -7,7 +7,7 @@
  *   1. its control tokens, <|...|> and <｜...｜>, are those of a row (all of `need`, no others than `also`)
  *   2. phrases tell the row from its relatives (all of `has`, none of `lacks`): this very format
  *   3. of rows that pass 1 alone the nearest is used with a warning; without any the template is unknown, an
- * error */
+ *      error */
 #include "model/chat.h"
 
 #include <string.h>
@@ -89,8 +89,8 @@ void hd_chat_span(hd_chat_pen *p, hd_span s)
 
 void hd_chat_text(hd_chat_pen *p, const char *s) { hd_chat_span(p, hd_span_of(s)); }
 
-/* Stretch `said` from the bytes of the text to those of its normal form, which is what the ids spell: a border moves to
- * where the normal form of all before it ends. */
+/* Stretch `said` from the bytes of the text to those of its normal form, which is what the ids spell: a
+ * border moves to where the normal form of all before it ends. */
 static hd_status said_normal(hd_chat_pen *p, hd_buf *out)
 {
     hd_status st;
@@ -112,8 +112,8 @@ fail:
     return st;
 }
 
-/* A byte for each id from `first` on, which spell the text: said when any of its bytes is.  A model that is asked after
- * "Assistant:" says " Yes" with its space, so an id that both share is the assistant's. */
+/* A byte for each id from `first` on, which spell the text: said when any of its bytes is.  A model that is
+ * asked after "Assistant:" says " Yes" with its space, so an id that both share is the assistant's. */
 static hd_status mark_ids(hd_chat_pen *p, int64_t first)
 {
     hd_status st = HD_OK;
@@ -245,8 +245,8 @@ static bool same_controls(const hd_chat_format *f, hd_span text)
 }
 
 /* Phrases that are not as the row wants them.  Thoughts that one side knows and the other does not count
- * more; most a system prompt that the template does not hold, for that would put words into the conversation.
- */
+ * more; most a system prompt that the template does not hold, for that would put words into
+ * the conversation. */
 static int n_strange(const hd_chat_format *f, hd_span text)
 {
     int n = f->system && !holds(text, f->system) ? 2 * HD_CHAT_MARKS : 0;

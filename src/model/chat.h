@@ -33,16 +33,16 @@ const hd_chat_format *hd_chat_told(const char *text, size_t n, bool *sure);
 typedef struct {
     bool add_generation_prompt;
     int thinking; // 1 on, 0 off, -1: the format's default; formats without a switch ignore it
-    /* The last message's thought stands before it as the model would have written it, in formats that drop the thoughts
-     * of past turns too; an empty one where prompts always end inside a thought. */
+    /* The last message's thought stands before it as the model would have written it, in formats that drop
+     * the thoughts of past turns too; an empty one where prompts always end inside a thought. */
     bool keep_thought;
 } hd_chat_opts;
 
 /* Append the ids of the whole conversation (BOS included where the template has it). */
 hd_status hd_chat_render(const hd_chat_format *f, const hd_tokenizer *t, const hd_msg *msg, int n_msg,
                          const hd_chat_opts *o, hd_ids *out, hd_err *err);
-/* The same; and to mask, unless NULL, a byte for each id: 1 where it holds something of what the assistant says (its words,
- * its calls, its own thoughts) or ends its turn, 0 for what is given to it. */
+/* The same; and to mask, unless NULL, a byte for each id: 1 where it holds something of what the assistant
+ * says (its words, its calls, its own thoughts) or ends its turn, 0 for what is given to it. */
 hd_status hd_chat_render_mask(const hd_chat_format *f, const hd_tokenizer *t, const hd_msg *msg, int n_msg, const hd_chat_opts *o,
                               hd_ids *out, hd_buf *mask, hd_err *err);
 /* Ids that end a turn in this format, beside the config's eos. */

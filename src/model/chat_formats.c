@@ -3,8 +3,9 @@
  *
  *   DeepSeek V2    BOS system\n\n User: ...\n\n Assistant: ... EOS User: ...
  *   DeepSeek V3    BOS system <｜User｜>...<｜Assistant｜>...EOS <｜User｜>...      V3.1 and R1: the same and
- * <think> ChatML         <|im_start|>role\n...<|im_end|>\n                              Qwen, SmolLM Llama 3
- * BOS <|start_header_id|>role<|end_header_id|>\n\n...<|eot_id|>
+ *                  <think>
+ *   ChatML         <|im_start|>role\n...<|im_end|>\n                              Qwen, SmolLM
+ *   Llama 3        BOS <|start_header_id|>role<|end_header_id|>\n\n...<|eot_id|>
  *
  * A writer follows its templates to the letter, oddities included: a model has seen nothing else.  Reasoning
  * (message.thinking) appears only where the template puts it back; Qwen 3 alone does, and for the last turn

@@ -479,8 +479,7 @@ enum { N_ARCH = sizeof architectures / sizeof architectures[0] };
 /* ---- Token ids and sampling ---- */
 
 /* An id, or -1 for none; ids past the vocabulary stand in published files and are dropped, with a warning
- * when key is given.
- */
+ * when key is given. */
 static int32_t token_id(const reader *r, const hd_config *c, const json_t *j, const char *key)
 {
     if (!j || json_is_null(j)) return -1;

@@ -1,4 +1,5 @@
-/* What a model is made of, from config.json (both spellings of the rotary parameters) or from GGUF metadata. */
+/* What a model is made of, from config.json (both spellings of the rotary parameters) or
+ * from GGUF metadata. */
 #ifndef HD_MODEL_CONFIG_H
 #define HD_MODEL_CONFIG_H
 
@@ -55,7 +56,8 @@ typedef struct {
     } sampling;                        // defaults from generation_config.json or general.sampling.*
 } hd_config;
 
-/* From parsed config.json; generation: parsed generation_config.json or NULL.  where: the file's name, for messages. */
+/* From parsed config.json; generation: parsed generation_config.json or NULL.  where: the file's
+ * name, for messages. */
 hd_status hd_config_from_json(hd_config *c, const json_t *config, const json_t *generation,
                               const char *where, hd_err *err);
 /* Every relation that later code relies on (positive sizes, divisibility, caps): called by both readers. */

@@ -4,13 +4,13 @@
  * kept MTP layer) and a few from the published models.  The traps, all of llama.cpp's converter:
  *   - block_count counts the MTP layers where nextn_predict_layers stands, and most files hold none of them;
  *   - deepseek2 with absorbed attention gives the latent's sizes as key_length and value_length; the heads'
- * own sizes are then in key_length_mla and value_length_mla, and head_count_kv is 1;
+ *     own sizes are then in key_length_mla and value_length_mla, and head_count_kv is 1;
  *   - yarn_log_multiplier is 0.1 x mscale_all_dim, and mscale itself is not kept (published models have both
- * equal);
+ *     equal);
  *   - no expert_gating_func means softmax (DeepSeek-V2);
  *   - llama files alone permute the rotary dimensions, from halves to adjacent pairs;
  *   - Llama 3.1's frequency rule is a tensor of divisors, rope_freqs.weight: a weight, so rope.kind stays
- * NONE here. */
+ *     NONE here. */
 #include <limits.h>
 #include <math.h>
 #include <string.h>

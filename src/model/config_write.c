@@ -1,8 +1,9 @@
 /* The way back of config.c: every field of hd_config under its name in config.json.
  *
- * Where the classes of transformers have defaults of their own nothing is left out, so that two readers of one file cannot
- * disagree.  The rotary parameters take the older of their two spellings (rope_theta beside rope_scaling), which all
- * versions read.  A model without experts under DeepSeek's name says so twice: no routed experts, and all layers dense. */
+ * Where the classes of transformers have defaults of their own nothing is left out, so that two readers of
+ * one file cannot disagree.  The rotary parameters take the older of their two spellings (rope_theta beside
+ * rope_scaling), which all versions read.  A model without experts under DeepSeek's name says so twice: no
+ * routed experts, and all layers dense. */
 #include "model/config_write.h"
 
 #include <errno.h>

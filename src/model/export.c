@@ -1,8 +1,10 @@
-/* The tensors of an export, and their rows as floats.  Names and shapes come from the architecture's slot table
- * (model/arch.h); what llama.cpp wants otherwise than Hugging Face, checked against its converter:
- *   - llama: rows of q and k (and their biases) in adjacent rotary pairs, row 2i+s of a head from row s d/2 + i;
- *   - deepseek2: kv_b [heads (nope + v), lora] as k_b [heads, lora, nope], transposed so that decoding multiplies queries
- *     by it directly, and v_b [heads, v, lora]; the experts of a layer stacked as [experts, rows, cols];
+/* The tensors of an export, and their rows as floats.  Names and shapes come from the architecture's slot
+ * table (model/arch.h); what llama.cpp wants otherwise than Hugging Face, checked against its converter:
+ *   - llama: rows of q and k (and their biases) in adjacent rotary pairs, row 2i+s of a head
+ *     from row s d/2 + i;
+ *   - deepseek2: kv_b [heads (nope + v), lora] as k_b [heads, lora, nope], transposed so that decoding
+ *     multiplies queries by it directly, and v_b [heads, v, lora]; the experts of a layer stacked as
+ *     [experts, rows, cols];
  *   - llama3 frequency rule: a tensor of divisors, rope_freqs.weight. */
 #include "model/export.h"
 

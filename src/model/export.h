@@ -1,6 +1,6 @@
-/* A source seen as the GGUF file it would make: which keys, which tensors, and where each tensor's rows come from.
- * A GGUF source passes through as it is; a Hugging Face directory is renamed, permuted, split and stacked as llama.cpp
- * expects.  Nothing here chooses formats or writes a file: quantize.c does. */
+/* A source seen as the GGUF file it would make: which keys, which tensors, and where each tensor's rows come
+ * from.  A GGUF source passes through as it is; a Hugging Face directory is renamed, permuted, split and
+ * stacked as llama.cpp expects.  Nothing here chooses formats or writes a file: quantize.c does. */
 #ifndef HD_MODEL_EXPORT_H
 #define HD_MODEL_EXPORT_H
 
@@ -40,8 +40,8 @@ typedef struct {
     int64_t n_blocks, cap_blocks;
 } hd_export;
 
-/* Checks every shape.  HD_UNSUPPORTED for a model that GGUF (or llama.cpp) cannot express, HD_FORMAT for a missing or
- * misshapen weight.  s is borrowed. */
+/* Checks every shape.  HD_UNSUPPORTED for a model that GGUF (or llama.cpp) cannot express, HD_FORMAT for a
+ * missing or misshapen weight.  s is borrowed. */
 hd_status hd_export_open(hd_export *e, const hd_source *s, hd_err *err);
 void hd_export_close(hd_export *e);
 
@@ -56,7 +56,8 @@ int64_t hd_export_group(const hd_export_tensor *t);
 int64_t hd_export_scratch(const hd_export_tensor *t);
 /* Rows [row0, row0+n), whole groups, decoded to y[n][cols].  Any thread; cannot fail. */
 void hd_export_read(const hd_export *e, const hd_export_tensor *t, int64_t row0, int64_t n, float *y, float *scratch);
-/* The bytes of rows [row0, ...) where the file's own can be copied (same format, rows as they are); else NULL. */
+/* The bytes of rows [row0, ...) where the file's own can be copied (same format, rows as they
+ * are); else NULL. */
 const uint8_t *hd_export_bytes(const hd_export_tensor *t, int64_t row0);
 /* The source's pages of this tensor are not needed any more. */
 void hd_export_release(const hd_export *e, const hd_export_tensor *t);

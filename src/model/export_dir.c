@@ -1,6 +1,7 @@
-/* The weights of any source under their Hugging Face names: the walk over the slot table that loading makes, with a file at
- * its end.  What GGUF stores otherwise is turned back:
- *   - llama: rows of q and k (and their biases) from adjacent rotary pairs to halves: row s d/2 + i of a head from row 2i+s;
+/* The weights of any source under their Hugging Face names: the walk over the slot table that loading makes,
+ * with a file at its end.  What GGUF stores otherwise is turned back:
+ *   - llama: rows of q and k (and their biases) from adjacent rotary pairs to halves: row s d/2 + i of a
+ *     head from row 2i+s;
  *   - deepseek2: k_b [heads, lora, nope] and v_b [heads, v, lora] become kv_b [heads (nope + v), lora];
  *   - stacked experts become a tensor each;
  *   - rope_freqs.weight, ready divisors, becomes the llama3 rule that made them.
@@ -185,8 +186,8 @@ fail:
 
 /* ---- Configuration ---- */
 
-/* The llama3 rule (the one that model/export.c turns into divisors): its factor is the largest divisor, and the published
- * models share the rest of its numbers. */
+/* The llama3 rule (the one that model/export.c turns into divisors): its factor is the largest divisor, and
+ * the published models share the rest of its numbers. */
 static hd_status read_freqs(hd_config *c, const hd_source *s, hd_err *err)
 {
     const hd_tensor_info *t = hd_source_find(s, "rope_freqs.weight");

@@ -1,5 +1,5 @@
-/* A source as a Hugging Face directory that transformers and hadal read alike: config.json, generation_config.json,
- * model.safetensors, tokenizer files.  Any format comes out as plain numbers. */
+/* A source as a Hugging Face directory that transformers and hadal read alike: config.json,
+ * generation_config.json, model.safetensors, tokenizer files.  Any format comes out as plain numbers. */
 #ifndef HD_MODEL_EXPORT_DIR_H
 #define HD_MODEL_EXPORT_DIR_H
 
@@ -19,7 +19,8 @@ typedef struct {
     double seconds;
 } hd_export_dir_report;
 
-/* dir appears when it is whole; one that is there and not empty is refused.  HD_UNSUPPORTED for what config.json cannot say. */
+/* dir appears when it is whole; one that is there and not empty is refused.  HD_UNSUPPORTED for what
+ * config.json cannot say. */
 hd_status hd_export_dir(const char *dir, const hd_source *s, const hd_export_dir_opts *o, hd_export_dir_report *r, hd_err *err);
 
 #endif

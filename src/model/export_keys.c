@@ -1,7 +1,7 @@
-/* The keys of a GGUF file: another file's, or those that llama.cpp's converter writes for a Hugging Face configuration
- * (gguf-py/gguf/constants.py names them).  Three facts of deepseek2 that its names do not tell: the file describes absorbed
- * attention, so there is one key head whose key is latent and rotary part together; the heads' own sizes have `_mla` names;
- * and yarn_log_multiplier is 0.1 x mscale_all_dim. */
+/* The keys of a GGUF file: another file's, or those that llama.cpp's converter writes for a Hugging Face
+ * configuration (gguf-py/gguf/constants.py names them).  Three facts of deepseek2 that its names do not tell:
+ * the file describes absorbed attention, so there is one key head whose key is latent and rotary part
+ * together; the heads' own sizes have `_mla` names; and yarn_log_multiplier is 0.1 x mscale_all_dim. */
 #include <stdio.h>
 #include <string.h>
 
@@ -71,7 +71,8 @@ static hd_status put_mla(const writer *w, const hd_config *c)
 {
     hd_status st;
     HD_TRY(put_int(w, "attention.head_count_kv", 1));
-    /* llama.cpp wants the key, though it be 0, but for the numbers of layers by which it tells DeepSeek-V2-Lite. */
+    /* llama.cpp wants the key, though it be 0, but for the numbers of layers by which it tells
+     * DeepSeek-V2-Lite. */
     if (c->q_lora_rank > 0 || (c->n_layers != 26 && c->n_layers != 27))
         HD_TRY(put_int(w, "attention.q_lora_rank", c->q_lora_rank));
     HD_TRY(put_int(w, "attention.kv_lora_rank", c->kv_lora_rank));

@@ -1,6 +1,7 @@
-/* The tokenizer's keys.  tokenizer.json holds the same things under other names: token strings (in the byte alphabet of
- * GPT-2) by id, merges in order, added tokens.  Only the way of cutting text into words is a name in GGUF
- * (tokenizer.ggml.pre), so it is found by trial: the known way that cuts a difficult text exactly as this tokenizer does. */
+/* The tokenizer's keys.  tokenizer.json holds the same things under other names: token strings (in the byte
+ * alphabet of GPT-2) by id, merges in order, added tokens.  Only the way of cutting text into words is a name
+ * in GGUF (tokenizer.ggml.pre), so it is found by trial: the known way that cuts a difficult text exactly as
+ * this tokenizer does. */
 #include <string.h>
 
 #include "model/export.h"
@@ -11,8 +12,8 @@ enum { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5 }; // tokenizer.ggm
 
 /* ---- How words are cut ---- */
 
-/* Runs of digits, contractions, punctuation with letters, spaces before newlines, scripts: each known way differs from each
- * other one somewhere here. */
+/* Runs of digits, contractions, punctuation with letters, spaces before newlines, scripts: each known way
+ * differs from each other one somewhere here. */
 static const char probe[] =
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n"
     "Hello,World a.b.c x_y __init__ 3 33 333 3333 33333 333333 3333333 33333333 3.3 3..3 v2.0 ½²٣٤ "
@@ -200,7 +201,8 @@ fail:
     return st;
 }
 
-/* The template of tokenizer_config.json (a string, or a list with one named "default"), or of a file of its own. */
+/* The template of tokenizer_config.json (a string, or a list with one named "default"), or of a
+ * file of its own. */
 static hd_status put_template(hd_gguf_writer *w, const hd_source *s, hd_err *err)
 {
     const json_t *v = json_object_get(hd_source_json(s, "tokenizer_config.json"), "chat_template");

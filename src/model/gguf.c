@@ -1,9 +1,9 @@
 /* GGUF v2 and v3, the reader: one pass over a mapped file.
  *
  *   "GGUF" version:u32 n_tensors:u64 n_kv:u64
- *   n_kv x      { key:str type:u32 value }          str = length:u64 bytes; array = elem:u32 count:u64
- * elements n_tensors x { name:str n_dims:u32 dim:u64[n_dims] type:u32 offset:u64 }      dim[0] is the
- * innermost padding to general.alignment, then the data; offsets count from there
+ *   n_kv x      { key:str type:u32 value }          str = length:u64 bytes; array = elem:u32 count:u64 elements
+ *   n_tensors x { name:str n_dims:u32 dim:u64[n_dims] type:u32 offset:u64 }      dim[0] is the innermost
+ *   padding to general.alignment, then the data; offsets count from there
  *
  * Nothing declared is believed: a count only says when to stop, arrays grow as entries are really read, and
  * each read asks the cursor whether the bytes are there.  What is kept of a value is its place in the file,

@@ -1,4 +1,5 @@
-/* GGUF v2 and v3: read (bounds-checked, mapped) and write.  Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md */
+/* GGUF v2 and v3: read (bounds-checked, mapped) and write.  Format:
+ * github.com/ggml-org/ggml/blob/master/docs/gguf.md */
 #ifndef HD_MODEL_GGUF_H
 #define HD_MODEL_GGUF_H
 
@@ -24,9 +25,9 @@ typedef struct {
 
 /* ---- Reading ---- */
 
-/* Parse one mapped file.  The map is borrowed and must outlive *out; where names it in messages.  Every key, tensor and
- * byte range is checked; tensor i's data lies inside the map.  HD_FORMAT for what breaks the format, HD_UNSUPPORTED for
- * other versions, byte orders and tensor types, HD_LIMIT past a cap. */
+/* Parse one mapped file.  The map is borrowed and must outlive *out; where names it in messages.  Every key,
+ * tensor and byte range is checked; tensor i's data lies inside the map.  HD_FORMAT for what breaks the
+ * format, HD_UNSUPPORTED for other versions, byte orders and tensor types, HD_LIMIT past a cap. */
 hd_status hd_gguf_open(hd_gguf **out, const hd_map *map, const char *where, hd_err *err);
 void hd_gguf_close(hd_gguf *g);
 int64_t hd_gguf_n_tensors(const hd_gguf *g);
@@ -47,7 +48,7 @@ bool hd_gguf_arr_str(const hd_gguf_kv *kv, size_t *pos, hd_gguf_str *v);
 bool hd_gguf_arr_f64(const hd_gguf_kv *kv, uint64_t i, double *v);
 bool hd_gguf_arr_i64(const hd_gguf_kv *kv, uint64_t i, int64_t *v);
 
-/* ---- Writing: collect keys, declare tensors, begin the file, append data in the declared order, commit. ---- */
+/* ---- Writing: collect keys, declare tensors, begin the file, append data in the declared order, commit. - */
 typedef struct hd_gguf_writer hd_gguf_writer;
 hd_status hd_gguf_writer_open(hd_gguf_writer **out, const char *path, hd_err *err);
 void hd_gguf_writer_close(hd_gguf_writer *w); // without commit the target file is as it was

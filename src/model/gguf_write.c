@@ -1,7 +1,8 @@
-/* GGUF v3, the writer.  Keys and tensor infos are collected in memory (a vocabulary is a few megabytes), the data is
- * streamed, and the file appears under its name only when all of it is there (hd_newfile).
+/* GGUF v3, the writer.  Keys and tensor infos are collected in memory (a vocabulary is a few megabytes), the
+ * data is streamed, and the file appears under its name only when all of it is there (hd_newfile).
  *
- * The calls come in one order, which the state checks:  put_kv... and put_tensor... -> begin_data -> write... -> commit. */
+ * The calls come in one order, which the state checks:  put_kv... and put_tensor... -> begin_data ->
+ * write... -> commit. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -32,15 +32,17 @@ hd_json_extent hd_json_measure(const char *p, size_t n)
     return x;
 }
 
-/* Jansson drops a piece of text, silently, when its buffer cannot grow, reading and writing.  So that nothing arrives
- * altered, refusals are noted, and a call that saw one has failed.  An application that gave Jansson an allocator of its own keeps it; ours
- * hands out malloc's memory, so that blocks of before and after may meet. */
+/* Jansson drops a piece of text, silently, when its buffer cannot grow, reading and writing.  So that
+ * nothing arrives altered, refusals are noted, and a call that saw one has failed.  An application that
+ * gave Jansson an allocator of its own keeps it; ours hands out malloc's memory, so that blocks of before
+ * and after may meet. */
 static _Thread_local bool refused, reading;
 
-/* While it reads, one refusal is followed by others only: having dropped a quotation mark, Jansson would copy a string up to some
- * mark behind the end of its buffers.  Having dropped the last character of a number it would stop the program, so what is refused
- * first is given from a spare, if it is small, and the text ends with the piece that it was handed over in.  A number for which the
- * buffer may have to grow starts a piece and ends it. */
+/* While it reads, one refusal is followed by others only: having dropped a quotation mark, Jansson would
+ * copy a string up to some mark behind the end of its buffers.  Having dropped the last character of a
+ * number it would stop the program, so what is refused first is given from a spare, if it is small, and the
+ * text ends with the piece that it was handed over in.  A number for which the buffer may have to grow
+ * starts a piece and ends it. */
 enum { SPARE = 512, LONG_NUMBER = 15 };
 static _Thread_local void *spare;
 
@@ -122,8 +124,8 @@ json_t *hd_json_load(const char *p, size_t n, size_t flags, json_error_t *at)
 
 bool hd_json_refused(void) { return refused; }
 
-/* The text with "e0" behind each integer of 19 digits or more, so that it is read as a real number: transformers writes 10^30 for a
- * length that has no limit (model_max_length). */
+/* The text with "e0" behind each integer of 19 digits or more, so that it is read as a real number:
+ * transformers writes 10^30 for a length that has no limit (model_max_length). */
 static hd_status with_long_integers_real(hd_buf *out, const char *p, size_t n, hd_err *err)
 {
     hd_status st = HD_OK;

@@ -9,8 +9,8 @@
  *   router             f32 panels, whatever the file holds: a tie broken otherwise picks another expert
  *   vectors            f32
  *   MLA's kv_b         cut per head; the keys' half is transposed, [nope, lora] to [lora, nope], since the
- * absorbed form multiplies queries by it (arXiv:2405.04434, 2.1.2).  Quantized blocks lie along the other
- *                      dimension, so it becomes bf16 (f32 when exact) */
+ *                      absorbed form multiplies queries by it (arXiv:2405.04434, 2.1.2).  Quantized blocks
+ *                      lie along the other dimension, so it becomes bf16 (f32 when exact) */
 #include <assert.h>
 #include <string.h>
 
@@ -34,8 +34,8 @@ static hd_status wrong_shape(const hd_source *s, const hd_tensor_info *t, int64_
                    hd_source_path(s), t->name, have, want);
 }
 
-/* Rows of a tensor that must be [rows, cols], or [count, rows, cols] with count > 0, or [rows] with cols 0.
- */
+/* Rows of a tensor that must be [rows, cols], or [count, rows, cols] with count > 0, or
+ * [rows] with cols 0. */
 static hd_status rows_of(hd_rows *out, const hd_source *s, const hd_tensor_info *t, int64_t count,
                          int64_t rows, int64_t cols, hd_err *err)
 {
@@ -162,8 +162,8 @@ static hd_type decoded_type(hd_type from, bool exact)
 
 static size_t decoded_bytes(hd_type t) { return t == HD_F32 ? 4 : 2; }
 
-/* Is a head's half of kv_b taken from the file as it is?  Keys are transposed, FP8's scales count from row 0.
- */
+/* Is a head's half of kv_b taken from the file as it is?  Keys are transposed, FP8's scales
+ * count from row 0. */
 static bool as_is(const hd_rows *kv_b) { return kv_b->type != HD_F8_E4M3; }
 
 static void encode(hd_type t, void *out, int64_t i, float v)

@@ -1,5 +1,6 @@
-/* See lora.h.  A gradient's job finds its adapters by the place of A: hd_linear.src.data of an adapted matrix is A's master, so
- * that the job's dw is A's gradient; a matrix without adapters has NULL there, and its job is passed over. */
+/* See lora.h.  A gradient's job finds its adapters by the place of A: hd_linear.src.data of an adapted
+ * matrix is A's master, so that the job's dw is A's gradient; a matrix without adapters has NULL there, and
+ * its job is passed over. */
 #include "model/lora.h"
 
 #include <assert.h>
@@ -17,7 +18,7 @@ void hd_lora_close(hd_lora *l)
     free(l);
 }
 
-/* ---- W0 + scale B A ------------------------------------------------------------------------------------------------------- */
+/* ---- W0 + scale B A ------------------------------------------------------------------------------------ */
 
 typedef struct {
     const hd_model *m;
@@ -66,7 +67,7 @@ void hd_lora_pack(hd_model *m, bool all)
     }
 }
 
-/* ---- The beginning --------------------------------------------------------------------------------------------------------- */
+/* ---- The beginning ------------------------------------------------------------------------------------- */
 
 static uint64_t hash(const char *name) // FNV-1a
 {
@@ -100,7 +101,7 @@ fail:
     return st;
 }
 
-/* ---- Gradients -------------------------------------------------------------------------------------------------------------- */
+/* ---- Gradients ----------------------------------------------------------------------------------------- */
 
 static const hd_lora_base *base_of(const struct hd_train *t, const float *dw)
 {
@@ -159,7 +160,7 @@ void hd_lora_grads(hd_back *b, const hd_mm_grad *jobs, int n)
         if (jobs[i].dw) one_job(b, &jobs[i]);
 }
 
-/* ---- The merged model ------------------------------------------------------------------------------------------------------- */
+/* ---- The merged model ---------------------------------------------------------------------------------- */
 
 int hd_lora_n_weights(const hd_model *m) { return m->train && m->train->lora ? m->train->lora->n : 0; }
 

@@ -6,10 +6,11 @@
 #include "base/avail.h"
 #include "model/load.h"
 
-/* Rows of one pass.  Products are near their best from a hundred rows on.  A small model's weights stay in the core's own
- * cache from slice to slice, so short slices, whose activations stay there too, are faster (SmolLM2-135M, one thread, rows
- * 512 / 256 / 128 / 64: 1224, 1287, 1399, 1247 ids a second) and keep work memory small beside the file.  A larger one is
- * read again for every slice (Qwen2.5-0.5B: 531, 513, 498, 456). */
+/* Rows of one pass.  Products are near their best from a hundred rows on.  A small model's weights stay
+ * in the core's own cache from slice to slice, so short slices, whose activations stay there too, are
+ * faster (SmolLM2-135M, one thread, rows 512 / 256 / 128 / 64: 1224, 1287, 1399, 1247 ids a second) and
+ * keep work memory small beside the file.  A larger one is read again for every slice (Qwen2.5-0.5B:
+ * 531, 513, 498, 456). */
 enum { SMALL_ROWS = 104, MAX_ROWS = 512, FIRST_WORK_TOK = 16384 };
 static const uint64_t SMALL_BYTES = (uint64_t)256 << 20;
 

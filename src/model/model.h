@@ -1,4 +1,5 @@
-/* A model in memory: configuration, weights by layer, and what one pass needs.  Loading follows the architecture's slot
+/* A model in memory: configuration, weights by layer, and what one pass needs.  Loading follows the
+ * architecture's slot
  * table: one row per weight, which gives its names in both kinds of file, its shape and its place. */
 #ifndef HD_MODEL_MODEL_H
 #define HD_MODEL_MODEL_H
@@ -36,8 +37,8 @@ typedef struct {
 } hd_plan;
 hd_status hd_model_plan(hd_plan *p, const hd_source *s, hd_cache_type type, hd_err *err);
 
-/* One ragged batch: rows of any number of sequences, each sequence's rows consecutive and its positions rising by one
- * from hd_seq_len. */
+/* One ragged batch: rows of any number of sequences, each sequence's rows consecutive and its positions
+ * rising by one from hd_seq_len. */
 typedef struct {
     int n_rows;
     const int32_t *tok;  // [n_rows]
@@ -53,9 +54,9 @@ typedef struct {
  * hidden: [n_rows, d_model], the states after the final norm (what MTP reads), or NULL. */
 hd_status hd_forward(hd_model *m, const hd_batch *b, float *logits, float *hidden, hd_err *err);
 
-/* The MTP layer (arXiv:2412.19437, eq. 21-23): row i joins the embedding of b->tok[i] (the token *after* the one that
- * produced the state) with hidden_in[i], and predicts the token after it.  Its keys live in the cache's extra layer at the
- * sequence's positions; sequences are separate ones kept for drafting.
+/* The MTP layer (arXiv:2412.19437, eq. 21-23): row i joins the embedding of b->tok[i] (the token *after* the
+ * one that produced the state) with hidden_in[i], and predicts the token after it.  Its keys live in the
+ * cache's extra layer at the sequence's positions; sequences are separate ones kept for drafting.
  * hidden_in: [n_rows, d_model].  hidden_out: after shared_head.norm, what a further step reads. */
 hd_status hd_forward_mtp(hd_model *m, const hd_batch *b, const float *hidden_in, float *logits, float *hidden_out,
                          hd_err *err);

@@ -165,8 +165,9 @@ static void embed_row(void *arg, int64_t i, int tid)
     hd_rows_decode(&p->m->w.embed, p->b->tok[row], p->x + row * p->D);
 }
 
-/* Embeddings are read from the file's pages.  A row brings 64 KB of the file around it into memory, and more where the
- * system's copy of it lies in larger pieces; before that adds up to a thousandth of the model the pages are given back. */
+/* Embeddings are read from the file's pages.  A row brings 64 KB of the file around it into memory, and more
+ * where the system's copy of it lies in larger pieces; before that adds up to a thousandth of the model the
+ * pages are given back. */
 static void embed_rows(hd_pass *p)
 {
     hd_model *m = p->m;

@@ -1,8 +1,10 @@
-/* See nfc.h.  libutf8proc knows the characters; what is done here is to touch only the parts that may change, and to sort
- * combining marks in linear time (utf8proc_map exchanges neighbours, which a long run of marks turns into n squared).
+/* See nfc.h.  libutf8proc knows the characters; what is done here is to touch only the parts that may change,
+ * and to sort combining marks in linear time (utf8proc_map exchanges neighbours, which a long run of marks
+ * turns into n squared).
  *
- * A character is a border when nothing before it can change it and it is itself in the form: text is cut before borders,
- * and only a stretch from the border before a doubtful character up to the next border is worked on. */
+ * A character is a border when nothing before it can change it and it is itself in the form: text is
+ * cut before borders, and only a stretch from the border before a doubtful character up to the next
+ * border is worked on. */
 #include "model/nfc.h"
 
 #include <string.h>

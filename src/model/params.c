@@ -1,4 +1,5 @@
-/* A model opened for training: masters decoded from whatever the source holds, panels both ways packed from them. */
+/* A model opened for training: masters decoded from whatever the source holds, panels both ways
+ * packed from them. */
 #include "model/params.h"
 
 #include <assert.h>
@@ -13,7 +14,7 @@ enum { PARAM_ALIGN = 16 }; // floats: a parameter starts on a cache line
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* ---- The list: one entry for each weight of the walk ---------------------------------------------------------------- */
+/* ---- The list: one entry for each weight of the walk --------------------------------------------------- */
 
 typedef struct {
     hd_model *m;
@@ -130,9 +131,10 @@ const hd_param *hd_params_find(const hd_params *p, const char *name)
     return NULL;
 }
 
-/* ---- Masters ---------------------------------------------------------------------------------------------------------- */
+/* ---- Masters ------------------------------------------------------------------------------------------- */
 
-/* GGUF's `llama` files hold the rows of a rotated head as adjacent pairs; a checkpoint of ours holds halves. */
+/* GGUF's `llama` files hold the rows of a rotated head as adjacent pairs; a checkpoint of
+ * ours holds halves. */
 int64_t hd_row_in_file(const struct hd_train *t, int64_t dim, const hd_slot *s, int64_t row)
 {
     int64_t half = dim / 2, i = row % dim;
@@ -172,7 +174,7 @@ static hd_status decode_weight(void *arg, const hd_weight *w, hd_err *err)
     return HD_OK;
 }
 
-/* ---- Matrices ready to multiply, both ways ---------------------------------------------------------------------------- */
+/* ---- Matrices ready to multiply, both ways ------------------------------------------------------------- */
 
 static const hd_panel_kind *kind_of(const struct hd_train *t, hd_slot_kind slot)
 {
@@ -193,8 +195,8 @@ static uint8_t *take(hd_arena *a, size_t bytes)
     return p;
 }
 
-/* w: [n, k], rows from row0 on of the masters at `at`, with room for its panels and its transpose's.  With adapters `at` is A's
- * place, by which its gradient is found, or -1. */
+/* w: [n, k], rows from row0 on of the masters at `at`, with room for its panels and its transpose's.  With
+ * adapters `at` is A's place, by which its gradient is found, or -1. */
 static void set_linear(opener *o, hd_linear *w, int64_t at, int64_t row0, int64_t n, int64_t k, const hd_panel_kind *kind)
 {
     struct hd_train *t = o->t;
@@ -210,7 +212,8 @@ static void set_linear(opener *o, hd_linear *w, int64_t at, int64_t row0, int64_
     t->linear[o->n_linear++] = w;
 }
 
-/* The key's half of a head is multiplied the other way round (block_mla.c): its transpose is what the forward reads. */
+/* The key's half of a head is multiplied the other way round (block_mla.c): its transpose is what
+ * the forward reads. */
 static void set_heads(opener *o, hd_layer *l, int layer, const hd_param *p)
 {
     const hd_config *c = &o->m->cfg;
@@ -280,7 +283,7 @@ static void count_param(const opener *o, const hd_param *p, int *n_linear, size_
     }
 }
 
-/* ---- What the model is made of: the parameters, or with adapters the weights of the base ------------------------------ */
+/* ---- What the model is made of: the parameters, or with adapters the weights of the base --------------- */
 
 static int n_weights(const struct hd_train *t) { return t->lora ? t->lora->n : t->params.n; }
 
@@ -370,7 +373,7 @@ void hd_params_refresh(hd_model *m)
 
 hd_params *hd_model_params(hd_model *m) { return m->train ? &m->train->params : NULL; }
 
-/* ---- Open, close ------------------------------------------------------------------------------------------------------- */
+/* ---- Open, close --------------------------------------------------------------------------------------- */
 
 hd_cache_type hd_train_round(const hd_config *c, hd_train_precision p, const hd_kernels *k)
 {

@@ -1,9 +1,9 @@
-/* The weights of a model in training: one flat array of f32 masters, and beside it arrays of the same layout for the
- * gradients and for whatever an optimizer keeps.  A parameter is a range of it.
+/* The weights of a model in training: one flat array of f32 masters, and beside it arrays of the same layout
+ * for the gradients and for whatever an optimizer keeps.  A parameter is a range of it.
  *
- * The model's forward pass reads panels packed from the masters (hd_params_refresh after each update); vectors (norms,
- * biases) and the embedding's rows are read from the masters themselves.  So a master's address tells its gradient's:
- * g = params->g + (w - params->w). */
+ * The model's forward pass reads panels packed from the masters (hd_params_refresh after each update);
+ * vectors (norms, biases) and the embedding's rows are read from the masters themselves.  So a master's
+ * address tells its gradient's: g = params->g + (w - params->w). */
 #ifndef HD_MODEL_PARAMS_H
 #define HD_MODEL_PARAMS_H
 
@@ -38,12 +38,13 @@ typedef enum { HD_TRAIN_BF16, HD_TRAIN_F32, HD_TRAIN_FP8 } hd_train_precision;
 
 enum { HD_LEAST_K = 1024 }; // products this wide (ops/rate.c) always fit in a training model's device
 
-/* Open a source (a directory or GGUF in any format: decoded) for training: masters, gradients (zero), panels both ways.
+/* Open a source (a directory or GGUF in any format: decoded) for training: masters, gradients (zero),
+ * panels both ways.
  * max_rows: rows of one micro-batch.  Close with hd_model_close. */
 hd_status hd_model_open_train(hd_model **out, const hd_source *s, hd_train_precision precision, int n_threads, int max_rows,
                               hd_err *err);
-/* The same with experts on ranks (model/ranks.h), if the model has any: each rank of comm holds its own, and the ranks' passes are made
- * together.  comm is borrowed. */
+/* The same with experts on ranks (model/ranks.h), if the model has any: each rank of comm holds its own, and
+ * the ranks' passes are made together.  comm is borrowed. */
 hd_status hd_model_open_ranks(hd_model **out, const hd_source *s, hd_train_precision precision, hd_comm *comm, int n_threads, int max_rows,
                               hd_err *err);
 uint64_t hd_model_rank_bytes(const hd_model *m); // sent so far for the sake of experts on ranks
@@ -51,9 +52,10 @@ hd_params *hd_model_params(hd_model *m); // NULL unless opened for training
 void hd_params_refresh(hd_model *m);     // panels from masters
 const hd_param *hd_params_find(const hd_params *p, const char *name);
 
-/* Training keeps keys and values as f32 of the numbers that the cache of a session would hold in f16: the same bits, and nothing to
- * widen on the way there or back.  Where the way back multiplies pairs of bf16 (hd_back_kernels.outer_pairs) it keeps them in that.  The
- * type of its cache, and what is rounded to first (F32: nothing is). */
+/* Training keeps keys and values as f32 of the numbers that the cache of a session would hold in f16: the
+ * same bits, and nothing to widen on the way there or back.  Where the way back multiplies pairs of bf16
+ * (hd_back_kernels.outer_pairs) it keeps them in that.  The type of its cache, and what is rounded to first
+ * (F32: nothing is). */
 hd_cache_type hd_train_cache(const hd_config *c, hd_train_precision p, const hd_kernels *k);
 hd_cache_type hd_train_round(const hd_config *c, hd_train_precision p, const hd_kernels *k);
 

@@ -1,9 +1,9 @@
 /* See pretok.h.
  *
- * A file may carry a pattern that never ends on some text.  Matching therefore goes in windows of start places with a
- * small limit of steps, falls back to one start at a time with a large one, and watches the clock: text that takes more
- * than SECONDS_BASE + its length / BYTES_PER_SECOND of processor time, over all its parts, is an error.  Known patterns
- * are 100 times faster, on the worst text 6 times. */
+ * A file may carry a pattern that never ends on some text.  Matching therefore goes in windows of start
+ * places with a small limit of steps, falls back to one start at a time with a large one, and watches the
+ * clock: text that takes more than SECONDS_BASE + its length / BYTES_PER_SECOND of processor time, over all
+ * its parts, is an error.  Known patterns are 100 times faster, on the worst text 6 times. */
 #include "model/pretok.h"
 
 #include <stdio.h>
@@ -14,7 +14,8 @@ enum { MAX_PATTERN = 1 << 16, WINDOW = 4096, FEW_STEPS = 20000, JIT_STACK = 1 <<
 #define SECONDS_BASE     0.7
 #define BYTES_PER_SECOND 250e3
 
-/* Patterns as published in the models' tokenizer.json files; names from llama.cpp's converter (tokenizer.ggml.pre). */
+/* Patterns as published in the models' tokenizer.json files; names from llama.cpp's converter
+ * (tokenizer.ggml.pre). */
 const char hd_pattern_gpt2[] = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 #define QWEN2                                                                                                          \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+"    \
@@ -97,7 +98,8 @@ hd_status hd_pretok_split(hd_pretok *p, const char *pattern, size_t n, bool lite
         st = hd_fail(err, HD_LIMIT, "tokenizer: pattern: %zu bytes: at most %d", n, MAX_PATTERN);
         goto fail;
     }
-    /* `\s+$` tries every place of a run that does not reach the end: n squared.  The same match, found at run starts only: */
+    /* `\s+$` tries every place of a run that does not reach the end: n squared.  The same match, found at
+     * run starts only: */
     static const char slow[] = "\\s+$", quick[] = "(?<!\\s)\\s+$";
     if (!literal && n == sizeof slow - 1 && memcmp(pattern, slow, n) == 0) {
         pattern = quick;

@@ -1,5 +1,5 @@
-/* Cutting text into the words that BPE works on: a chain of splits by regular expression, as in tokenizer.json's
- * pre_tokenizer; each stage cuts what the one before it left. */
+/* Cutting text into the words that BPE works on: a chain of splits by regular expression, as in
+ * tokenizer.json's pre_tokenizer; each stage cuts what the one before it left. */
 #ifndef HD_MODEL_PRETOK_H
 #define HD_MODEL_PRETOK_H
 
@@ -34,7 +34,8 @@ typedef struct {
 
 extern const char hd_pattern_gpt2[]; // ByteLevel's own pattern
 
-/* Add a stage.  The pattern is Oniguruma's (as in tokenizer.json), translated to PCRE2; literal: a plain string.
+/* Add a stage.  The pattern is Oniguruma's (as in tokenizer.json), translated to PCRE2;
+ * literal: a plain string.
  * HD_FORMAT: it does not compile; HD_UNSUPPORTED: it would mean something else in PCRE2. */
 hd_status hd_pretok_split(hd_pretok *p, const char *pattern, size_t n, bool literal, hd_split_how how, bool invert,
                           hd_err *err);
@@ -64,7 +65,8 @@ void hd_pretok_work_close(hd_pretok_work *w);
 void hd_pretok_begin(hd_pretok_work *w, size_t n);
 
 typedef hd_status hd_piece_fn(void *arg, const char *s, size_t n, hd_err *err);
-/* Cut s (valid UTF-8) and hand over the pieces in order.  HD_LIMIT: a pattern took far longer than any known one does. */
+/* Cut s (valid UTF-8) and hand over the pieces in order.  HD_LIMIT: a pattern took far longer than
+ * any known one does. */
 hd_status hd_pretok_run(const hd_pretok *p, hd_pretok_work *w, const char *s, size_t n, hd_piece_fn *fn, void *arg,
                         hd_err *err);
 

@@ -6,8 +6,8 @@
  *   lines     \s*[\r\n]+          up to the last line end of the white space
  *   spaces    \s+(?!\S)|\s+       all of it; before a word all but the last, which belongs to the word, unless it is alone
  *
- * As soon as a byte matters that is no printable ASCII and no white space, the answer is 0.  Novels, English and French, are cut
- * at 137 MB/s; by PCRE2 alone at 46 (DIGITS) and 59 (GPT-2). */
+ * As soon as a byte matters that is no printable ASCII and no white space, the answer is 0.  Novels, English
+ * and French, are cut at 137 MB/s; by PCRE2 alone at 46 (DIGITS) and 59 (GPT-2). */
 #include "model/pretok_quick.h"
 
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* Split patterns from Oniguruma's syntax to PCRE2's.
  *
- * The patterns were written for Oniguruma, which Hugging Face's tokenizers uses.  PCRE2 reads most of them alike; what it
- * reads otherwise is translated here or refused:
+ * The patterns were written for Oniguruma, which Hugging Face's tokenizers uses.  PCRE2 reads most of them
+ * alike; what it reads otherwise is translated here or refused:
  *   \s \S       PCRE2's Unicode space includes U+180E, Oniguruma's does not: spelled out as a class
  *   \w \W       PCRE2 10.42 leaves out marks and connectors: spelled out
  *   \p{Han}     PCRE2 takes script extensions in: \p{sc:Han}
@@ -14,8 +14,9 @@
  *   [a[b]] &&   sets of sets: refused
  *   \b (*VERB)  and whatever else known files do not use: refused
  *
- * The two also follow different versions of Unicode: what 15.0 to 16.0 added is listed here and joined to \p{...}.  New
- * emoji matter: to DeepSeek's patterns they are symbols, and what is no symbol is cut elsewhere. */
+ * The two also follow different versions of Unicode: what 15.0 to 16.0 added is listed here and
+ * joined to \p{...}.  New emoji matter: to DeepSeek's patterns they are symbols, and what is no
+ * symbol is cut elsewhere. */
 #include "model/pretok.h"
 
 #include <stdio.h>
@@ -26,8 +27,8 @@
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"                \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 
-/* Assigned in Unicode 15.0, 15.1 or 16.0: general category, first, last (from UnicodeData.txt).  PCRE2 10.42 knows
- * Unicode 14; to a newer one the list adds nothing. */
+/* Assigned in Unicode 15.0, 15.1 or 16.0: general category, first, last (from UnicodeData.txt).  PCRE2 10.42
+ * knows Unicode 14; to a newer one the list adds nothing. */
 static const struct {
     char category[3];
     int first, last;

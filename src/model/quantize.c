@@ -1,6 +1,6 @@
-/* The conversion itself: tensor by tensor, in slices of rows.  A slice is cut into chunks that the threads take; a chunk is
- * decoded, encoded, and decoded again to learn the error.  Slices are written in order, so memory is one slice whatever the
- * model's size, and the file is the same for any number of threads. */
+/* The conversion itself: tensor by tensor, in slices of rows.  A slice is cut into chunks that the threads
+ * take; a chunk is decoded, encoded, and decoded again to learn the error.  Slices are written in order, so
+ * memory is one slice whatever the model's size, and the file is the same for any number of threads. */
 #include "model/quantize.h"
 
 #include <errno.h>
@@ -60,7 +60,8 @@ static void run_chunk(void *arg, int64_t chunk, int tid)
 
 /* ---- Where the file may go ---- */
 
-/* Refuse a target that is one of the source's files: they are mapped, and the model would be lost if it came out wrong. */
+/* Refuse a target that is one of the source's files: they are mapped, and the model would be lost if
+ * it came out wrong. */
 static hd_status check_target(const char *path, const hd_source *s, hd_err *err)
 {
     struct stat out, in;

@@ -25,8 +25,9 @@ typedef struct {
 } hd_importance;
 
 /* Choose every tensor's format: the mix's choice, then the first rule whose pattern is found in the name.
- * rules: "PATTERN=TYPE,PATTERN=TYPE" (POSIX extended regular expressions) or NULL.  Vectors, norms and routers stay f32.  Rows
- * that are no multiple of 256 fall back to a format with blocks of 32; n_fallback counts them.  HD_USAGE for a bad rule. */
+ * rules: "PATTERN=TYPE,PATTERN=TYPE" (POSIX extended regular expressions) or NULL.  Vectors, norms and
+ * routers stay f32.  Rows that are no multiple of 256 fall back to a format with blocks of 32; n_fallback
+ * counts them.  HD_USAGE for a bad rule. */
 hd_status hd_quant_rules_apply(hd_export *e, const hd_quant_mix *mix, const char *rules, bool importance, int *n_fallback,
                                hd_err *err);
 
@@ -48,8 +49,8 @@ typedef struct {
     double seconds;
 } hd_quantize_report;
 
-/* Blocks until the file stands complete under its name; otherwise an older one of that name is as it was.  Memory: a slice
- * of rows.  A progress bar is drawn on a terminal.
+/* Blocks until the file stands complete under its name; otherwise an older one of that name is as it was.
+ * Memory: a slice of rows.  A progress bar is drawn on a terminal.
  * HD_USAGE when path is one of the source's own files; HD_FORMAT for weights that are NaN or infinite. */
 hd_status hd_quantize(const char *path, const hd_source *s, const hd_quantize_opts *o, hd_quantize_report *r, hd_err *err);
 

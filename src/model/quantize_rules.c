@@ -1,9 +1,10 @@
 /* Which tensor gets which format.
  *
- * The mixes are llama.cpp's (llama-quant.cpp, its choices taken as facts so that files of one name are alike): the value
- * projection and the second matrix of the feed-forward network suffer most from rounding, and the first and last layers
- * more than those between, so these get one format better; the output matrix (and an embedding that doubles as one) gets
- * q6_k.  Vectors, norms and the router are f32: they are small, and a router's near ties choose other experts. */
+ * The mixes are llama.cpp's (llama-quant.cpp, its choices taken as facts so that files of one name are
+ * alike): the value projection and the second matrix of the feed-forward network suffer most from rounding,
+ * and the first and last layers more than those between, so these get one format better; the output matrix
+ * (and an embedding that doubles as one) gets q6_k.  Vectors, norms and the router are f32: they are small,
+ * and a router's near ties choose other experts. */
 #include <regex.h>
 #include <string.h>
 #include <strings.h>

@@ -1,8 +1,9 @@
 /* Which experts a token goes to, and with what weight.
  *
  *   V2 (arXiv:2405.04434, eq. 20-22)   scores = softmax(logits); the best k, or the best k within the groups
- * whose best expert is highest V3 (arXiv:2412.19437, eq. 13-16)   scores = sigmoid(logits); a correction bias
- * joins in the choice alone; a group counts by the sum of its best two
+ *                                      whose best expert is highest
+ *   V3 (arXiv:2412.19437, eq. 13-16)   scores = sigmoid(logits); a correction bias joins in the choice alone;
+ *                                      a group counts by the sum of its best two
  *
  * Weights are the scores without bias, divided by their sum where the model asks for it, then scaled.  Among
  * equals the lower number wins. */

@@ -96,8 +96,8 @@ static int by_place(const void *a, const void *b)
     return (x->data > y->data) - (x->data < y->data);
 }
 
-/* The tensors of this shard, sorted: each begins where the one before ends, and the last ends with the file.
- */
+/* The tensors of this shard, sorted: each begins where the one before ends, and the last
+ * ends with the file. */
 static hd_status check_tiling(const shard *f, hd_tensor_info *t, int64_t n)
 {
     const uint8_t *next = f->data;

@@ -1,6 +1,6 @@
-/* The writer of safetensors files.  The header (a line of JSON for each tensor) is collected in memory, the data is
- * streamed, and the file takes its name only when all of it is there (hd_newfile).  It is padded with blanks to a multiple
- * of 8 and says {"format": "pt"}, without which transformers refuses it.
+/* The writer of safetensors files.  The header (a line of JSON for each tensor) is collected in memory, the
+ * data is streamed, and the file takes its name only when all of it is there (hd_newfile).  It is padded with
+ * blanks to a multiple of 8 and says {"format": "pt"}, without which transformers refuses it.
  *
  * The calls come in one order, which the state checks:  put... -> begin -> write... -> commit. */
 #include "model/safetensors_write.h"

@@ -9,7 +9,8 @@ typedef struct hd_safetensors_writer hd_safetensors_writer;
 /* The file appears under its name with _commit, whole; _close before that leaves what was there. */
 hd_status hd_safetensors_writer_open(hd_safetensors_writer **out, const char *path, hd_err *err);
 void hd_safetensors_writer_close(hd_safetensors_writer *w); // accepts NULL
-/* The next tensor: F32, F16, BF16, or whole numbers.  Wider types before narrower ones, so that all are aligned. */
+/* The next tensor: F32, F16, BF16, or whole numbers.  Wider types before narrower ones, so that
+ * all are aligned. */
 hd_status hd_safetensors_put(hd_safetensors_writer *w, const char *name, hd_type type, int n_dims, const int64_t *dim,
                              hd_err *err);
 hd_status hd_safetensors_begin(hd_safetensors_writer *w, hd_err *err); // the header; no more tensors after it

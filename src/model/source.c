@@ -2,7 +2,7 @@
  * configuration.
  *
  *   directory  config.json, generation_config.json, tokenizer*.json; tensors by safetensors.c, settings by
- * config.c
+ *              config.c
  *   *.gguf     one file or -00001-of-000NN (any part opens all); tensors by gguf.c, settings by config_gguf.c
  *   directory that holds one GGUF model and no config.json: that model */
 #include "model/source.h"
@@ -63,8 +63,8 @@ fail:
     return st;
 }
 
-/* What became of the configuration (its message is in why_not) decides only where the model is to run: not for a
- * listing, and not for a vocabulary alone, which may be of any architecture. */
+/* What became of the configuration (its message is in why_not) decides only where the model is to run: not
+ * for a listing, and not for a vocabulary alone, which may be of any architecture. */
 static hd_status forgive(const hd_source *s, bool need_weights, hd_status st, hd_err *err)
 {
     if (st == HD_OK || (st != HD_NOMEM && (s->list_only || (!need_weights && s->n_tensors == 0)))) return HD_OK;

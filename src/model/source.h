@@ -1,5 +1,6 @@
-/* A model on disk, whatever its form: a Hugging Face directory (config.json, *.safetensors, tokenizer.json) or GGUF (one
- * file, or -00001-of-000NN).  Opens, checks and lists; reads no weight.  All memory is mapped; tensors point into it. */
+/* A model on disk, whatever its form: a Hugging Face directory (config.json, *.safetensors, tokenizer.json)
+ * or GGUF (one file, or -00001-of-000NN).  Opens, checks and lists; reads no weight.  All memory is mapped;
+ * tensors point into it. */
 #ifndef HD_MODEL_SOURCE_H
 #define HD_MODEL_SOURCE_H
 
@@ -41,7 +42,8 @@ const hd_config *hd_source_config(const hd_source *s);
 const hd_gguf *hd_source_gguf(const hd_source *s);  // the first part; NULL for a directory
 int hd_source_n_files(const hd_source *s);          // that hold tensors
 const char *hd_source_file(const hd_source *s, int i, uint64_t *bytes);
-/* Parsed JSON files of a directory by name ("tokenizer.json", "tokenizer_config.json"); NULL when absent or GGUF. */
+/* Parsed JSON files of a directory by name ("tokenizer.json", "tokenizer_config.json"); NULL
+ * when absent or GGUF. */
 const json_t *hd_source_json(const hd_source *s, const char *file);
 
 int64_t hd_source_n_tensors(const hd_source *s);

@@ -1,9 +1,10 @@
-/* The tape: what a training pass keeps of each layer for the way back, and the state of that way.  Private to src/model
- * (train_pass.c drives it; back_*.c stand beside the block_*.c whose derivatives they are).
+/* The tape: what a training pass keeps of each layer for the way back, and the state of that way.  Private to
+ * src/model (train_pass.c drives it; back_*.c stand beside the block_*.c whose derivatives they are).
  *
- * A block on its way forward asks hd_pass_keep for the arrays that its derivative reads, and notes them in p->tape; in
- * inference there is no tape and the same call takes work memory.  On its way back it gets the gradient of what it added to the residual
- * stream, which is the gradient of the stream itself (x' = x + f(norm(x))), and adds its own share:
+ * A block on its way forward asks hd_pass_keep for the arrays that its derivative reads, and notes them in
+ * p->tape; in inference there is no tape and the same call takes work memory.  On its way back it gets the
+ * gradient of what it added to the residual stream, which is the gradient of the stream itself (x' = x +
+ * f(norm(x))), and adds its own share:
  *
  *   dx = dx' + norm'(f'(dx'))
  *
@@ -92,8 +93,8 @@ int64_t hd_row_in_file(const struct hd_train *t, int64_t head_dim, const hd_slot
 
 float *hd_back_take(hd_back *b, int64_t n); // n floats of the way back's work memory
 float *hd_grad_of(const hd_back *b, const float *master);
-/* Whether gradients of f (NULL: or any other) are made of rows as products read them: f32 rows that only they would read are not
- * written then.  A bias's gradient is a sum of f32. */
+/* Whether gradients of f (NULL: or any other) are made of rows as products read them: f32 rows that only they
+ * would read are not written then.  A bias's gradient is a sum of f32. */
 bool hd_back_by_act(const hd_back *b, const hd_ffn *f);
 /* Room for M rows as w reads them; a gradient dy is read by w->back. */
 hd_act *hd_back_act(hd_back *b, const hd_linear *w, int M);
@@ -112,10 +113,12 @@ void hd_back_norm_add(hd_back *b, const float *dh, const float *x, const float *
 
 void hd_back_gqa(hd_back *b, const hd_layer *l);
 void hd_back_mla(hd_back *b, const hd_layer *l);
-/* SwiGLU's way back for M rows of f (NULL: there are none), and what comes out of it as f's matrices read it: dgate, dup and a.  gate,
+/* SwiGLU's way back for M rows of f (NULL: there are none), and what comes out of it as f's matrices read it:
+ * dgate, dup and a.  gate,
  * up: [M, F] the tape's, which may become their gradients; da: [M, F] is read when it runs. */
 hd_swiglu_grad hd_back_swiglu_of(hd_back *b, const hd_ffn *f, float *gate, float *up, const float *da, int M, int64_t F, hd_side out[3]);
-/* dh = the way back of y = down(silu(gate h) * up h), or is added to; the tape's gate and up, which may become their gradients. */
+/* dh = the way back of y = down(silu(gate h) * up h), or is added to; the tape's gate and up, which may
+ * become their gradients. */
 void hd_back_swiglu(hd_back *b, const hd_ffn *f, hd_side h, float *dh, bool add);
 
 void hd_back_ffn(hd_back *b, const hd_layer *l);

@@ -1,9 +1,10 @@
 /* Text to ids and back.
  *
- *   text -> UTF-8 repaired -> added tokens (raw) -> normal form -> added tokens (normalized) -> words -> BPE -> ids
+ *   text -> UTF-8 repaired -> added tokens (raw) -> normal form -> added tokens (normalized) ->
+ *   words -> BPE -> ids
  *
- * Each step hands its pieces to the next at once; nothing is collected but the ids.  The readers of the two file forms
- * are tokenizer_json.c and tokenizer_gguf.c. */
+ * Each step hands its pieces to the next at once; nothing is collected but the ids.  The readers of the two
+ * file forms are tokenizer_json.c and tokenizer_gguf.c. */
 #include "model/tokenizer.h"
 
 #include <string.h>

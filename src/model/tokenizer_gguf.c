@@ -1,4 +1,5 @@
-/* The tokenizer of a GGUF file: tokenizer.ggml.tokens, token_type, merges, pre.  Only byte-level BPE ("gpt2") is known. */
+/* The tokenizer of a GGUF file: tokenizer.ggml.tokens, token_type, merges, pre.  Only byte-level BPE
+ * ("gpt2") is known. */
 #include <string.h>
 
 #include "base/log.h"

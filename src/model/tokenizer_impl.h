@@ -36,8 +36,8 @@ hd_status hd_tokenizer_from_gguf(hd_tokenizer **out, const hd_gguf *g, hd_err *e
 /* For the readers: an empty tokenizer, and its last steps once vocabulary, merges and stages are in. */
 hd_status hd_tokenizer_new(hd_tokenizer **out, hd_err *err);
 hd_status hd_tokenizer_finish(hd_tokenizer *t, hd_err *err);
-/* Spelled like a control token, <|...|> or <｜...｜>: such an added token counts as special whatever the file says, for
- * DeepSeek's files call <｜User｜> an ordinary one, and no user may type it. */
+/* Spelled like a control token, <|...|> or <｜...｜>: such an added token counts as special whatever the file
+ * says, for DeepSeek's files call <｜User｜> an ordinary one, and no user may type it. */
 bool hd_looks_special(const char *s, size_t n);
 hd_status hd_tokenizer_normalize(const hd_tokenizer *t, hd_buf *tmp, const char **s, size_t *n, hd_err *err);
 

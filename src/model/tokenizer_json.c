@@ -1,5 +1,5 @@
-/* The tokenizer of a Hugging Face folder: tokenizer.json (normalizer, pre_tokenizer, model, added_tokens) and, for the
- * beginning of a text, tokenizer_config.json.  What is not byte-level BPE is refused by name. */
+/* The tokenizer of a Hugging Face folder: tokenizer.json (normalizer, pre_tokenizer, model, added_tokens)
+ * and, for the beginning of a text, tokenizer_config.json.  What is not byte-level BPE is refused by name. */
 #include <string.h>
 
 #include "model/tokenizer_impl.h"

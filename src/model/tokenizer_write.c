@@ -1,8 +1,8 @@
 /* tokenizer.json from a GGUF vocabulary: tokenizer_gguf.c's way back, in Hugging Face's words.
  *
- * Every token goes into the model's vocabulary, added ones too, as published files of this kind have it: tokens that stood
- * among the added ones alone would be given ids by their order, and a hole in the ids would move them.  The patterns are
- * those of pretok.c's names, which were taken from such files. */
+ * Every token goes into the model's vocabulary, added ones too, as published files of this kind have it:
+ * tokens that stood among the added ones alone would be given ids by their order, and a hole in the ids would
+ * move them.  The patterns are those of pretok.c's names, which were taken from such files. */
 #include <stdio.h>
 #include <string.h>
 
@@ -66,7 +66,8 @@ fail:
     return st;
 }
 
-/* PCRE2 and Oniguruma differ on \xHH above 7f: a character to one, a byte to the other.  \x{HH} is a character to both. */
+/* PCRE2 and Oniguruma differ on \xHH above 7f: a character to one, a byte to the other.  \x{HH} is a
+ * character to both. */
 static json_t *pattern(const char *p)
 {
     hd_buf b;

@@ -1,14 +1,17 @@
 /* Forward and backward of one micro-batch.
  *
- *   forward      the blocks of the one forward pass, each document a sequence of its own in the training cache, so that attention
- *                never crosses a document; the tape keeps what derivatives read
- *   loss         rows with a target, in slices: logits of a slice become their own gradient and are gone before the next
- *   backward     layer by layer from the last; the residual stream's gradient is one array that every block adds to
+ *   forward      the blocks of the one forward pass, each document a sequence of its own in the training
+ *                cache, so that attention never crosses a document; the tape keeps what derivatives read
+ *   loss         rows with a target, in slices: logits of a slice become their own gradient and are gone
+ *                before the next
+ *   backward     layer by layer from the last; the residual stream's gradient is one array that every block
+ *                adds to
  *
- * With `recompute` the tape holds each layer's input alone, and a layer runs forward again just before its way back.
+ * With `recompute` the tape holds each layer's input alone, and a layer runs forward again just
+ * before its way back.
  *
- * With experts on ranks every rank makes the same passes: one that has no micro-batch left, or no row for the MTP layer, goes the same
- * way without rows, so that its experts meet those of the others. */
+ * With experts on ranks every rank makes the same passes: one that has no micro-batch left, or no row for the
+ * MTP layer, goes the same way without rows, so that its experts meet those of the others. */
 #include "model/train_pass.h"
 
 #include <assert.h>
@@ -32,7 +35,7 @@ typedef struct {
     float *hidden, *dhidden; // [M, D] after the final norm, and its gradient
 } run;
 
-/* ---- Sequences ---------------------------------------------------------------------------------------------------------- */
+/* ---- Sequences ----------------------------------------------------------------------------------------- */
 
 static hd_status check_micro(const hd_model *m, const hd_micro *b, hd_err *err)
 {
@@ -58,7 +61,7 @@ int64_t hd_micro_mtp_targets(const hd_micro *b)
     return n;
 }
 
-/* ---- Loss --------------------------------------------------------------------------------------------------------------- */
+/* ---- Loss ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
     run *u;
@@ -123,7 +126,8 @@ static double sum_of(const float *x, const float *weight, int n)
     return s;
 }
 
-/* Cross-entropy, and against a teacher; logits [n, V] become their gradient, which act takes, too, if there is one. */
+/* Cross-entropy, and against a teacher; logits [n, V] become their gradient, which act takes, too,
+ * if there is one. */
 static void slice_loss(head_job *j, hd_arena *work, float *logits, int first, int n, hd_act *act)
 {
     run *u = j->u;
@@ -212,7 +216,7 @@ static int *rows_with_target(hd_arena *work, const int32_t *target, int M, int *
     return row;
 }
 
-/* ---- Embedding ------------------------------------------------------------------------------------------------------------ */
+/* ---- Embedding ----------------------------------------------------------------------------------------- */
 
 enum { EMBED_COLS = 16 }; // a thread takes whole cache lines of every row
 
@@ -243,7 +247,7 @@ static void embed_back(hd_back *b, const float *dx, const int32_t *tok, int64_t 
     hd_pool_run(m->dev.pool, (j.D + EMBED_COLS - 1) / EMBED_COLS, embed_cols, &j);
 }
 
-/* ---- Layers --------------------------------------------------------------------------------------------------------------- */
+/* ---- Layers -------------------------------------------------------------------------------------------- */
 
 static void layer_forward(run *u, hd_pass *p, int il)
 {
@@ -323,9 +327,10 @@ static void backward(run *u, hd_back *b)
     embed_back(b, b->dx, p->b->tok, p->M);
 }
 
-/* ---- Multi-token prediction ----------------------------------------------------------------------------------------------- */
+/* ---- Multi-token prediction ---------------------------------------------------------------------------- */
 
-/* The rows of the extra layer: row t of a document joins its state with the id at t + 1 and predicts the one after. */
+/* The rows of the extra layer: row t of a document joins its state with the id at t + 1 and
+ * predicts the one after. */
 typedef struct {
     hd_batch b;
     hd_pass p;
@@ -420,7 +425,8 @@ static void unjoin(run *u, mtp_state *x, hd_back *b, const hd_layer *l)
     hd_rows_run(d, M, scatter_add, &out);
 }
 
-/* The extra layer forward, its loss, and its way back: what it adds to the main model's states is in dhidden after it. */
+/* The extra layer forward, its loss, and its way back: what it adds to the main model's states is in
+ * dhidden after it. */
 static void mtp_pass(run *u)
 {
     hd_model *m = u->m;
@@ -466,7 +472,7 @@ static void mtp_pass(run *u)
     work->used = mark;
 }
 
-/* ---- The whole ------------------------------------------------------------------------------------------------------------ */
+/* ---- The whole ----------------------------------------------------------------------------------------- */
 
 static hd_status open_sequences(run *u, hd_seq **seq, hd_err *err)
 {
@@ -539,7 +545,7 @@ fail:
     return st;
 }
 
-/* ---- Memory --------------------------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------------------------------------- */
 
 static int64_t attn_floats(const hd_config *c)
 {
@@ -564,7 +570,8 @@ size_t hd_tape_layer_bytes(const hd_config *c, int layer, int M)
            4 * (size_t)c->n_experts + 40 * 64;
 }
 
-/* The most that a way back takes at once: the stream's gradients, one block's arrays, one region of products. */
+/* The most that a way back takes at once: the stream's gradients, one block's arrays, one
+ * region of products. */
 size_t hd_back_bytes(const hd_config *c, int M, int n_threads)
 {
     int64_t D = c->d_model, K = c->n_experts_per_tok, F = c->moe_ffn, S = c->n_shared_experts * F, V = c->n_vocab;

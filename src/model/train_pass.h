@@ -1,4 +1,5 @@
-/* One micro-batch forward and backward: hd_forward's own blocks, with a tape that keeps what the way back needs.
+/* One micro-batch forward and backward: hd_forward's own blocks, with a tape that keeps what
+ * the way back needs.
  *
  *   loss = 1/N sum of cross-entropy(logits_t, target_t)                       N: target tokens of the whole step
  *        + mtp_weight 1/N_mtp sum of cross-entropy of the MTP layer, one token further   (arXiv:2412.19437, eq. 24-25)
@@ -11,7 +12,8 @@
 
 #include "model/params.h"
 
-/* Documents of a micro-batch: rows of document i are consecutive, at positions 0 .. len[i]-1; attention stays inside. */
+/* Documents of a micro-batch: rows of document i are consecutive, at positions 0 .. len[i]-1;
+ * attention stays inside. */
 typedef struct {
     int n_rows, n_docs;    // > 0; with experts on ranks also 0: this rank has no rows, but walks along
     const int32_t *tok;    // [n_rows]
@@ -48,10 +50,12 @@ typedef struct {
     float *row_loss;     // [n_rows] or NULL: cross-entropy by row
 } hd_pass_result;
 
-/* HD_FORMAT when a loss is not finite.  With experts on ranks all ranks call it together, with the same options. */
+/* HD_FORMAT when a loss is not finite.  With experts on ranks all ranks call it together, with
+ * the same options. */
 hd_status hd_train_pass(hd_model *m, const hd_micro *b, const hd_pass_opts *o, hd_pass_result *r, hd_err *err);
 
-/* Rows of targets that MTP has in this micro-batch: row t where both t and t+1 have targets in one document. */
+/* Rows of targets that MTP has in this micro-batch: row t where both t and t+1 have targets
+ * in one document. */
 int64_t hd_micro_mtp_targets(const hd_micro *b);
 
 #endif

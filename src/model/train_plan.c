@@ -1,5 +1,5 @@
-/* What training will take, from a configuration alone: the table of weights says how many there are, the tape's own sums
- * how much a row leaves behind. */
+/* What training will take, from a configuration alone: the table of weights says how many there are, the
+ * tape's own sums how much a row leaves behind. */
 #include <string.h>
 
 #include "model/tape.h"

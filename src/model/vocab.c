@@ -1,4 +1,5 @@
-/* See vocab.h.  Tokens lie one after another in one blob; the index is a table of ids twice as large as their number. */
+/* See vocab.h.  Tokens lie one after another in one blob; the index is a table of ids twice as large
+ * as their number. */
 #include "model/vocab.h"
 
 #include <string.h>

@@ -1,8 +1,8 @@
 /* The words a tokenizer knows: id to bytes and bytes to id.
  *
- * Byte-level BPE (GPT-2) writes each byte of a word as one printable character, so that vocabulary files hold valid text:
- * 0x21-0x7e, 0xa1-0xac and 0xae-0xff stand for themselves, the other 68 bytes are U+0100, U+0101, ... in order.  Here
- * every token is kept as the bytes it means. */
+ * Byte-level BPE (GPT-2) writes each byte of a word as one printable character, so that vocabulary files hold
+ * valid text: 0x21-0x7e, 0xa1-0xac and 0xae-0xff stand for themselves, the other 68 bytes are U+0100, U+0101,
+ * ... in order.  Here every token is kept as the bytes it means. */
 #ifndef HD_MODEL_VOCAB_H
 #define HD_MODEL_VOCAB_H
 
@@ -32,17 +32,19 @@ typedef struct {
 /* Room for ids 0 .. n-1 whose spellings take at most n_bytes together. */
 hd_status hd_vocab_open(hd_vocab *v, int64_t n, size_t n_bytes, hd_err *err);
 void hd_vocab_close(hd_vocab *v);
-/* Define an id, spelled as in the file.  A normal token is stored as the bytes it means; one that is not in the byte
- * alphabet as it is spelled, and cannot be found.  Others are what they spell.
+/* Define an id, spelled as in the file.  A normal token is stored as the bytes it means; one that is not in
+ * the byte alphabet as it is spelled, and cannot be found.  Others are what they spell.
  * HD_FORMAT: id out of range or defined before, or too long. */
 hd_status hd_vocab_set(hd_vocab *v, int64_t id, const char *s, size_t n, hd_token_kind kind, const char *where, hd_err *err);
 /* The token of exactly these bytes, or -1.  Of several: a normal one before others, then the lowest id. */
 int32_t hd_vocab_find(const hd_vocab *v, const void *bytes, size_t n);
 
-/* The bytes that a spelling in the byte alphabet means; out has room for n.  False when a character is outside it. */
+/* The bytes that a spelling in the byte alphabet means; out has room for n.  False when a
+ * character is outside it. */
 bool hd_unspell(char *out, size_t *n_out, const char *s, size_t n);
 
-/* A fast keyed hash (folded 64 x 64 -> 128 bit multiplication); the seed keeps crafted files from making collisions. */
+/* A fast keyed hash (folded 64 x 64 -> 128 bit multiplication); the seed keeps crafted files from
+ * making collisions. */
 static inline uint64_t hd_fold(uint64_t a, uint64_t b)
 {
     __uint128_t m = (__uint128_t)a * b;

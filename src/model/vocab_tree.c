@@ -13,7 +13,8 @@ typedef struct {
     int32_t id, part;
 } word;
 
-/* The part of a word: the first whose limit its characters keep to, 0 when one is not plain or they are too many. */
+/* The part of a word: the first whose limit its characters keep to, 0 when one is not plain or
+ * they are too many. */
 static int part_of(const char *s, size_t n)
 {
     int chars = 0;
@@ -56,8 +57,8 @@ static uint32_t in_common(const word *a, const word *b)
     return k;
 }
 
-/* New nodes of word i: those behind what it has in common with the word before.  A word said twice gets a second node
- * for its last byte. */
+/* New nodes of word i: those behind what it has in common with the word before.  A word said twice gets a
+ * second node for its last byte. */
 static uint32_t shared(const word *w, size_t i)
 {
     if (i == 0 || w[i].part != w[i - 1].part) return 0;

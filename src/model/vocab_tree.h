@@ -3,12 +3,12 @@
  * Nodes lie in the order of a walk that goes down before it goes on, so a walk is one loop over an array:
  *
  *     for (i = 0; i < n;)
- *         if (the automaton cannot take node[i].byte at node[i].depth) i = node[i].skip;   // past all below it
- *         else i++;
+ *         if (the automaton cannot take node[i].byte at node[i].depth) i = node[i].skip;   // past all
+ *         below it else i++;
  *
- * There are several trees: HD_TREE_PARTS parts by how many plain characters a word is made of.  Plain are those that stand
- * for themselves in a JSON string: whole characters of UTF-8 but controls, `"` and `\`.  An automaton that takes any k
- * plain characters takes whole parts without a walk. */
+ * There are several trees: HD_TREE_PARTS parts by how many plain characters a word is made of.  Plain are
+ * those that stand for themselves in a JSON string: whole characters of UTF-8 but controls, `"` and `\`.  An
+ * automaton that takes any k plain characters takes whole parts without a walk. */
 #ifndef HD_MODEL_VOCAB_TREE_H
 #define HD_MODEL_VOCAB_TREE_H
 

@@ -1,10 +1,10 @@
 /* Attention's work, cut into pieces and handed to threads.
  *
- * A tile is up to HD_ATTN_TILE query rows of one sequence and one key head (rows of the batch times heads of the group).
- * A tile is one task, which walks the tile's segments and merges as it goes.  A tile that is a large part of all the work
- * (one sequence in decode: few tiles, many segments) becomes one task per segment instead; their results wait in `work`
- * and are merged, in the same order by the same function, in a second parallel region.  So the cut decides who computes
- * and when, never what: bits do not depend on it. */
+ * A tile is up to HD_ATTN_TILE query rows of one sequence and one key head (rows of the batch times heads of
+ * the group).  A tile is one task, which walks the tile's segments and merges as it goes.  A tile that is a
+ * large part of all the work (one sequence in decode: few tiles, many segments) becomes one task per segment
+ * instead; their results wait in `work` and are merged, in the same order by the same function, in a second
+ * parallel region.  So the cut decides who computes and when, never what: bits do not depend on it. */
 #include "ops/attn.h"
 
 #include <assert.h>
@@ -41,7 +41,8 @@ static int64_t partial_floats(int n, int ldo) { return (int64_t)n * ldo + 2 * HD
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-/* Walk the tiles; `fill` says whether to write them down or only to count (sizes are asked for before the run). */
+/* Walk the tiles; `fill` says whether to write them down or only to count (sizes are asked for
+ * before the run). */
 static void plan_tiles(plan *p, bool fill)
 {
     const hd_attn *a = p->a;

@@ -1,11 +1,13 @@
-/* The way back through attention, one task for each sequence and key head, or, of a long sequence, for a part of a key head's query
+/* The way back through attention, one task for each sequence and key head, or, of a long sequence, for a part
+ * of a key head's query
  * heads: the parts' gradients of keys and values are added in their order.
  *
- * Products go by the forward's own kernel, sums over queries by hd_back_kernels.outer.  For a key head q, do, k, v of
- * one query head are laid out as panels whose inner dimension is the position (32 numbers wide, a position a line), and k, v also the
- * other way round (32 positions wide).  Everything is f32, but where the forward's products are of bf16 and those of outer_pairs, too, all of
- * them are: a line of a panel is then a pair of positions or numbers, and q, do, dS are rounded to rows of activations.
- * Then, for each block of KEYS positions j and all queries i >= j:
+ * Products go by the forward's own kernel, sums over queries by hd_back_kernels.outer.  For a key head q, do,
+ * k, v of one query head are laid out as panels whose inner dimension is the position (32 numbers wide, a
+ * position a line), and k, v also the other way round (32 positions wide).  Everything is f32, but where the
+ * forward's products are of bf16 and those of outer_pairs, too, all of them are: a line of a panel is then a
+ * pair of positions or numbers, and q, do, dS are rounded to rows of activations.  Then, for each block of
+ * KEYS positions j and all queries i >= j:
  *
  *   S = Q K^T   dP = dO V^T   P = exp(scale S - lse)   dS = scale P (dP - delta),  delta = do.o     (arXiv:2307.08691)
  *   dV_j += P^T dO     dK_j += dS^T Q     dQ_i += dS K_j
@@ -70,8 +72,8 @@ static int longest(const hd_attn_back *a)
 
 enum { KERNEL_SCRATCH = 160 << 10, LONG = 512, TASKS = 8 };
 
-/* Into how many parts the query heads of a key head go in a sequence of T: by that alone, so that its sums are the same whatever
- * else is in the micro-batch. Short sequences are many in one: they need none. */
+/* Into how many parts the query heads of a key head go in a sequence of T: by that alone, so that its sums
+ * are the same whatever else is in the micro-batch. Short sequences are many in one: they need none. */
 static int parts_of(const hd_attn_back *a, int T)
 {
     int group = a->n_heads / a->kv.n_kv, wanted = T < LONG ? 1 : (TASKS - 1) / a->kv.n_kv + 1;
@@ -117,7 +119,8 @@ static void fetch_row(const float *x, int64_t ld, int i, int T, int n)
     for (int c = 0; c < n && i < T; c += 16) __builtin_prefetch(x + i * ld + c);
 }
 
-/* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32], or [n / 32][T / 2 up to KEYS / 2][32][2]. */
+/* x: T rows of n numbers, ld apart -> panels [n / 32][T up to KEYS][32], or [n / 32][T / 2 up to
+ * KEYS / 2][32][2]. */
 static void to_panels(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type)
 {
     int64_t t = up_to(T, KEYS);
@@ -148,7 +151,8 @@ static int64_t across_floats(const job *j, int n)
     return (int64_t)(hd_panel_get(j->pairs ? HD_PANEL_BF16 : HD_PANEL_F32)->bytes(n) / sizeof(float));
 }
 
-/* x: T rows of n numbers -> panels [T / 32][n][32] with the positions side by side, or [T / 32][n / 2][32][2].  room: n x 32. */
+/* x: T rows of n numbers -> panels [T / 32][n][32] with the positions side by side, or [T / 32][n /
+ * 2][32][2].  room: n x 32. */
 static void to_panels_across(const job *j, float *to, const float *x, int64_t ld, int T, int n, hd_cache_type type, float *room)
 {
     const hd_back_kernels *k = j->d->k->back;
@@ -224,7 +228,8 @@ static void pair_scores(const job *j, const head *h, float *f, int j0, int M, in
     }
 }
 
-/* Scores and their gradients of queries j0 .. T-1 against keys j0 .. j0+n-1; a panel of keys meets queries from its first one on. */
+/* Scores and their gradients of queries j0 .. T-1 against keys j0 .. j0+n-1; a panel of keys meets queries
+ * from its first one on. */
 static void block_scores(const job *j, const head *h, float *f, int j0, int n, void *kernel)
 {
     const hd_attn_back *a = j->a;
@@ -243,7 +248,8 @@ static void block_scores(const job *j, const head *h, float *f, int j0, int n, v
     else row_scores(j, h, f, j0, M, n);
 }
 
-/* to[n, wide] += p^T x: key c's sum begins at its own query, or a few before it whose p is 0.  x: panels from query j0 on. */
+/* to[n, wide] += p^T x: key c's sum begins at its own query, or a few before it whose p is 0.  x: panels
+ * from query j0 on. */
 static void add_outer(const job *j, float *to, int64_t ld, const float *p, const float *x, int64_t step, int M, int n, int wide)
 {
     enum { BESIDE = 8 };
@@ -258,7 +264,8 @@ static void add_outer(const job *j, float *to, int64_t ld, const float *p, const
         }
 }
 
-/* The first keys are seen by all queries: what they give can be written where the gradient belongs, if a head is whole panels. */
+/* The first keys are seen by all queries: what they give can be written where the gradient belongs, if a head
+ * is whole panels. */
 static bool whole_heads(const hd_kv_shape *kv) { return kv->dk % W == 0; }
 
 /* dk, dv: of the key head's first row, rows ldk and ldv apart. */

@@ -1,11 +1,12 @@
 /* Gradients of products, and panels from masters.
  *
- * dW[n, k] += dY^T X is cut into nearly equal tiles of up to 256 x 256 outputs, of pairs of bf16 512 x 512, or less where that would
- * leave threads idle.  A tile is one task: it walks the rows m in blocks of 256 and brings dY (8 or 16 columns beside each other) and X
- * (panels whose inner dimension is m) into the thread's scratch, where a kernel of its own multiplies them: in f32, or, where bf16 is
- * faster than that, in pairs of bf16.  Without such a kernel (amx) dY is transposed to rows of activations, and the forward's kernel
- * multiplies them.  What a block adds is added to dW in the order of blocks, so the order of every sum depends on M alone, not on the
- * tile. */
+ * dW[n, k] += dY^T X is cut into nearly equal tiles of up to 256 x 256 outputs, of pairs of bf16 512 x 512,
+ * or less where that would leave threads idle.  A tile is one task: it walks the rows m in blocks of 256 and
+ * brings dY (8 or 16 columns beside each other) and X (panels whose inner dimension is m) into the thread's
+ * scratch, where a kernel of its own multiplies them: in f32, or, where bf16 is faster than that, in pairs of
+ * bf16.  Without such a kernel (amx) dY is transposed to rows of activations, and the forward's kernel
+ * multiplies them.  What a block adds is added to dW in the order of blocks, so the order of every sum
+ * depends on M alone, not on the tile. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -25,8 +26,9 @@ enum {
     FETCH_ROWS = 8, // of dY and X ahead: a row is too short for the hardware to see it coming
 };
 
-/* One thread's scratch, in floats; blobs and panels are as wide in f32 as they get.  A line more in each part of dy and of panel: a row
- * of the matrix is spread over all of them, and powers of 2 between its places would meet in one set of the first-level cache. */
+/* One thread's scratch, in floats; blobs and panels are as wide in f32 as they get.  A line more in each part
+ * of dy and of panel: a row of the matrix is spread over all of them, and powers of 2 between its places
+ * would meet in one set of the first-level cache. */
 typedef union {
     struct {
         _Alignas(64) float dy[TILE / BESIDE][BLOCK_M + 2][BESIDE];
@@ -42,7 +44,8 @@ typedef union {
     } pairs;
 } scratch;
 
-/* What a side of n outputs is cut into: equal parts of no more than `tile`, but for what whole panels take. */
+/* What a side of n outputs is cut into: equal parts of no more than `tile`, but for what
+ * whole panels take. */
 static int part_of(int64_t n, int tile)
 {
     const int64_t parts = (n + tile - 1) / tile;
@@ -224,8 +227,8 @@ static void grad_tile(void *arg, int64_t tile, int tid)
     }
 }
 
-/* The largest tiles that threads share well: three for each, so that the last one waited for is a small part of the whole, or as many for each.  A
- * job of f32 holds all to what it has room for. */
+/* The largest tiles that threads share well: three for each, so that the last one waited for is a small part
+ * of the whole, or as many for each.  A job of f32 holds all to what it has room for. */
 static int tile_for(const grad_job *g, int n_jobs)
 {
     const int threads = hd_pool_threads(g->d->pool);
@@ -259,7 +262,7 @@ void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *wor
     work->used = mark;
 }
 
-/* ---- Panels from masters ---------------------------------------------------------------------------------------------- */
+/* ---- Panels from masters ------------------------------------------------------------------------------- */
 
 enum { PACK_K = 256 }; // of the inner dimension at a time
 
@@ -282,8 +285,8 @@ static void put_rows(const hd_back_kernels *k, const hd_linear *w, uint8_t *pane
         k->pairs(out, 0, HD_PANEL_ROWS, rows, rows + HD_PANEL_ROWS, HD_PANEL_ROWS);
 }
 
-/* The masters' numbers in rows (inner positions i0 .. i0+m-1, outer ones r0 .. r0+31) to E4M3, by the scale of their block of
- * 128 x 128 of the masters; the block is the same one whichever way round it is packed. */
+/* The masters' numbers in rows (inner positions i0 .. i0+m-1, outer ones r0 .. r0+31) to E4M3, by the scale
+ * of their block of 128 x 128 of the masters; the block is the same one whichever way round it is packed. */
 static void round_blocks(const hd_linear *w, float *rows, int64_t i0, int64_t m, int64_t r0, bool back)
 {
     const float *src = (const float *)(const void *)w->src.data;

@@ -1,7 +1,7 @@
 /* The way back through the functions of rows: norms, SwiGLU, losses; and sums over flat arrays.
  *
- * A sum over rows (a norm's gain) is made in chunks of rows fixed by M alone, one task each, and the chunks are added in order;
- * a sum over a flat array likewise. */
+ * A sum over rows (a norm's gain) is made in chunks of rows fixed by M alone, one task each, and the chunks
+ * are added in order; a sum over a flat array likewise. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -15,7 +15,7 @@ enum {
     FLAT = 1 << 14,    // numbers of a task over a flat array
 };
 
-/* ---- RMSNorm ------------------------------------------------------------------------------------------------------------ */
+/* ---- RMSNorm ------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const hd_kernels *k;
@@ -52,7 +52,7 @@ void hd_rmsnorm_back(hd_dev *d, float *dx, int64_t lddx, bool add, float *dg, co
     work->used = mark;
 }
 
-/* ---- SwiGLU ------------------------------------------------------------------------------------------------------------- */
+/* ---- SwiGLU -------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const hd_dev *d;
@@ -81,7 +81,7 @@ void hd_swiglu_back(hd_dev *d, const hd_swiglu_grad *g)
     hd_rows_run(d, g->M, swiglu_row, &j);
 }
 
-/* ---- Losses -------------------------------------------------------------------------------------------------------------- */
+/* ---- Losses -------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const hd_kernels *k;
@@ -129,8 +129,9 @@ void hd_xent_back(hd_dev *d, float *logits, int64_t ld, const int32_t *target, i
     hd_rows_run(d, M, xent_row, &j);
 }
 
-/* With z / T on both sides: loss = sum q (lse - z_i / T), its gradient by z is (softmax - q) / T.  As Hinton's (arXiv:1503.02531, 2)
- * it is multiplied by T^2, so that the weight of the two losses does not depend on the temperature. */
+/* With z / T on both sides: loss = sum q (lse - z_i / T), its gradient by z is (softmax - q) / T.  As
+ * Hinton's (arXiv:1503.02531, 2) it is multiplied by T^2, so that the weight of the two losses does not
+ * depend on the temperature. */
 static void distil_row(void *arg, int64_t m, int tid)
 {
     const loss_job *j = arg;
@@ -164,7 +165,7 @@ void hd_distil_back(hd_dev *d, float *logits, int64_t ld, const int32_t *teacher
     hd_rows_run(d, M, distil_row, &j);
 }
 
-/* ---- Flat arrays --------------------------------------------------------------------------------------------------------- */
+/* ---- Flat arrays --------------------------------------------------------------------------------------- */
 
 typedef struct {
     const hd_kernels *k;

@@ -4,9 +4,9 @@
  *   packed      the kernel of its kind streams it
  *   no-pack     the panel is packed into the thread's scratch first, then the same kernel: same bits
  *   exact       it is decoded to floats in scratch, and the F32 kernel multiplies with f32 activations
- * Formats without a panel are "no-pack" into the F32 layout.  A chunk holds whole panels (and, when there are few
- * panels for many threads, a range of rows), so an output's sum stays with one thread.  Chunks are counted by rows first: of two threads each has
- * about the same rows in every product (pool.c). */
+ * Formats without a panel are "no-pack" into the F32 layout.  A chunk holds whole panels (and, when there are
+ * few panels for many threads, a range of rows), so an output's sum stays with one thread.  Chunks are
+ * counted by rows first: of two threads each has about the same rows in every product (pool.c). */
 #include <assert.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -29,10 +29,10 @@ enum {
 static int64_t n_panels(const hd_linear *w) { return (w->src.n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS; }
 static size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 
-/* ---- Scratch of one thread: [kernel][panel][floats][tail][out] ---------------------------------------------------- */
+/* ---- Scratch of one thread: [kernel][panel][floats][tail][out] ----------------------------------------- */
 
-/* No panel is wider than that of f32, 128 bytes for each of k, and none pads k by more than 256.  (Asking every kind cost
- * 1 % of a small model's decode: this is called for each chunk.) */
+/* No panel is wider than that of f32, 128 bytes for each of k, and none pads k by more than 256.  (Asking
+ * every kind cost 1 % of a small model's decode: this is called for each chunk.) */
 static size_t widest_panel(int64_t k) { return ((size_t)k + 256) * 128; }
 
 size_t hd_mm_scratch_bytes(int64_t max_k)
@@ -59,7 +59,7 @@ static scratch scratch_of(const hd_dev *d, int tid, int64_t k)
     return s;
 }
 
-/* ---- Weights ------------------------------------------------------------------------------------------------------ */
+/* ---- Weights ------------------------------------------------------------------------------------------- */
 
 void hd_linear_init(hd_linear *w, const hd_rows *src)
 {
@@ -114,7 +114,7 @@ size_t hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst)
     return w->kind->bytes(w->src.k) * (size_t)n_panels(w);
 }
 
-/* ---- Activations -------------------------------------------------------------------------------------------------- */
+/* ---- Activations --------------------------------------------------------------------------------------- */
 
 hd_act_kind hd_linear_act(const hd_dev *d, const hd_linear *w)
 {
@@ -168,7 +168,7 @@ void hd_act_pack(hd_dev *d, hd_act *a, const float *x, int64_t ldx)
     hd_acts_pack(d, a, &t, 1);
 }
 
-/* ---- Products ----------------------------------------------------------------------------------------------------- */
+/* ---- Products ------------------------------------------------------------------------------------------ */
 
 /* The panel as the kernel will read it, and the kernel. */
 static const uint8_t *panel_ready(const hd_dev *d, const hd_linear *w, int64_t p, const scratch *s, hd_panel_id *id)
@@ -225,7 +225,8 @@ static void mul_panel(const hd_dev *d, const hd_mm *j, int64_t p, int m0, int m1
     if (w->bias) add_bias(y, ldy, m1 - m0, w->bias + r0, n);
 }
 
-/* Panels p0 .. p1-1 that can be multiplied together: packed, with all their 32 outputs.  0: the level has no such kernel. */
+/* Panels p0 .. p1-1 that can be multiplied together: packed, with all their 32 outputs.  0: the level
+ * has no such kernel. */
 static int64_t whole_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1)
 {
     int64_t whole = j->w->src.n / HD_PANEL_ROWS;
@@ -267,7 +268,8 @@ static void mul_part(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, in
     for (; p0 < p1; p0++, y += HD_PANEL_ROWS) mul_panel(d, j, p0, m0, m1, y, ldy, s);
 }
 
-/* The same where rows lie apart: some outputs of some rows at a time, which leave for their rows while the caches hold them. */
+/* The same where rows lie apart: some outputs of some rows at a time, which leave for their rows while the
+ * caches hold them. */
 static void mul_apart(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int64_t then, int m0, int m1, const scratch *s)
 {
     for (int64_t p = p0; p < p1; p += OUT_PANELS) {
@@ -324,8 +326,8 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
         panels += n_panels(j->w);
         top_m = j->M > top_m ? j->M : top_m;
     }
-    /* About 8 chunks a thread: small enough that a stalled core holds nobody back, large enough that the counter costs
-     * nothing.  With fewer panels than that, long batches are cut by rows too. */
+    /* About 8 chunks a thread: small enough that a stalled core holds nobody back, large enough that the
+     * counter costs nothing.  With fewer panels than that, long batches are cut by rows too. */
     mm_job t = {d, jobs, n_jobs, .panels = panels / (threads * 8), .rows = top_m};
     if (t.panels < 1) t.panels = 1;
     if (panels < threads * 4 && top_m > 64) {

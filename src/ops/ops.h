@@ -1,5 +1,5 @@
-/* Operations on rows, spread over threads.  An op asserts its shapes and cannot fail.  Everything is f32, row-major;
- * outputs are handed out whole to one thread, so bits depend neither on threads nor on batch.
+/* Operations on rows, spread over threads.  An op asserts its shapes and cannot fail.  Everything is f32,
+ * row-major; outputs are handed out whole to one thread, so bits depend neither on threads nor on batch.
  *
  * hd_dev is the device: kernels of one level, the pool, and scratch memory planned once. */
 #ifndef HD_OPS_OPS_H
@@ -40,7 +40,8 @@ typedef struct hd_linear {
 size_t hd_linear_packed_bytes(const hd_rows *src); // at most; 0 for formats that stay as rows
 /* Describe src; nothing is allocated. */
 void hd_linear_init(hd_linear *w, const hd_rows *src);
-/* Pack into dst (hd_linear_packed_bytes, 64-byte aligned); how many of them it took: fewer where bf16 fits bf12.  Threaded. */
+/* Pack into dst (hd_linear_packed_bytes, 64-byte aligned); how many of them it took: fewer where bf16 fits
+ * bf12.  Threaded. */
 size_t hd_linear_pack(hd_dev *d, hd_linear *w, uint8_t *dst);
 
 /* A thread's room for 3 rows of max_k numbers, between products. */

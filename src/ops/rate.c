@@ -1,5 +1,5 @@
-/* One product of a size at which nothing but arithmetic counts: weights and activations that fit a core's caches together,
- * as the products of a training pass have them. */
+/* One product of a size at which nothing but arithmetic counts: weights and activations that fit a core's
+ * caches together, as the products of a training pass have them. */
 #include "ops/rate.h"
 
 #include <string.h>

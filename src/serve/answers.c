@@ -3,8 +3,9 @@
  *   begun --> queued --> prefill --> text ... --> ended --> saved --> forgotten
  *                                      \-- once a second: saved as "running"
  *
- * Watchers come and go; the text stays here until the store has all of it, and `done` is told only then: what a page has seen finished, a
- * crash cannot take back.  When the disk refuses, `done` says so (info.unsaved) and saving is tried again with each pulse. */
+ * Watchers come and go; the text stays here until the store has all of it, and `done` is told only then: what
+ * a page has seen finished, a crash cannot take back.  When the disk refuses, `done` says so (info.unsaved)
+ * and saving is tried again with each pulse. */
 #include <stdio.h>
 #include <string.h>
 

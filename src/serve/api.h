@@ -1,11 +1,12 @@
-/* The API without sockets: a request's JSON into one struct, a job's events into one writer, whatever the dialect.
+/* The API without sockets: a request's JSON into one struct, a job's events into one writer,
+ * whatever the dialect.
  *
  *   body --> dialect->read --> hd_chat_request --> (api_common.c: prompt, grammar, jobs)
  *   job events --> hd_writer_event --> dialect's pieces --> hd_writer.out --> (api_common.c: reply)
  *
- * A dialect (OpenAI's chat and completions, Anthropic, ollama, Responses) is one row of functions; streaming, usage, reasons,
- * tool calls and errors are kept once, here and in api_writer.c.  Reading and rendering run on threads of work.h, all else on
- * the network thread. */
+ * A dialect (OpenAI's chat and completions, Anthropic, ollama, Responses) is one row of functions; streaming,
+ * usage, reasons, tool calls and errors are kept once, here and in api_writer.c.  Reading and rendering run
+ * on threads of work.h, all else on the network thread. */
 #ifndef HD_SERVE_API_H
 #define HD_SERVE_API_H
 
@@ -121,7 +122,8 @@ typedef struct {
 extern const hd_field hd_fields_openai[], hd_fields_anthropic[], hd_fields_ollama[],
     hd_fields_responses[]; // a row without a name ends it
 
-/* Read those of the rows that o has; null counts as absent.  422 names what is of a wrong type or out of range. */
+/* Read those of the rows that o has; null counts as absent.  422 names what is of a wrong type
+ * or out of range. */
 hd_status hd_fields_read(void *into, const hd_field *row, const json_t *o, const char *prefix,
                          hd_api_error *e);
 /* One string (or null): *out stays as it is when there is none. */
@@ -135,7 +137,8 @@ hd_status hd_field_effort(hd_chat_request *q, const json_t *v, const char *name,
 /* Content that is a string, or a list of text parts, or null (*out "").  what: "messages[3].content". */
 hd_status hd_field_content(hd_chat_request *q, const char **out, const json_t *v, const char *what,
                            hd_api_error *e);
-/* Functions as OpenAI lists them ({"type": "function", "function": {...}}); flat: Responses' and Anthropic's way. */
+/* Functions as OpenAI lists them ({"type": "function", "function": {...}}); flat: Responses' and
+ * Anthropic's way. */
 hd_status hd_field_tools(hd_chat_request *q, const json_t *v, bool flat, const char *schema_key,
                          hd_api_error *e);
 /* "tool_choice" of OpenAI and Responses, once the tools are read. */
@@ -245,7 +248,8 @@ extern const hd_dialect hd_dialect_chat, hd_dialect_completion, hd_dialect_anthr
 
 /* Answer with a completion in this dialect. */
 void hd_api_run(hd_req *r, const hd_dialect *d);
-/* Answer with what `make` makes of the body, away from the network thread; nothing of a request may be used there. */
+/* Answer with what `make` makes of the body, away from the network thread; nothing of a request
+ * may be used there. */
 void hd_api_aside(hd_req *r, const hd_dialect *d,
                   hd_status (*make)(json_t **out, const char *body, size_t n, const hd_server *s, hd_api_error *e));
 /* A whole reply of JSON (taken), or an error in the dialect's shape. */

@@ -1,14 +1,16 @@
 /* Anthropic's dialect: /v1/messages and /v1/messages/count_tokens.
  *
- * A reply is a list of blocks: thinking, text, tool_use.  A stream says for each: content_block_start, deltas,
- * content_block_stop; around all of them message_start, message_delta (why it ended, and the usage), message_stop. */
+ * A reply is a list of blocks: thinking, text, tool_use.  A stream says for each: content_block_start,
+ * deltas, content_block_stop; around all of them message_start, message_delta (why it ended, and the
+ * usage), message_stop. */
 #include <string.h>
 
 #include "serve/api.h"
 
 /* ---- Requests ---- */
 
-/* A message may hold answers of tools and words at once: each answer becomes a message of its own, before the words. */
+/* A message may hold answers of tools and words at once: each answer becomes a message of its own,
+ * before the words. */
 typedef struct {
     hd_chat_request *q;
     const char *role, *what;

@@ -231,8 +231,8 @@ static void post_import(hd_req *r) { start(task_of(r, import_work)); }
 
 /* ---- Questions ---- */
 
-/* The ids of the conversation that ends with `path`'s last message: an answer that is to be made, one that goes on (its beginning is part
- * of them), or one that a next question follows. */
+/* The ids of the conversation that ends with `path`'s last message: an answer that is to be made, one that
+ * goes on (its beginning is part of them), or one that a next question follows. */
 static hd_status render(hd_task *t, const char *system, const json_t *path, int thinking, hd_err *err)
 {
     hd_status st;
@@ -257,7 +257,8 @@ fail:
     return st;
 }
 
-/* From a stored answer (t->id, empty or going on) to what the scheduler is given; what cannot be rendered is noted in the answer's row. */
+/* From a stored answer (t->id, empty or going on) to what the scheduler is given; what cannot be rendered is
+ * noted in the answer's row. */
 static hd_status prepare(hd_task *t, hd_store *s, hd_err *err)
 {
     hd_status st;

@@ -4,15 +4,17 @@
  *                 \           \                  \                \
  *                  +-----------+------------------+--> refused     +--> client gone: cancel, free
  *
- * Reading, tokenizing and compiling are a chore (work.h), away from the network thread; so is what follows a reply with a
- * thought: the conversation as its next turn will render it, without the thought, is computed when nobody else asks.
+ * Reading, tokenizing and compiling are a chore (work.h), away from the network thread; so is what
+ * follows a reply with a
+ * thought: the conversation as its next turn will render it, without the thought, is computed when
+ * nobody else asks.
  *
- * The reply's head waits for the first thing to be sent, so that what fails early has a status of its own.  While a request
- * waits or its prompt is read, a stream gets comments (its place in the queue, its progress, a beat) and a whole reply blank
- * lines, which keep proxies and clients from giving up.
+ * The reply's head waits for the first thing to be sent, so that what fails early has a status of its own.
+ * While a request waits or its prompt is read, a stream gets comments (its place in the queue, its progress,
+ * a beat) and a whole reply blank lines, which keep proxies and clients from giving up.
  *
- * An exchange is freed by its last event or when its client has gone, and never while a function below works on it (`busy`)
- * or a thread does (`working`). */
+ * An exchange is freed by its last event or when its client has gone, and never while a function below works
+ * on it (`busy`) or a thread does (`working`). */
 #include <stdio.h>
 #include <string.h>
 
@@ -236,7 +238,8 @@ static void warm(hd_chore *c)
 
 static void warmed(hd_chore *c) { release((exchange *)c); }
 
-/* The reply is sent.  Formats drop a thought from the turns before, so that behind it nothing of the cache can be used again. */
+/* The reply is sent.  Formats drop a thought from the turns before, so that behind it nothing of the cache
+ * can be used again. */
 static void leave(exchange *x)
 {
     const hd_choice *c = &x->w.choice[0];
@@ -408,7 +411,8 @@ static void reply_loaded(exchange *x)
     else hd_req_fail(x->r, 503, "out_of_memory", "the server is short of memory; try again later");
 }
 
-/* A thread's: from the body to what the scheduler is given.  All prompts are ready before the first job is submitted. */
+/* A thread's: from the body to what the scheduler is given.  All prompts are ready before the first
+ * job is submitted. */
 static hd_status prepare(exchange *x, hd_api_error *e)
 {
     hd_status st;

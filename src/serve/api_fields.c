@@ -1,8 +1,8 @@
 /* Fields of a request: types, ranges, and the parts that several dialects share.
  *
- * Plain numbers and flags are rows of tables: one row reads the field, checks its range and describes it in /openapi.json.
- * A field that is null counts as absent, one that nobody knows is ignored, one of a wrong type or out of its range is a 422
- * with its name. */
+ * Plain numbers and flags are rows of tables: one row reads the field, checks its range and describes it in
+ * /openapi.json.  A field that is null counts as absent, one that nobody knows is ignored, one of a wrong
+ * type or out of its range is a 422 with its name. */
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -105,8 +105,8 @@ hd_status hd_api_json(json_t **out, const char *body, size_t n, hd_api_error *e)
 
 #define AT(member) offsetof(hd_chat_request, member)
 
-/* Rows that several dialects have, some under names of their own.  Ranges are the widest of the services that clients were written for,
- * and never wider than the sampler's own. */
+/* Rows that several dialects have, some under names of their own.  Ranges are the widest of the services that
+ * clients were written for, and never wider than the sampler's own. */
 #define MAX_TOKENS(name) {name, HD_FIELD_INT64, 1, 1e15, AT(max_tok), "of the answer, its thinking included"}
 #define STREAM           {"stream", HD_FIELD_BOOL, 0, 1, AT(stream), "answer in server-sent events"}
 #define TEMPERATURE      {"temperature", HD_FIELD_FLOAT, 0, 2, AT(sample.temperature), "0: always the likeliest token"}

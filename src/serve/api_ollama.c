@@ -1,8 +1,8 @@
-/* ollama's dialect: /api/chat and /api/generate in lines of JSON, /api/tags, /api/show, /api/ps, /api/version; /api/embed
- * says clearly that it is not there.
+/* ollama's dialect: /api/chat and /api/generate in lines of JSON, /api/tags, /api/show, /api/ps,
+ * /api/version; /api/embed says clearly that it is not there.
  *
- * A stream is one object a line, the last with "done": true and the counts; clients read every line as JSON, so that
- * nothing can be sent in between to keep it alive. */
+ * A stream is one object a line, the last with "done": true and the counts; clients read every line as JSON,
+ * so that nothing can be sent in between to keep it alive. */
 #include <string.h>
 #include <time.h>
 

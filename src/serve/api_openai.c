@@ -1,7 +1,9 @@
-/* OpenAI's and DeepSeek's dialect: /chat/completions, /completions, /models, /tokenize, each also under /v1 and /beta.
+/* OpenAI's and DeepSeek's dialect: /chat/completions, /completions, /models, /tokenize, each also
+ * under /v1 and /beta.
  *
- * A stream: chunks as "data: {...}\n\n"; per choice a first one with the role, then text, calls, and one with finish_reason;
- * when asked for, one with the usage and no choices; "data: [DONE]".  Thoughts are `reasoning_content`, as DeepSeek has it. */
+ * A stream: chunks as "data: {...}\n\n"; per choice a first one with the role, then text, calls, and one with
+ * finish_reason; when asked for, one with the usage and no choices; "data: [DONE]".  Thoughts are
+ * `reasoning_content`, as DeepSeek has it. */
 #include <string.h>
 
 #include "serve/api.h"

@@ -128,7 +128,8 @@ fail:
     return st;
 }
 
-/* Reading megabytes only to find that they do not fit would keep everybody waiting: no text has so many bytes to a token. */
+/* Reading megabytes only to find that they do not fit would keep everybody waiting: no text has so many
+ * bytes to a token. */
 static hd_status check_bytes(size_t n, const hd_server *s, const char *field, hd_api_error *e)
 {
     enum { MOST_BYTES_A_TOK = 16, ALWAYS = 1 << 14 };
@@ -175,7 +176,8 @@ fail:
 
 /* ---- Plain prompts ---- */
 
-/* Tokens of fill-in-the-middle, by the models that have them: before the prefix, before the suffix, before the middle. */
+/* Tokens of fill-in-the-middle, by the models that have them: before the prefix, before the suffix,
+ * before the middle. */
 static const char *const fim[][3] = {
     {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"}, // Qwen2.5-Coder
     {"<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"}, // DeepSeek
@@ -251,7 +253,8 @@ fail:
 
 /* ---- Grammar ---- */
 
-/* As exact as can be: where a tool's schema holds what cannot be enforced and does not insist, any object will do. */
+/* As exact as can be: where a tool's schema holds what cannot be enforced and does not insist,
+ * any object will do. */
 static hd_status tools_grammar(hd_grammar **out, const hd_chat_request *q, const hd_server *s,
                                const json_t *otherwise, hd_api_error *e)
 {

@@ -1,7 +1,8 @@
-/* OpenAI's Responses dialect: /v1/responses, stateless: nothing is stored, so that there is no previous response to go on from;
- * a client sends the whole conversation.
+/* OpenAI's Responses dialect: /v1/responses, stateless: nothing is stored, so that there is no previous
+ * response to go on from; a client sends the whole conversation.
  *
- * A reply is a list of items: reasoning, message, function_call.  A stream tells of each as it grows, with numbered events:
+ * A reply is a list of items: reasoning, message, function_call.  A stream tells of each as it grows, with
+ * numbered events:
  *
  *   response.created, response.in_progress
  *   response.output_item.added, response.content_part.added, ...delta, ...done, response.content_part.done,

@@ -4,8 +4,9 @@
  *               --answer --> tool parser --> text hook               last choice --> end
  *                                       \--> call hooks  HD_JOB_ERROR --> stream_error
  *
- * Of a whole reply the texts are kept until its end; of a stream nothing is kept but what its dialect repeats.  The first
- * failure (memory) stays in `st` and silences the rest, so that dialects read straight. */
+ * Of a whole reply the texts are kept until its end; of a stream nothing is kept but what its
+ * dialect repeats.  The first failure (memory) stays in `st` and silences the rest, so that
+ * dialects read straight. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>

@@ -1,8 +1,9 @@
-/* The page's files over HTTP.  A file under /a/ has the hash of the whole set in its name and may be kept for a year; the others are asked
- * for again each time and mostly answered with 304.
+/* The page's files over HTTP.  A file under /a/ has the hash of the whole set in its name and may be kept for
+ * a year; the others are asked for again each time and mostly answered with 304.
  *
- * The policy below is what makes the page safe to fill with a model's words: no script, style, picture or connection but this server's own,
- * and no string ever becomes markup or a script's address (Trusted Types), with one named policy for the addresses of workers. */
+ * The policy below is what makes the page safe to fill with a model's words: no script, style, picture or
+ * connection but this server's own, and no string ever becomes markup or a script's address (Trusted Types),
+ * with one named policy for the addresses of workers. */
 #include "serve/assets.h"
 
 #include <string.h>
@@ -44,8 +45,8 @@ static bool has_it(const hd_req *r, const hd_asset *a)
     return tags && (strstr(tags, a->etag) || strcmp(tags, "*") == 0);
 }
 
-/* ollama's clients ask `/` whether it runs, and want its own words; what asks for HTML is a browser.  On its port what does not
- * say (curl) is taken for one of them. */
+/* ollama's clients ask `/` whether it runs, and want its own words; what asks for HTML is a browser.  On its
+ * port what does not say (curl) is taken for one of them. */
 static bool wants_ollama(const hd_req *r)
 {
     enum { OLLAMA_PORT = 11434 };

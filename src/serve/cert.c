@@ -1,7 +1,9 @@
-/* A certificate of one's own, for phones on the same network: P-256, signed by itself, for addresses and names given.
+/* A certificate of one's own, for phones on the same network: P-256, signed by itself, for addresses
+ * and names given.
  *
- * Nobody vouches for it, so a browser asks once; after that it notices when another server answers.  So the pair is kept
- * and used again as long as it fits: a new one at every start would teach people to click warnings away. */
+ * Nobody vouches for it, so a browser asks once; after that it notices when another server answers.  So
+ * the pair is kept and used again as long as it fits: a new one at every start would teach people to
+ * click warnings away. */
 #include <arpa/inet.h>
 #include <string.h>
 #include <sys/stat.h>

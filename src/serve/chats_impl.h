@@ -1,4 +1,5 @@
-/* Between the parts of the page's server: tasks for the store (chats_store.c), answers (answers.c), routes (api_chats.c). */
+/* Between the parts of the page's server: tasks for the store (chats_store.c), answers (answers.c),
+ * routes (api_chats.c). */
 #ifndef HD_SERVE_CHATS_IMPL_H
 #define HD_SERVE_CHATS_IMPL_H
 
@@ -37,7 +38,8 @@ struct hd_task {
     hd_req *r; // who asked; NULL: nobody, or gone
     /* On the store's thread, in a transaction with others.  May use all fields below. */
     hd_status (*work)(hd_task *t, hd_store *s, hd_err *err);
-    /* On the network thread, exactly once (but not while the server closes).  st tells whether the work was done and is on the disk.
+    /* On the network thread, exactly once (but not while the server closes).  st tells whether the work was
+     * done and is on the disk.
      * NULL: reply with `text`, or with the error.  The task is freed afterwards. */
     void (*done)(hd_task *t);
     hd_status st;

@@ -1,8 +1,9 @@
-/* The store's thread: takes all tasks that wait, does them in one transaction, and gives them back to the network thread.
+/* The store's thread: takes all tasks that wait, does them in one transaction, and gives them back to
+ * the network thread.
  *
- * So a handler never waits for a disk, and however many write at once, the disk is asked for one fsync.  When the transaction cannot be
- * committed none of its tasks is acknowledged: each is told of the failure.  When it cannot even be begun (a full disk), tasks are tried one by
- * one, so that reading still works. */
+ * So a handler never waits for a disk, and however many write at once, the disk is asked for one fsync.  When
+ * the transaction cannot be committed none of its tasks is acknowledged: each is told of the failure.  When
+ * it cannot even be begun (a full disk), tasks are tried one by one, so that reading still works. */
 #include <stdio.h>
 #include <string.h>
 

@@ -4,9 +4,10 @@
  *     \                    \--refused: reply, closing --> write queue empty --> LINGER --> closed
  *      \--HD_IDLE_MS        \--HD_HEAD_MS: 408
  *
- * While a request is answered the socket is still read, for that is how a hang-up is noticed; what comes is kept for later
- * (pipelining is served one after the other), and more than HD_PIPELINE of it ends the connection.  A client that reads
- * slowly has its queue grow to HD_BACKLOG at most, and must drain it at HD_WRITE_RATE at least. */
+ * While a request is answered the socket is still read, for that is how a hang-up is noticed; what comes is
+ * kept for later (pipelining is served one after the other), and more than HD_PIPELINE of it ends the
+ * connection.  A client that reads slowly has its queue grow to HD_BACKLOG at most, and must drain it at
+ * HD_WRITE_RATE at least. */
 #include <arpa/inet.h>
 #include <math.h>
 #include <netinet/in.h>
@@ -188,8 +189,8 @@ static void on_write(struct bufferevent *bev, void *arg)
     if (c->closing) hd_conn_pump(c);
 }
 
-/* Hung up, or broken; what was sent before the hang-up and is not answered is of no interest to anybody.  But a client that
- * only ended its own sending may still read a reply that is under way. */
+/* Hung up, or broken; what was sent before the hang-up and is not answered is of no interest to anybody.  But
+ * a client that only ended its own sending may still read a reply that is under way. */
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     hd_conn *c = arg;
@@ -248,15 +249,16 @@ static void read_addr(uint8_t addr[16], const struct sockaddr *sa)
     }
 }
 
-/* One address: all of an IPv4 address, the network half of an IPv6 one, since who has one has 2^64 of them. */
+/* One address: all of an IPv4 address, the network half of an IPv6 one, since who has one
+ * has 2^64 of them. */
 static bool same_address(const uint8_t a[16], const uint8_t b[16])
 {
     static const uint8_t v4[12] = {[10] = 0xff, 0xff};
     return memcmp(a, b, memcmp(a, v4, 12) == 0 ? 16 : 8) == 0;
 }
 
-/* How much a connection would be missed: one between requests least, then an unfinished head, the older the less, then a
- * body, the slower the less.  One that is being answered is never cut: infinitely. */
+/* How much a connection would be missed: one between requests least, then an unfinished head, the older the
+ * less, then a body, the slower the less.  One that is being answered is never cut: infinitely. */
 static double worth(hd_conn *c, double now)
 {
     if (n_out(c) > 0 || c->closing) return INFINITY;
@@ -266,8 +268,8 @@ static double worth(hd_conn *c, double now)
     return INFINITY;
 }
 
-/* Room for one more?  When all places are taken somebody makes place who asks nothing, or is slow to: an honest request is
- * whole within milliseconds, so that a crowd of slow ones keeps nobody out. */
+/* Room for one more?  When all places are taken somebody makes place who asks nothing, or is slow to: an
+ * honest request is whole within milliseconds, so that a crowd of slow ones keeps nobody out. */
 static bool admit(hd_net *n, const uint8_t addr[16], bool trusted)
 {
     int same = 0;
@@ -305,8 +307,8 @@ static void converse(hd_conn *c)
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
 }
 
-/* The first byte of a client of a TLS listener: 22 begins a handshake.  Anything else is answered in the clear, with where
- * to go. */
+/* The first byte of a client of a TLS listener: 22 begins a handshake.  Anything else is answered in the
+ * clear, with where to go. */
 static void on_first(evutil_socket_t fd, short what, void *arg)
 {
     hd_conn *c = arg;

@@ -11,10 +11,12 @@
  *   page                       layer after layer
  *   checksum                   32 bytes: BLAKE2b of all that stands before
  *
- * A file is written beside its name and renamed, by one thread that nobody waits for.  The page that it writes is held by
- * reference: nobody writes a page that is held, so it needs no copy and no lock.  What is found in the folder at the start is
- * believed by name and size alone; what is read is checked to the last byte.  When the files grow over the cap those go first
- * that were not used for longest, by the time of their last change, which reading sets. */
+ * A file is written beside its name and renamed, by one thread that nobody waits for.  The page that it
+ * writes is held by
+ * reference: nobody writes a page that is held, so it needs no copy and no lock.  What is found in the
+ * folder at the start is believed by name and size alone; what is read is checked to the last byte.  When
+ * the files grow over the cap those go first that were not used for longest, by the time of their last
+ * change, which reading sets. */
 #include "serve/disk.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
-/* Kept by their source text, compared whole: a hash of it would be no shorter to look at than the first bytes of thirty
- * texts.  A grammar keeps states of its own (HD_GRAMMAR_KEPT at most), so few are kept, and the one not asked for longest goes first;
- * texts too long to be kept are compiled each time. */
+/* Kept by their source text, compared whole: a hash of it would be no shorter to look at than the first bytes
+ * of thirty texts.  A grammar keeps states of its own (HD_GRAMMAR_KEPT at most), so few are kept, and the one
+ * not asked for longest goes first; texts too long to be kept are compiled each time. */
 #include "serve/grammars.h"
 
 #include <pthread.h>

@@ -1,10 +1,12 @@
 /* Who may ask: the checks between a head and its handler, which know nothing of what a route does.
  *
- *   Host     names we know, or a bare address: a page whose own name an attacker points at us (DNS rebinding) says its name here
- *   Origin   set by browsers on what a page sends: our own, or one that the operator named; anything else is another site
- *            using its visitor's access to us
+ *   Host     names we know, or a bare address: a page whose own name an attacker points at us (DNS rebinding)
+ *            says its name here
+ *   Origin   set by browsers on what a page sends: our own, or one that the operator named; anything else is
+ *            another site using its visitor's access to us
  *   right    the route's (net.h): an API key, or a page that we served
- *   address  of the client, behind proxies that are trusted: the right-most hop of X-Forwarded-For that is no such proxy
+ *   address  of the client, behind proxies that are trusted: the right-most hop of X-Forwarded-For that is no
+ *            such proxy
  *
  * Keys are compared as SHA-256 sums, in constant time, against all of them: time tells nothing about any. */
 #include <arpa/inet.h>
@@ -50,7 +52,8 @@ bool hd_guard_host(hd_req *r)
 
 /* ---- Origin ---- */
 
-/* Of our own pages: the same name and port as in the Host header.  Behind a proxy that speaks TLS for us the scheme is https. */
+/* Of our own pages: the same name and port as in the Host header.  Behind a proxy that speaks TLS for us the
+ * scheme is https. */
 static bool own_origin(const hd_req *r, const char *origin)
 {
     const char *host = hd_h1_field(&r->in, "host"), *sep = strstr(origin, "://");
@@ -67,7 +70,8 @@ static bool named_origin(const hd_req *r, const char *origin)
            listed(r->net->o.allowed_origins, "*", 1);
 }
 
-/* What a page of another site makes a browser send is refused whatever it asks, but for looking at what anyone may see. */
+/* What a page of another site makes a browser send is refused whatever it asks, but for looking at
+ * what anyone may see. */
 bool hd_guard_origin(hd_req *r)
 {
     const char *origin = hd_h1_field(&r->in, "origin"), *site = hd_h1_field(&r->in, "sec-fetch-site");
@@ -176,7 +180,8 @@ bool hd_guard_trusted(const hd_net *n, const char *peer)
     return listed(n->o.trusted_proxies, peer, strlen(peer));
 }
 
-/* The last address of "a, b, c" that is no trusted proxy; what is no address ends the search, with the hop behind it. */
+/* The last address of "a, b, c" that is no trusted proxy; what is no address ends the search, with
+ * the hop behind it. */
 static void forwarded(hd_req *r, const char *list)
 {
     size_t end = strlen(list);

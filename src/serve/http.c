@@ -3,8 +3,9 @@
  *   LINE --CRLF--> LINE ... --empty line--> HEADED --accept--> BODY | SIZE | DONE
  *   SIZE --CRLF--> CHUNK --CRLF--> SIZE ... --"0" CRLF CRLF--> DONE
  *
- * A head is kept as it came, its lines cut by NULs; a line is looked at as a whole when its CRLF has come, and the fields
- * together when the head ends.  So a byte is judged by what stood before it alone, and cuts cannot matter. */
+ * A head is kept as it came, its lines cut by NULs; a line is looked at as a whole when its CRLF has
+ * come, and the fields together when the head ends.  So a byte is judged by what stood before it alone,
+ * and cuts cannot matter. */
 #include "serve/http.h"
 
 #include <string.h>
@@ -105,8 +106,8 @@ static bool valid_utf8(const char *s, size_t n)
     return true;
 }
 
-/* Decode s[0..n) to h->text, with a NUL behind; its place there, or NULL with the request refused.  The text never grows
- * (its room is reserved before), so places stay. */
+/* Decode s[0..n) to h->text, with a NUL behind; its place there, or NULL with the request refused.  The text
+ * never grows (its room is reserved before), so places stay. */
 static const char *decode(hd_h1 *h, const char *s, size_t n, bool query)
 {
     char *to = h->text.data + h->text.len, *from = to;
@@ -165,7 +166,8 @@ static hd_h1_state target(hd_h1 *h, const char *s)
     if (n > HD_H1_TARGET) return refuse(h, 414, "target: too long");
     if (s[0] != '/') return refuse(h, 400, "target: not a path");
     if (!all(s, n, is_target)) return refuse(h, 400, "target: a character that has to be escaped");
-    /* What is decoded is no longer than what came, each "=" and "&" turning into a NUL, and one for the last. */
+    /* What is decoded is no longer than what came, each "=" and "&" turning into a NUL, and
+     * one for the last. */
     if (hd_buf_add(&h->text, s, n + 1, NULL) != HD_OK) return refuse(h, 503, "out of memory");
     hd_buf_clear(&h->text);
     if (!(h->path = decode(h, s, path, false))) return HD_H1_BAD;

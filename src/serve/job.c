@@ -208,7 +208,8 @@ void hd_job_post_position(hd_mailbox *m, hd_job *j, int position)
     else atomic_store(&j->position_posted, false); // the next move will be told
 }
 
-/* A prompt that was put aside in the middle is read again, from its last whole block on: of that nothing is told. */
+/* A prompt that was put aside in the middle is read again, from its last whole block on: of that
+ * nothing is told. */
 hd_status hd_job_post_progress(hd_mailbox *m, hd_job *j, int64_t done, int64_t total, hd_err *err)
 {
     hd_mail *mail;

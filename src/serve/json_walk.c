@@ -84,7 +84,8 @@ static bool next(hd_json_walk *w, char c)
     return true;
 }
 
-/* A byte of a character beyond ASCII (Unicode 15, table 3-7): the first says how many follow and what the second may be. */
+/* A byte of a character beyond ASCII (Unicode 15, table 3-7): the first says how many follow and what
+ * the second may be. */
 static bool wide(hd_json_walk *w, uint8_t c)
 {
     if (w->more > 0) {

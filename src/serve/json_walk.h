@@ -1,5 +1,5 @@
-/* Is this the beginning of a JSON object?  Asked byte by byte, so that what is passed on while it is written never has to be
- * taken back.  RFC 8259 to the letter, in UTF-8, and surrogates come in pairs. */
+/* Is this the beginning of a JSON object?  Asked byte by byte, so that what is passed on while it is written
+ * never has to be taken back.  RFC 8259 to the letter, in UTF-8, and surrogates come in pairs. */
 #ifndef HD_SERVE_JSON_WALK_H
 #define HD_SERVE_JSON_WALK_H
 

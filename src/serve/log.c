@@ -1,7 +1,7 @@
 /* The access log: one JSON line a request, without a word of what was said and without addresses.
  *
- * A disk that stalls must not stall the model, so lines go into a ring and a thread of its own writes them; when the ring
- * is full, lines are dropped and counted. */
+ * A disk that stalls must not stall the model, so lines go into a ring and a thread of its own writes them;
+ * when the ring is full, lines are dropped and counted. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

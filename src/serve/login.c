@@ -1,4 +1,5 @@
-/* Logging a browser in: by an API key typed once, or by a one-time link (hadal serve --lan), and a cookie from then on.
+/* Logging a browser in: by an API key typed once, or by a one-time link (hadal serve --lan), and a
+ * cookie from then on.
  *
  *   GET  /login          {"needed": bool, "done": bool}: what the page has to ask for
  *   POST /login          {"key": "..."} sets the cookie
@@ -6,8 +7,8 @@
  *   GET  /once/{token}   the one-time link: sets the cookie, leads to the page, and is void from then on
  *
  * The cookie is  expiry, user, a random number, HMAC-SHA256 over them  in hexadecimal: nothing is to be kept for it.  The
- * HMAC's key is made of the server's secret and all API keys' sums, so that a change of keys ends every login.  The parts
- * have fixed lengths, so no other cut of the same bytes says something else. */
+ * HMAC's key is made of the server's secret and all API keys' sums, so that a change of keys ends every
+ * login.  The parts have fixed lengths, so no other cut of the same bytes says something else. */
 #include <jansson.h>
 #include <sodium.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* What Prometheus reads: counters of requests, connections and ids, and whatever the application adds.  Kept by hand and
- * written as text (exposition format 0.0.4); on the operator's listener alone, since it tells how much is used. */
+/* What Prometheus reads: counters of requests, connections and ids, and whatever the application adds.
+ * Kept by hand and written as text (exposition format 0.0.4); on the operator's listener alone, since it
+ * tells how much is used. */
 #include <string.h>
 
 #include "base/log.h"

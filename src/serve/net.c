@@ -1,8 +1,8 @@
 /* The loop: listeners, the clock that checks deadlines, messages from other threads, timers, and stopping.
  *
- * Other threads reach the loop through a list under a lock and an eventfd; a signal handler through a flag and the same
- * eventfd.  Stopping closes the listeners and the connections nobody waits on, then lets what is under way finish until
- * the grace is over. */
+ * Other threads reach the loop through a list under a lock and an eventfd; a signal handler through a flag
+ * and the same eventfd.  Stopping closes the listeners and the connections nobody waits on, then lets what is
+ * under way finish until the grace is over. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -25,7 +25,7 @@ struct hd_timer {
     void *arg;
 };
 
-/* ---- How long the thread is busy: a step for each callback, a turn from the loop's waking until it waits again ---- */
+/* ---- How long the thread is busy: a step for each callback, a turn from the loop's waking until it waits again - */
 
 static double cpu_s(void)
 {
@@ -275,8 +275,8 @@ static hd_status events(hd_net *n, hd_err *err)
     return HD_OK;
 }
 
-/* Addresses are hashed with a secret that lives as long as logins do: what the cache on disk keeps for an address is
- * found again after a restart. */
+/* Addresses are hashed with a secret that lives as long as logins do: what the cache on disk keeps for an
+ * address is found again after a restart. */
 static void address_secret(hd_net *n)
 {
     uint8_t sum[crypto_hash_sha256_BYTES];

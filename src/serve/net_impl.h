@@ -1,6 +1,6 @@
-/* What the files of the network side share: net.c (loop), conn.c (bytes in), reply.c (bytes out), guard.c (who may),
- * route.c (what), log.c and metrics.c (what was done), tls.c.  Everything here belongs to the network thread but for what
- * is said to be for any thread. */
+/* What the files of the network side share: net.c (loop), conn.c (bytes in), reply.c (bytes out), guard.c
+ * (who may), route.c (what), log.c and metrics.c (what was done), tls.c.  Everything here belongs to the
+ * network thread but for what is said to be for any thread. */
 #ifndef HD_SERVE_NET_IMPL_H
 #define HD_SERVE_NET_IMPL_H
 
@@ -33,8 +33,8 @@ typedef struct hd_conn hd_conn;
 typedef struct hd_log hd_log;
 typedef struct hd_metrics hd_metrics;
 
-/* A request, from its first byte.  `handed`: with its handler, who finishes it.  When the client goes first, conn is NULL
- * and the request waits for its handler's last call, unless that wished to be told. */
+/* A request, from its first byte.  `handed`: with its handler, who finishes it.  When the client goes first,
+ * conn is NULL and the request waits for its handler's last call, unless that wished to be told. */
 struct hd_req {
     hd_net *net;
     hd_conn *conn;
@@ -162,7 +162,8 @@ typedef enum { HD_REFUSED_FULL, HD_REFUSED_ADDRESS, HD_REFUSED_SLOW, HD_REFUSED_
 hd_status hd_metrics_open(hd_metrics **out, hd_err *err);
 void hd_metrics_close(hd_metrics *m);
 void hd_metrics_request(hd_metrics *m, const hd_req *r, double now);
-/* What the network thread did for one event, while nobody else was heard; a turn is all the events that were found at once. */
+/* What the network thread did for one event, while nobody else was heard; a turn is all the events that
+ * were found at once. */
 void hd_metrics_step(hd_metrics *m, double seconds, double cpu_seconds);
 void hd_metrics_turn(hd_metrics *m, double cpu_seconds);
 void hd_metrics_refused(hd_metrics *m, hd_refused why);

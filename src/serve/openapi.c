@@ -1,9 +1,9 @@
 /* /openapi.json: the API described for machines.
  *
- * Built when asked for, from three sources: the rows below (one a route: what it does, what it takes, what it gives), the
- * parts of a request that are more than a number or a flag (written out as JSON), and the tables of plain fields that read the
- * requests themselves (api_fields.c), so that names and ranges cannot differ from the truth.  A test walks the route table and
- * compares. */
+ * Built when asked for, from three sources: the rows below (one a route: what it does, what it takes, what it
+ * gives), the parts of a request that are more than a number or a flag (written out as JSON), and the tables
+ * of plain fields that read the requests themselves (api_fields.c), so that names and ranges cannot differ
+ * from the truth.  A test walks the route table and compares. */
 #include <string.h>
 
 #include "model/json.h"

@@ -1,5 +1,5 @@
-/* OpenSSL, opened when TLS is first wanted: its two libraries are 2 MB of every process that is linked with them, and only a
- * server with a certificate needs them. */
+/* OpenSSL, opened when TLS is first wanted: its two libraries are 2 MB of every process that is linked with
+ * them, and only a server with a certificate needs them. */
 #ifndef HD_SERVE_OPENSSL_H
 #define HD_SERVE_OPENSSL_H
 
@@ -68,12 +68,14 @@
     X(X509_set_version)                                                                                      \
     X(X509_sign)
 
-/* Each function under its own name and type: o->SSL_new().  Not for the headers' macros, which call functions by name. */
+/* Each function under its own name and type: o->SSL_new().  Not for the headers' macros, which call
+ * functions by name. */
 typedef struct {
     HD_LIB_POINTERS(HD_OPENSSL_FUNCTIONS)
 } hd_openssl;
 
-/* The functions, or NULL and HD_IO when the libraries are not to be had.  They stay until the program ends. */
+/* The functions, or NULL and HD_IO when the libraries are not to be had.  They stay until
+ * the program ends. */
 const hd_openssl *hd_openssl_open(hd_err *err);
 
 #endif

@@ -5,12 +5,14 @@
  *                     |          |   \-- disk full --> LOST            \-- altered --> LOST
  *                     +----------+------- want: the copy is still there, and serves as it is
  *
- * The copy is freed when it is written; so memory holds at most what the disk has not taken yet and what was asked for.  A file
- * is the pages as they stand in the cache and a checksum (BLAKE2b) behind them; it serves this process alone, so it is written
- * without fsync and has no head: what was parked when a program ended is of no use to the next one.
+ * The copy is freed when it is written; so memory holds at most what the disk has not taken yet and what was
+ * asked for.  A file is the pages as they stand in the cache and a checksum (BLAKE2b) behind them; it serves
+ * this process alone, so it is written without fsync and has no head: what was parked when a program ended is
+ * of no use to the next one.
  *
- * States change under the lock.  Bytes are written before the lock is given back and only read afterwards, so that the thread may
- * write a copy while the scheduler takes it up again.  What is dropped in the thread's hands is freed by the thread. */
+ * States change under the lock.  Bytes are written before the lock is given back and only read afterwards, so
+ * that the thread may write a copy while the scheduler takes it up again.  What is dropped in the thread's
+ * hands is freed by the thread. */
 #include "serve/park.h"
 
 #include <assert.h>
@@ -246,7 +248,8 @@ void hd_park_close(hd_park *p)
 
 static int64_t pages_of(int64_t n_tok) { return (n_tok + HD_PAGE_TOK - 1) / HD_PAGE_TOK; }
 
-/* Under the lock: bytes for x, when all that is in memory may have so many more.  Alone it may be as large as it is. */
+/* Under the lock: bytes for x, when all that is in memory may have so many more.  Alone it may be
+ * as large as it is. */
 static bool take_room(hd_park *p, hd_parked *x)
 {
     if (p->held > 0 && p->held + x->n_bytes > p->most_bytes) return false;

@@ -7,13 +7,13 @@
 typedef struct hd_park hd_park;
 typedef struct hd_parked hd_parked;
 
-/* Files go to dir, readable by their owner alone; those of a program that was killed are removed.  most_bytes: of what is in
- * memory at one time.  The engine is borrowed.  HD_IO. */
+/* Files go to dir, readable by their owner alone; those of a program that was killed are removed.
+ * most_bytes: of what is in memory at one time.  The engine is borrowed.  HD_IO. */
 hd_status hd_park_open(hd_park **out, const char *dir, uint64_t most_bytes, hd_engine *e, hd_err *err);
 void hd_park_close(hd_park *p); // when all that was put is dropped; NULL is well
 
-/* Copy what is computed of a session, whose pages may then go; a thread of the park's own writes it.  Waits for that thread
- * while too much is in memory.  NULL: no memory. */
+/* Copy what is computed of a session, whose pages may then go; a thread of the park's own writes it.  Waits
+ * for that thread while too much is in memory.  NULL: no memory. */
 hd_parked *hd_park_put(hd_park *p, hd_session *s);
 
 typedef enum {
@@ -24,8 +24,8 @@ typedef enum {
 hd_parked_where hd_park_want(hd_park *p, hd_parked *x, bool wait); // wait: until it is here, or lost
 bool hd_park_news(hd_park *p);                                    // since the last question
 
-/* It is here: s, which has computed whole pages of the same timeline or nothing, goes on with the rest.  HD_LIMIT: no pages;
- * then nothing has changed. */
+/* It is here: s, which has computed whole pages of the same timeline or nothing, goes on with the rest.
+ * HD_LIMIT: no pages; then nothing has changed. */
 hd_status hd_park_restore(hd_park *p, const hd_parked *x, hd_session *s, hd_err *err);
 void hd_park_drop(hd_park *p, hd_parked *x); // its file goes, too; NULL is well
 

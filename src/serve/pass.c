@@ -1,11 +1,13 @@
 /* One pass over the living sequences.
  *
- * Those who generate get a row each, but while several users do, each user gets as many rows as the one with the fewest; a
- * user's sequences take turns.  Prompts get slices: alone as many rows as a pass holds; beside others who generate as many as
- * take about as long as generating does, so that a long prompt makes the others' words come half as fast and no slower.
- * The users whose prompts wait share the rows of a slice evenly, and one user's prompts go in order of arrival.
+ * Those who generate get a row each, but while several users do, each user gets as many rows as the one with
+ * the fewest; a user's sequences take turns.  Prompts get slices: alone as many rows as a pass holds; beside
+ * others who generate as many as take about as long as generating does, so that a long prompt makes the
+ * others' words come half as fast and no slower.  The users whose prompts wait share the rows of a slice
+ * evenly, and one user's prompts go in order of arrival.
  *
- * How long a row takes is learnt: gen_pass_s from passes without prompts, prompt_row_s from what the others take longer. */
+ * How long a row takes is learnt: gen_pass_s from passes without prompts, prompt_row_s from what the
+ * others take longer. */
 #include <string.h>
 
 #include "base/log.h"
@@ -99,7 +101,8 @@ static int slice(const hd_sched *s, int saying, int reading)
     return rows < SLICE_MIN ? SLICE_MIN : rows > max ? max : (int)rows;
 }
 
-/* What is known of the prompts is found; what is not gets rows.  False: a job had to be given up, look again. */
+/* What is known of the prompts is found; what is not gets rows.  False: a job had to be
+ * given up, look again. */
 static bool plan(hd_sched *s)
 {
     bool later[s->n_live + 1]; // none may be left, and an array has a first

@@ -1,9 +1,10 @@
 /* The same words in other tokens.
  *
- * A model may say "the" as t + he; the next turn's prompt tokenizes the history anew and has "the".  The ids differ from there
- * on, though every byte is the same, and all that was computed behind would be lost.  So the timelines that ended are kept
- * as ids, and a prompt is compared with them by bytes: where both are at the border of a token, the prompt may as well be
- * spelled as the timeline was - as the model itself chose to say it.
+ * A model may say "the" as t + he; the next turn's prompt tokenizes the history anew and has "the".  The
+ * ids differ from there on, though every byte is the same, and all that was computed behind would be lost.
+ * So the timelines that ended are kept as ids, and a prompt is compared with them by bytes: where both are
+ * at the border of a token, the prompt may as well be spelled as the timeline was - as the model itself
+ * chose to say it.
  *
  *      timeline   A B C | t he | c at | .            prompt   A B C | the | cat | . | <user> ...
  *                 same    \_ the same bytes _/       written  A B C | t he | c at | . | <user> ...

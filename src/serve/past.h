@@ -21,8 +21,9 @@ typedef struct {
 void hd_past_free(hd_past *p);
 /* Note a timeline; takes the ids.  It replaces one that it goes on from. */
 void hd_past_note(hd_past *p, uint64_t user, hd_ids *ids);
-/* If a text of this user says in other ids what v begins with, write v as that text spells it, and then as v goes on, to out.
- * `known`: so many ids of v are known as they are; false when no text reaches a page further than that. */
+/* If a text of this user says in other ids what v begins with, write v as that text spells it, and then as v
+ * goes on, to out.  `known`: so many ids of v are known as they are; false when no text reaches a page
+ * further than that. */
 bool hd_past_spelled(hd_past *p, const hd_tokenizer *t, uint64_t user, const hd_ids *v, int64_t known, hd_ids *out);
 
 #endif

@@ -4,12 +4,14 @@
  *   known     last --------------^                          n_known blocks: found, or computed and added
  *   cache    [ computed                  ]                  hd_seq_len
  *
- * Invariant: a living job's sequence lists the pages of the blocks on its path (added ones are its own pages, found ones are
- * shared), so none of them can be evicted under it.  The block of the last id of a timeline is never taken from the cache:
- * its logits are wanted, so it is computed, and nobody may write into a shared page.
+ * Invariant: a living job's sequence lists the pages of the blocks on its path (added ones are its own
+ * pages, found ones are shared), so none of them can be evicted under it.  The block of the last id of a
+ * timeline is never taken from the cache: its logits are wanted, so it is computed, and nobody may write
+ * into a shared page.
  *
- * Two jobs that compute the same block find each other by hd_path_same_next; the second waits for what the first computes.
- * If both have computed it nevertheless, the second takes the first one's page: the bits are the same. */
+ * Two jobs that compute the same block find each other by hd_path_same_next; the second waits for what
+ * the first computes.  If both have computed it nevertheless, the second takes the first one's page: the
+ * bits are the same. */
 #include <string.h>
 
 #include "serve/sched_parts.h"
@@ -100,8 +102,8 @@ static bool save(hd_sched *s, hd_block *b)
     return b->saved = true;
 }
 
-/* A text that was never asked for again is not worth the disk's wear; the page of one that was is written at once, so that
- * it outlives a crash. */
+/* A text that was never asked for again is not worth the disk's wear; the page of one that was is written at
+ * once, so that it outlives a crash. */
 void hd_path_save(hd_sched *s, hd_job *j)
 {
     if (!s->disk) return;

@@ -3,13 +3,15 @@
  *      [system prompt 0..63] - [64..127] --- [user 1: 128..191] - ...
  *                                        \-- [user 2: 128..191]
  *
- * A block is found by a keyed hash of its parent's name, its owner and its ids, and then compared id by id: nobody can make
- * two texts collide, and a collision would not harm.  A block of one user is not found for another, so what is fast tells
- * nobody what others have asked; the owner 0 is for prefixes that the operator shares on purpose.
+ * A block is found by a keyed hash of its parent's name, its owner and its ids, and then compared id by id:
+ * nobody can make two texts collide, and a collision would not harm.  A block of one user is not found for
+ * another, so what is fast tells nobody what others have asked; the owner 0 is for prefixes that the operator
+ * shares on purpose.
  *
- * Pages are held by reference.  A block whose page a living sequence lists as well frees nothing when it goes, so it stays;
- * of the others the one goes first that was not used for longest and has no children.  As a sequence that lists a block's page
- * lists those of all its ancestors, whoever works with a path need not fear for it. */
+ * Pages are held by reference.  A block whose page a living sequence lists as well frees nothing when it
+ * goes, so it stays; of the others the one goes first that was not used for longest and has no children.
+ * As a sequence that lists a block's page lists those of all its ancestors, whoever works with a path need
+ * not fear for it. */
 #include "serve/prefix.h"
 
 #include <sodium.h>

@@ -8,7 +8,8 @@ typedef struct hd_prefix hd_prefix;
 
 enum { HD_BLOCK_NAME = 20, HD_PREFIX_KEY = 32 };
 
-/* HD_PAGE_TOK ids behind those of its parent, and the page with their keys and values.  Read only for others. */
+/* HD_PAGE_TOK ids behind those of its parent, and the page with their keys and values.  Read
+ * only for others. */
 typedef struct hd_block hd_block;
 struct hd_block {
     hd_block *parent; // NULL: the timeline's beginning
@@ -37,7 +38,8 @@ hd_status hd_prefix_add(hd_prefix *p, hd_block **out, hd_block *parent, uint64_t
 
 int64_t hd_prefix_n(const hd_prefix *p);
 int64_t hd_prefix_idle(const hd_prefix *p); // pages that nobody else holds
-/* Forget what was not used for longest until n pages are free that were not, or nothing more can go; returns how many. */
+/* Forget what was not used for longest until n pages are free that were not, or nothing more can go;
+ * returns how many. */
 int64_t hd_prefix_evict(hd_prefix *p, int64_t n);
 hd_block *hd_prefix_newest(const hd_prefix *p); // then ->older
 

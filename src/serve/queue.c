@@ -3,14 +3,15 @@
  *   users    A: a3 a4 a5      B: b1      C: c7' c8          each a queue; parked ones (') stand in front
  *   live     a1 a2 c6
  *
- * The next is of the user who has the fewest living sequences, and of those with as few, who had his last turn longest ago: so
- * ten requests of one user wait for each other and not for somebody else's.  A user who has none, and finds all places taken,
- * gets the place of the youngest sequence of one who has several.
+ * The next is of the user who has the fewest living sequences, and of those with as few, who had his last
+ * turn longest ago: so ten requests of one user wait for each other and not for somebody else's.  A user who
+ * has none, and finds all places taken, gets the place of the youngest sequence of one who has several.
  *
- * Admission asks for pages: those of the prompt that are not in the prefix cache, room to grow, and what the living ones were
- * promised and have not taken yet.  Answers grow beyond that; when no page is left, prefixes are forgotten, and then the
- * youngest is parked: its timeline is kept (on disk with its cache, park.c, where there is a folder, else as ids that are
- * computed again), and it stands at the head of its user's queue.  The oldest always goes on, so everybody ends some time. */
+ * Admission asks for pages: those of the prompt that are not in the prefix cache, room to grow, and what the
+ * living ones were promised and have not taken yet.  Answers grow beyond that; when no page is left, prefixes
+ * are forgotten, and then the youngest is parked: its timeline is kept (on disk with its cache, park.c, where
+ * there is a folder, else as ids that are computed again), and it stands at the head of its user's queue.
+ * The oldest always goes on, so everybody ends some time. */
 #include <string.h>
 
 #include "base/log.h"
@@ -269,7 +270,8 @@ static void respell(hd_sched *s, hd_job *j)
     j->ids = other;
 }
 
-/* A session with the job's timeline, as far as it is known: from the prefix cache, or from where it was parked. */
+/* A session with the job's timeline, as far as it is known: from the prefix cache, or from
+ * where it was parked. */
 static hd_status open_session(hd_sched *s, hd_job *j, hd_err *err)
 {
     hd_status st;
@@ -284,8 +286,8 @@ fail:
     return st;
 }
 
-/* What was put aside, where it knows more than the prefix cache.  False: it is still on its way, which those who live need not
- * wait for. */
+/* What was put aside, where it knows more than the prefix cache.  False: it is still on its way, which those
+ * who live need not wait for. */
 static bool take_up(hd_sched *s, hd_job *j)
 {
     if (!j->parked || j->n_known >= (j->ids.n - 1) / HD_PAGE_TOK) return true;
@@ -370,7 +372,8 @@ static void admit_warm(hd_sched *s)
     else hd_queue_release(s, j);
 }
 
-/* What computes for later makes room for who wants an answer now; its blocks are kept, and it goes on afterwards. */
+/* What computes for later makes room for who wants an answer now; its blocks are kept, and it
+ * goes on afterwards. */
 static void set_aside_warm(hd_sched *s)
 {
     hd_job *j = s->n_live == 1 && s->live[0]->warm && s->n_waiting > 0 ? s->live[0] : NULL;
@@ -407,8 +410,8 @@ void hd_queue_admit(hd_sched *s)
 
 /* ---- Positions ---- */
 
-/* Round after round each waiting user gets one in: before the i-th of user u come the first i of everybody else's, and the i-th
- * of those who are before u. */
+/* Round after round each waiting user gets one in: before the i-th of user u come the first i of everybody
+ * else's, and the i-th of those who are before u. */
 static int position_of(const hd_sched *s, const hd_user *u, int i)
 {
     int n = i;

@@ -1,4 +1,5 @@
-/* Replies: heads, whole bodies and bodies in pieces, into the connection's write queue; and the life of a request.
+/* Replies: heads, whole bodies and bodies in pieces, into the connection's write queue; and the
+ * life of a request.
  *
  *   hd_req_new --> handed to its handler --> hd_reply | hd_reply_end --> over (logged, counted, freed)
  *                       \--> client gone --> `gone` told, freed | kept until the handler's last call
@@ -56,7 +57,8 @@ hd_req *hd_req_new(hd_conn *c)
     r->t_begin = hd_now_s();
     hd_h1_init(&r->in);
     hd_buf_init(&r->extra, 8 << 10);
-    /* The number mixed with one of this run's own: never twice in a run, and no help in guessing how many there are. */
+    /* The number mixed with one of this run's own: never twice in a run, and no help in guessing
+     * how many there are. */
     uint64_t v = ++c->net->n_requests * 0x9e3779b97f4a7c15u ^ c->net->run;
     memcpy(r->id, "req-", 4);
     for (int i = 0; i < 16; i++) r->id[4 + i] = digit[v >> (60 - 4 * i) & 15];
@@ -147,7 +149,8 @@ static void default_header(hd_req *r, const char *name, const char *value)
     if (!has_extra(r, name)) hd_reply_header(r, name, value);
 }
 
-/* What every reply says: nothing here is to be framed, sniffed, embedded elsewhere or kept, unless its handler knows better. */
+/* What every reply says: nothing here is to be framed, sniffed, embedded elsewhere or kept, unless its
+ * handler knows better. */
 static void security_headers(hd_req *r)
 {
     default_header(r, "Cache-Control", "no-store");

@@ -1,5 +1,5 @@
-/* The route table: what can be asked here, with which right, and nothing else.  A path that is in no row is 404; a method
- * that is in none of its rows is 405. */
+/* The route table: what can be asked here, with which right, and nothing else.  A path that is in no row is
+ * 404; a method that is in none of its rows is 405. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,6 +1,7 @@
 /* The scheduler's thread and its doors.  What a pass holds is decided in queue.c and pass.c.
  *
- *   wait until there is work -> take in -> drop the cancelled -> admit -> pass -> mail out, wake the other side -> again */
+ *   wait until there is work -> take in -> drop the cancelled -> admit -> pass -> mail out, wake the
+ *   other side -> again */
 #include "serve/sched.h"
 
 #include <errno.h>
@@ -91,8 +92,8 @@ static void wake(hd_sched *s)
     s->posted = false;
 }
 
-/* What the cache holds goes to disk, the latest first; in peace, but not for ever, and not so much that the files would push
- * each other out. */
+/* What the cache holds goes to disk, the latest first; in peace, but not for ever, and not so much that the
+ * files would push each other out. */
 static void flush(hd_sched *s)
 {
     double t0 = hd_now_s();

@@ -4,8 +4,9 @@
  *                                                  ^                                  |
  *                                                  +---- parked on disk <-------------+ (pages run out: the youngest)
  *
- * Events are put into a mailbox; `wake` tells the other side, which calls hd_sched_poll on its own thread, and there the
- * jobs' event functions run.  So neither side ever waits for the other, and an API handler is single-threaded. */
+ * Events are put into a mailbox; `wake` tells the other side, which calls hd_sched_poll on its own thread,
+ * and there the jobs' event functions run.  So neither side ever waits for the other, and an API handler is
+ * single-threaded. */
 #ifndef HD_SERVE_SCHED_H
 #define HD_SERVE_SCHED_H
 
@@ -31,8 +32,8 @@ typedef struct {
     hd_text_kind text_kind;
     const char *text; // valid UTF-8, whole characters, never part of a stop string
     size_t n;
-    /* Ids generated since the last event, also in HD_JOB_DONE.  Without the mark that ended the turn.  The mark that ends a
-     * thought comes with the thought, whose last event may have no text (n is 0). */
+    /* Ids generated since the last event, also in HD_JOB_DONE.  Without the mark that ended the turn.  The
+     * mark that ends a thought comes with the thought, whose last event may have no text (n is 0). */
     const hd_token_info *token;
     int n_token;
     hd_end reason;
@@ -75,7 +76,8 @@ typedef struct {
     void *wake_arg;
 } hd_sched_opts;
 
-/* Takes the engine over: nobody else may use it until close.  HD_UNSUPPORTED: the model cannot guess that way. */
+/* Takes the engine over: nobody else may use it until close.  HD_UNSUPPORTED: the model
+ * cannot guess that way. */
 hd_status hd_sched_open(hd_sched **out, hd_engine *e, const hd_sched_opts *o, hd_err *err);
 void hd_sched_close(hd_sched *s); // running jobs end with HD_END_CANCELLED, their events are dropped
 /* Deliver what the mailbox holds.  One thread, always the same. */
@@ -83,18 +85,21 @@ void hd_sched_poll(hd_sched *s);
 /* The same, when others wait for this thread, too: `most` events; true: there are more. */
 bool hd_sched_poll_some(hd_sched *s, int most);
 
-/* HD_LIMIT: queue full, or the prompt leaves no room in the context (the message has both numbers; *context_full tells the
- * two apart).  HD_USAGE: an option out of range.  HD_CANCELLED: the server is stopping.  On failure everything taken is
- * freed, too.  `event` is called with the job's events from the next poll on; its job is freed by hd_job_cancel at any
- * moment, or by hd_job_free after the last event (also inside that event's function). */
+/* HD_LIMIT: queue full, or the prompt leaves no room in the context (the message has both numbers;
+ * *context_full tells the two apart).  HD_USAGE: an option out of range.  HD_CANCELLED: the server is
+ * stopping.  On failure everything taken is freed, too.  `event` is called with the job's events from the
+ * next poll on; its job is freed by hd_job_cancel at any moment, or by hd_job_free after the last event (also
+ * inside that event's function). */
 hd_status hd_sched_submit(hd_sched *s, hd_job **out, hd_job_opts *o, bool *context_full, hd_err *err);
-/* No event comes after cancel (same thread as poll).  The job's memory goes when the scheduler lets go of it. */
+/* No event comes after cancel (same thread as poll).  The job's memory goes when the
+ * scheduler lets go of it. */
 void hd_job_cancel(hd_job *j);
 /* After its last event. */
 void hd_job_free(hd_job *j);
 
-/* Compute a prompt when nothing else is to be done, so that it is in the cache when it is asked for: after a reply with a
- * thought, the conversation as the next turn will render it.  Takes the ids; older wishes are forgotten first. */
+/* Compute a prompt when nothing else is to be done, so that it is in the cache when it is asked for: after a
+ * reply with a thought, the conversation as the next turn will render it.  Takes the ids; older wishes are
+ * forgotten first. */
 hd_status hd_sched_warm(hd_sched *s, hd_ids *prompt, uint64_t user, int64_t shared_tok, hd_err *err);
 
 /* For metrics, `hadal top` and Retry-After. */
@@ -109,9 +114,9 @@ typedef struct {
 } hd_sched_stats;
 void hd_sched_get_stats(hd_sched *s, hd_sched_stats *out); // any thread
 
-/* Take nothing new, and finish what was taken; or, when a park_dir is set and `finish` is false, end it at once with
- * HD_END_CANCELLED and what was computed in the cache on disk.  Returns at once; `wake` is called when it is through and
- * hd_sched_idle says so. */
+/* Take nothing new, and finish what was taken; or, when a park_dir is set and `finish` is false, end it at
+ * once with HD_END_CANCELLED and what was computed in the cache on disk.  Returns at once; `wake` is called
+ * when it is through and hd_sched_idle says so. */
 void hd_sched_drain(hd_sched *s, bool finish);
 bool hd_sched_idle(const hd_sched *s);
 

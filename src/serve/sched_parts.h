@@ -5,8 +5,7 @@
  *   path.c   a job's way through the prefix cache, in memory and on disk
  *   pass.c   one pass over the living sequences, and what it has brought
  *   park.c   parked sequences on their way to disk and back
- *   past.c   texts that ended, to be recognised by their bytes
- */
+ *   past.c   texts that ended, to be recognised by their bytes */
 #ifndef HD_SERVE_SCHED_PARTS_H
 #define HD_SERVE_SCHED_PARTS_H
 
@@ -96,7 +95,8 @@ void hd_queue_fail(hd_sched *s, hd_job *j, const hd_err *err);
 bool hd_queue_make_room(hd_sched *s, int64_t n);
 
 /* ---- path.c ---- */
-/* Go on with what is known of the job's timeline.  *later: more is on disk, to be read before the next pass. */
+/* Go on with what is known of the job's timeline.  *later: more is on disk, to be read
+ * before the next pass. */
 hd_status hd_path_find(hd_sched *s, hd_job *j, bool *later, hd_err *err);
 void hd_path_keep(hd_sched *s, hd_job *j); // full blocks that were computed
 void hd_path_save(hd_sched *s, hd_job *j); // what was found again goes to the disk

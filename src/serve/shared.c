@@ -1,6 +1,6 @@
-/* A prefix is what two conversations have in common that begin with this system prompt and ask different things; and, for
- * plain completions, the text alone.  A prompt is compared with each id by id, so that nothing is shared but what the operator wrote and
- * the marks of the chat format around it. */
+/* A prefix is what two conversations have in common that begin with this system prompt and ask different
+ * things; and, for plain completions, the text alone.  A prompt is compared with each id by id, so that
+ * nothing is shared but what the operator wrote and the marks of the chat format around it. */
 #include "serve/shared.h"
 
 #include <string.h>

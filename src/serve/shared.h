@@ -1,5 +1,5 @@
-/* Beginnings of prompts that the operator lets all users share: what one has asked behind them is read by nobody else, but
- * the beginning itself is computed once. */
+/* Beginnings of prompts that the operator lets all users share: what one has asked behind them is read by
+ * nobody else, but the beginning itself is computed once. */
 #ifndef HD_SERVE_SHARED_H
 #define HD_SERVE_SHARED_H
 
@@ -8,7 +8,8 @@
 typedef struct hd_shared hd_shared;
 typedef struct hd_engine hd_engine;
 
-/* Each file holds a system prompt, or the beginning of one.  n 0: *out is NULL.  HD_IO, HD_FORMAT, HD_LIMIT. */
+/* Each file holds a system prompt, or the beginning of one.  n 0: *out is NULL.  HD_IO,
+ * HD_FORMAT, HD_LIMIT. */
 hd_status hd_shared_open(hd_shared **out, const hd_engine *e, const char *const *file, int n, hd_err *err);
 void hd_shared_close(hd_shared *s);
 /* So many ids at the beginning of this prompt may be shared.  Any thread; s NULL: 0. */

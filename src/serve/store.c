@@ -1,4 +1,5 @@
-/* The store: opening, transactions, chats and messages.  Search is in store_search.c, export, import and backup in store_carry.c.
+/* The store: opening, transactions, chats and messages.  Search is in store_search.c, export, import and
+ * backup in store_carry.c.
  *
  * Tables (version 1, in PRAGMA user_version):
  *
@@ -6,8 +7,9 @@
  *   message  id, chat, parent, role, text, thinking, state, info (JSON), created_ms
  *   search   full-text index (FTS5): rowid is a message's id, or minus a chat's id for its title
  *
- * Ids grow and are never used twice, so that a page which still shows a deleted message cannot hit another.  An answer is indexed once it
- * is finished; while it runs its text is saved about once a second, and a crash leaves that. */
+ * Ids grow and are never used twice, so that a page which still shows a deleted message cannot hit another.
+ * An answer is indexed once it is finished; while it runs its text is saved about once a second, and a
+ * crash leaves that. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -139,7 +141,8 @@ void hd_store_rollback(hd_store *s)
 
 hd_status hd_store_commit(hd_store *s, hd_err *err)
 {
-    /* Some failures (a full disk) undo the whole transaction by themselves: then there is nothing left to commit. */
+    /* Some failures (a full disk) undo the whole transaction by themselves: then there is
+     * nothing left to commit. */
     if (sqlite3_get_autocommit(s->db)) {
         s->group = false;
         return hd_fail(err, HD_IO, "store: commit: %.200s: the disk refused an earlier write", s->path);
@@ -214,7 +217,8 @@ hd_status hd_store_open(hd_store **out, const char *path, hd_err *err)
     HD_TRY(hd_alloc(&s, sizeof *s, err));
     if (strlen(path) >= sizeof s->path) HD_TRY(hd_fail(err, HD_LIMIT, "store: open: %.100s...: the path is too long", path));
     memcpy(s->path, path, strlen(path) + 1);
-    /* Made here and not by SQLite, which would make it readable for others; its -wal and -shm files copy the mode. */
+    /* Made here and not by SQLite, which would make it readable for others; its -wal and -shm
+     * files copy the mode. */
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
     struct stat sb;
     if (fd < 0) HD_TRY(hd_fail_errno(err, "store: open: %.200s", path));
@@ -256,7 +260,8 @@ static json_t *id_or_null(sqlite3_stmt *q, int col)
     return sqlite3_column_type(q, col) == SQLITE_NULL ? json_null() : json_integer(sqlite3_column_int64(q, col));
 }
 
-/* Text that reached the file through this store is UTF-8; what another program put there may not be, and would make json_pack fail. */
+/* Text that reached the file through this store is UTF-8; what another program put there may not be, and
+ * would make json_pack fail. */
 static json_t *text_of(sqlite3_stmt *q, int col)
 {
     const char *t = hd_store_text(q, col);

@@ -214,7 +214,8 @@ static hd_status copy(sqlite3 *from, sqlite3 *to, const char *path, hd_err *err)
     sqlite3_backup *b = sqlite3_backup_init(to, "main", from, "main");
     if (!b) return hd_fail(err, HD_IO, "backup: %.200s: %.200s", path, sqlite3_errmsg(to));
     int code, tries = 0;
-    /* In pieces, so that the server can write in between; SQLite starts over when it did, hence all at once after some rounds. */
+    /* In pieces, so that the server can write in between; SQLite starts over when it did, hence all at once
+     * after some rounds. */
     do {
         code = sqlite3_backup_step(b, tries < 8 ? 4096 : -1);
         if (code == SQLITE_BUSY || code == SQLITE_LOCKED) sqlite3_sleep(20);
@@ -258,7 +259,8 @@ hd_status hd_store_backup(const char *from, const char *to, hd_err *err)
     if (sqlite3_open_v2(tmp, &out, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
         HD_TRY(hd_fail(err, HD_IO, "backup: %.200s: %.200s", tmp, out ? sqlite3_errmsg(out) : "no memory"));
     HD_TRY(copy(in, out, from, err));
-    /* A copy of a WAL file says so in its head; alone it is better off with the old kind of journal, which needs no second file. */
+    /* A copy of a WAL file says so in its head; alone it is better off with the old kind of journal, which
+     * needs no second file. */
     sqlite3_exec(out, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
     HD_TRY(check_whole(out, from, err));
     sqlite3_close(out);

@@ -1,9 +1,10 @@
 /* Full-text search over titles and messages.
  *
- * FTS5's unicode61 tokenizer cuts words at spaces and punctuation and forgets case and accents; Chinese and Japanese have no spaces, so
- * there each character is made a word of its own by U+200B (which is no letter, and shows as nothing) on both sides of the comparison:
- * in the index, and in the question, where what was written together becomes a phrase.  The question's words are quoted, so that none of
- * FTS5's own syntax reaches it. */
+ * FTS5's unicode61 tokenizer cuts words at spaces and punctuation and forgets case and accents; Chinese
+ * and Japanese have no spaces, so there each character is made a word of its own by U+200B (which is no
+ * letter, and shows as nothing) on both sides of the comparison: in the index, and in the question, where
+ * what was written together becomes a phrase.  The question's words are quoted, so that none of FTS5's
+ * own syntax reaches it. */
 #include <ctype.h>
 #include <string.h>
 
@@ -12,8 +13,8 @@
 
 static const char ZWSP[] = "\xe2\x80\x8b";
 
-/* Scripts written without spaces: kana, CJK, and the supplementary ideographs.  (Thai and Khmer need a dictionary; they are found by
- * the beginning of a phrase only.) */
+/* Scripts written without spaces: kana, CJK, and the supplementary ideographs.  (Thai and Khmer need a
+ * dictionary; they are found by the beginning of a phrase only.) */
 static bool is_alone(int32_t c)
 {
     return (c >= 0x3040 && c <= 0x30ff) || (c >= 0x3400 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0x20000 && c <= 0x3ffff);

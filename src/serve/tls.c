@@ -1,5 +1,5 @@
-/* TLS for the listener: OpenSSL under libevent's bufferevents.  1.2 and later, no renegotiation, no compression; the rest
- * is OpenSSL's defaults, which Debian keeps sound. */
+/* TLS for the listener: OpenSSL under libevent's bufferevents.  1.2 and later, no renegotiation, no
+ * compression; the rest is OpenSSL's defaults, which Debian keeps sound. */
 #include <string.h>
 
 #include "serve/net_impl.h"

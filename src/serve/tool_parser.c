@@ -10,14 +10,14 @@
  *   <tools>{...}</tools>              Qwen2.5-Coder        {...} or [{...}]     Llama 3, and what a grammar forces
  *   <｜tool▁call▁begin｜>...          DeepSeek             <|python_tag|>{...}  Llama 3
  *
- * What keeps ordinary JSON out: its name must be that of a declared tool.  A candidate is held back until its last bracket,
- * then it is a call with arguments that are one valid JSON object, or it is told as the text it was; only where a limit cut
- * it off are half arguments passed on, and marked.  Each byte is scanned a bounded number of times: a candidate that failed is
- * told whole, never searched for another one within.
+ * What keeps ordinary JSON out: its name must be that of a declared tool.  A candidate is held back until its
+ * last bracket, then it is a call with arguments that are one valid JSON object, or it is told as the text it
+ * was; only where a limit cut it off are half arguments passed on, and marked.  Each byte is scanned a
+ * bounded number of times: a candidate that failed is told whole, never searched for another one within.
  *
- * Who wants arguments while they are written gets them from the moment when the name is known and they begin with "{", byte by
- * byte as far as they are JSON.  What was told cannot become text again: when they go wrong the call ends there, marked as cut
- * off, and so does all that is told. */
+ * Who wants arguments while they are written gets them from the moment when the name is known and they begin
+ * with "{", byte by byte as far as they are JSON.  What was told cannot become text again: when they go wrong
+ * the call ends there, marked as cut off, and so does all that is told. */
 #include <string.h>
 
 #include "model/json.h"
@@ -172,8 +172,8 @@ static bool read_parts(span s, call_parts *c, int depth)
     }
 }
 
-/* May the text at s ("{" or "[{") become a call?  Told by its first key, so that an answer in JSON is held back no longer than
- * that. */
+/* May the text at s ("{" or "[{") become a call?  Told by its first key, so that an answer in JSON is held
+ * back no longer than that. */
 static verdict looks_like_call(span s)
 {
     static const char *const keys[] = {"\"name\"", "\"function\"",  "\"type\"",      "\"tool\"",
@@ -216,7 +216,8 @@ static bool is_object(span s)
     return ok;
 }
 
-/* Tell of a call when it is one: a declared tool, and an object as arguments (also one in a string, an old habit). */
+/* Tell of a call when it is one: a declared tool, and an object as arguments (also one in a
+ * string, an old habit). */
 static bool tell_call(hd_tool_parser *p, span name, span args, bool whole)
 {
     const hd_tool *t = name.p ? hd_tools_find(p->tools, name.p, name.n) : NULL;
@@ -415,8 +416,8 @@ static verdict try_candidate(hd_tool_parser *p, span s, int row, size_t *used)
     return v;
 }
 
-/* The first place at or after p->at where a call may begin; the row of its mark, BARE, or -1: nowhere.  *maybe: the end of
- * the text may be the beginning of a mark. */
+/* The first place at or after p->at where a call may begin; the row of its mark, BARE, or -1: nowhere.
+ * *maybe: the end of the text may be the beginning of a mark. */
 static int find_candidate(hd_tool_parser *p, size_t *where, bool *maybe)
 {
     *maybe = false;

@@ -3,14 +3,16 @@
  * Models were trained on one way each of being told about tools:
  *
  *   Qwen 2.5, 3     "# Tools", signatures between <tools> tags, calls between <tool_call> tags
- *   Llama 3.1       before the user's first words; the call is JSON alone, its arguments are called "parameters"
+ *   Llama 3.1       before the user's first words; the call is JSON alone, its arguments are called
+ *                   "parameters"
  *   DeepSeek V3.1   "## Tools", calls marked by control tokens, name and arguments alone
- *   DeepSeek V3, R1 the same tokens, with the kind of tool, and arguments in a fence; their templates have no slot for
+ *   DeepSeek V3, R1 the same tokens, with the kind of tool, and arguments in a fence; their templates
+ *   have no slot for
  *                   definitions, so these are put into the system text as V3.1 has them
  *   others          a few words that any model can follow, calls between <tool_call> tags
  *
- * What the definitions hold comes from a client, so it is rendered as text like any message: nothing in it can become a
- * control token, and that includes the examples of calls. */
+ * What the definitions hold comes from a client, so it is rendered as text like any message: nothing in it
+ * can become a control token, and that includes the examples of calls. */
 #include "serve/tools.h"
 
 #include <string.h>
@@ -177,8 +179,9 @@ fail:
 
 /* ---- The grammar of a call ---- */
 
-/* Parts of a schema that stand in $defs are lifted to the new root, under a name of their own: "#/$defs/X" becomes
- * "#/$defs/PREFIX.X".  depth: of the walk, which hostile input cannot exceed (the parser of JSON has a cap). */
+/* Parts of a schema that stand in $defs are lifted to the new root, under a name of their own:
+ * "#/$defs/X" becomes "#/$defs/PREFIX.X".  depth: of the walk, which hostile input cannot exceed (the
+ * parser of JSON has a cap). */
 static int rename_refs(json_t *v, const char *prefix)
 {
     const char *key;

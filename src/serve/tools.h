@@ -42,8 +42,9 @@ bool hd_tools_in_user(const char *chat_name);
 /* Spellings of the special tokens that calls of this format are made of; NULL ends the list. */
 const char *const *hd_tools_marks(const char *chat_name);
 
-/* The schema of one call as JSON, {"name": ..., "arguments": ...}, of any allowed tool; or of `else_schema` where that is
- * given.  any_arguments: the tools' own schemas are left out, but for strict ones.  A new reference, NULL without memory. */
+/* The schema of one call as JSON, {"name": ..., "arguments": ...}, of any allowed tool; or of `else_schema`
+ * where that is given.  any_arguments: the tools' own schemas are left out, but for strict ones.  A new
+ * reference, NULL without memory. */
 json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_arguments,
                         const json_t *else_schema);
 
@@ -52,10 +53,11 @@ json_t *hd_tools_schema(const hd_tools *t, const char *chat_name, bool any_argum
 typedef struct {
     const hd_tools *tools;
     void (*text)(void *arg, const char *s, size_t n);
-    /* whole: the arguments are one valid JSON object; else the text was cut off in the middle of them, or went wrong there. */
+    /* whole: the arguments are one valid JSON object; else the text was cut off in the middle of them, or
+     * went wrong there. */
     void (*call)(void *arg, const char *name, const char *arguments, size_t n, bool whole);
-    /* NULL: calls are told whole.  Else the arguments are told while they come, as far as they are JSON (n is 0 where a call
-     * begins), and `call` with all of them ends it. */
+    /* NULL: calls are told whole.  Else the arguments are told while they come, as far as they are JSON (n is
+     * 0 where a call begins), and `call` with all of them ends it. */
     void (*part)(void *arg, const char *name, const char *s, size_t n);
     void *arg;
 

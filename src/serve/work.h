@@ -1,8 +1,10 @@
-/* Work that takes longer than the network thread may be kept: reading a body, tokenizing a prompt, compiling a grammar.
+/* Work that takes longer than the network thread may be kept: reading a body, tokenizing a prompt,
+ * compiling a grammar.
  *
  *   network thread --start--> waiting --work()--> done --hd_net_post--> finish() on the network thread
  *
- * A few threads share one list.  What is big runs on all of them but one, so that small requests never wait for megabytes. */
+ * A few threads share one list.  What is big runs on all of them but one, so that small requests never
+ * wait for megabytes. */
 #ifndef HD_SERVE_WORK_H
 #define HD_SERVE_WORK_H
 
@@ -21,7 +23,8 @@ struct hd_chore {
 };
 
 hd_status hd_work_open(hd_work **out, hd_net *n, int n_threads, hd_err *err);
-/* Network thread, when it runs no more: what is being done is done to its end, what waits is not begun; all are finished. */
+/* Network thread, when it runs no more: what is being done is done to its end, what waits is not begun;
+ * all are finished. */
 void hd_work_close(hd_work *w);
 
 /* Network thread.  w NULL: at once, here (the tests' way). */

@@ -1,11 +1,13 @@
-/* Counting words.  The texts' bytes come through in batches; memory does not grow with them, but with the distinct words.
+/* Counting words.  The texts' bytes come through in batches; memory does not grow with them, but with
+ * the distinct words.
  *
  *   reader      documents -> a batch, cut into chunks where no word can cross
  *   threads     chunk -> words -> tables of the thread's own
  *   threads     those tables -> the tables of all, one thread for each table
  *   when the tables are over their memory: words seen once go, then those seen twice ...
  *
- * A batch has the same bytes whatever the threads, and sums do not know their order, so neither does the result. */
+ * A batch has the same bytes whatever the threads, and sums do not know their order, so neither
+ * does the result. */
 #include <string.h>
 #include <sys/stat.h>
 
@@ -254,8 +256,8 @@ static hd_status first_failure(const batch *b, hd_err *err)
     return HD_OK;
 }
 
-/* The longest beginning of s[0..n) after `from` that ends where no word crosses: behind a line that ends in a printing
- * character, before a letter or digit.  n: no such place. */
+/* The longest beginning of s[0..n) after `from` that ends where no word crosses: behind a line that ends in a
+ * printing character, before a letter or digit.  n: no such place. */
 static size_t safe_cut(const char *s, size_t from, size_t n)
 {
     for (const char *p; from < n && (p = memchr(s + from, '\n', n - from)); from = (size_t)(p - s) + 1) {

@@ -1,4 +1,5 @@
-/* Inside of BPE training: words, counted (bpe_count.c); merges, learnt from them (bpe_merge.c); files (bpe_write.c). */
+/* Inside of BPE training: words, counted (bpe_count.c); merges, learnt from them (bpe_merge.c);
+ * files (bpe_write.c). */
 #ifndef HD_TRAIN_BPE_IMPL_H
 #define HD_TRAIN_BPE_IMPL_H
 

@@ -1,21 +1,23 @@
 /* Learning merges from counted words.
  *
- * Each word is a row of symbols, at first its bytes.  The pair that stands most often side by side, counted over all texts,
- * becomes a new symbol; the rows where it stands are rewritten, and so on.  Nothing is ever counted twice:
+ * Each word is a row of symbols, at first its bytes.  The pair that stands most often side by side,
+ * counted over all texts, becomes a new symbol; the rows where it stands are rewritten, and so on.
+ * Nothing is ever counted twice:
  *
  *   count    pair -> how often it stands somewhere now                    a hash table
  *   queue    pairs by count, with the words where they may stand          a heap; a count there may be old
- *   a merge  walks the pair's words.  Beside x a b y it takes away the pairs (x a) and (b y) and adds (x ab) and (ab y); since one
- *            side of all these is known, sums by the other side are arrays, and the hash table is asked once for each
- *            neighbour, not once for each place.
+ *   a merge  walks the pair's words.  Beside x a b y it takes away the pairs (x a) and (b y) and adds (x ab)
+ *            and (ab y); since one side of all these is known, sums by the other side are arrays, and the
+ *            hash table is asked once for each neighbour, not once for each place.
  *
- * Only pairs with the new symbol can come into being, so a pair's list of words is complete when it is made; it may name words
- * where the pair no longer stands.  Each merge makes two entries in such lists and one symbol less, so all lists together
- * are no longer than three times the words.
+ * Only pairs with the new symbol can come into being, so a pair's list of words is complete when it is made;
+ * it may name words where the pair no longer stands.  Each merge makes two entries in such lists and one
+ * symbol less, so all lists together are no longer than three times the words.
  *
- * The order is that of Hugging Face's BpeTrainer, and so are two oddities.  A token that two different merges spell is one
- * token (a bc, ab c).  A pair that was merged keeps its count: when it comes into being once more, which only such tokens can
- * bring about, it counts on from there; of the same merge twice the later one stands in the file. */
+ * The order is that of Hugging Face's BpeTrainer, and so are two oddities.  A token that two different merges
+ * spell is one token (a bc, ab c).  A pair that was merged keeps its count: when it comes into being once
+ * more, which only such tokens can bring about, it counts on from there; of the same merge twice the later
+ * one stands in the file. */
 #include <string.h>
 
 #include "model/vocab.h"

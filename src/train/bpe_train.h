@@ -1,7 +1,8 @@
 /* Training a byte-level BPE tokenizer (arXiv:1508.07909; byte level as GPT-2).
  *
- * Equal to Hugging Face's BpeTrainer over the same texts and the same pattern, merge by merge: the most frequent pair is
- * joined next, among equals the one of the lowest ids.  Results do not depend on the number of threads. */
+ * Equal to Hugging Face's BpeTrainer over the same texts and the same pattern, merge by merge: the most
+ * frequent pair is joined next, among equals the one of the lowest ids.  Results do not depend on the
+ * number of threads. */
 #ifndef HD_TRAIN_BPE_TRAIN_H
 #define HD_TRAIN_BPE_TRAIN_H
 
@@ -32,9 +33,9 @@ typedef struct {
     double count_s, merge_s, seconds, bytes_per_token;
 } hd_bpe_report;
 
-/* Read files (text, JSONL or Parquet by their names), learn, and write tokenizer.json and tokenizer_config.json in dir, which is
- * made when it is missing; each file is whole at any moment.  HD_CANCELLED: *stop was set; nothing is written.  HD_USAGE,
- * HD_IO, HD_FORMAT, HD_LIMIT, HD_NOMEM. */
+/* Read files (text, JSONL or Parquet by their names), learn, and write tokenizer.json and
+ * tokenizer_config.json in dir, which is made when it is missing; each file is whole at any moment.
+ * HD_CANCELLED: *stop was set; nothing is written.  HD_USAGE, HD_IO, HD_FORMAT, HD_LIMIT, HD_NOMEM. */
 hd_status hd_bpe_train(const char *dir, const char *const *files, int n_files, const hd_bpe_opts *o,
                        hd_bpe_report *r, hd_err *err);
 

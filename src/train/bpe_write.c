@@ -1,7 +1,8 @@
 /* tokenizer.json and tokenizer_config.json, as Hugging Face's programs read them.
  *
- * Ids: the 256 bytes in the order of their spelling, the learnt tokens in the order in which they were made, the special
- * ones.  Words are cut by one Split; no normal form, no prefix space.  Both patterns are known to GGUF by a name. */
+ * Ids: the 256 bytes in the order of their spelling, the learnt tokens in the order in which they were
+ * made, the special ones.  Words are cut by one Split; no normal form, no prefix space.  Both patterns are
+ * known to GGUF by a name. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -1,4 +1,5 @@
-/* See chat_data.h.  The masks are the chat formats' own (model/chat_formats.c); here lines of JSON become messages. */
+/* See chat_data.h.  The masks are the chat formats' own (model/chat_formats.c); here lines of JSON
+ * become messages. */
 #include "train/chat_data.h"
 
 #include <string.h>
@@ -26,7 +27,8 @@ static void conversation_free(conversation *c)
 
 /* ---- Messages ---- */
 
-/* {"function": {"name", "arguments"}} or the inner object alone; arguments: JSON text, or an object that is written out. */
+/* {"function": {"name", "arguments"}} or the inner object alone; arguments: JSON text, or an object
+ * that is written out. */
 static hd_status read_calls(conversation *c, hd_msg *m, const json_t *list, int i, hd_err *err)
 {
     hd_status st = HD_OK;

@@ -1,5 +1,5 @@
-/* See chat_template.h.  A template does in Jinja what its format's writer (model/chat_formats.c) does in C, function calls apart, and is
- * told as that format by hd_chat_told: hence the names of its variables. */
+/* See chat_template.h.  A template does in Jinja what its format's writer (model/chat_formats.c) does in C,
+ * function calls apart, and is told as that format by hd_chat_told: hence the names of its variables. */
 #include "train/chat_template.h"
 
 #include <stdio.h>

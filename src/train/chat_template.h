@@ -1,4 +1,5 @@
-/* Chat formats for tokenizers that are trained here: the special tokens of a format, and its template for other programs. */
+/* Chat formats for tokenizers that are trained here: the special tokens of a format, and its template
+ * for other programs. */
 #ifndef HD_TRAIN_CHAT_TEMPLATE_H
 #define HD_TRAIN_CHAT_TEMPLATE_H
 

@@ -1,13 +1,15 @@
 /* Checkpoints.
  *
- *   DIR/step-00000120/config.json generation_config.json tokenizer.json ...   what transformers and hadal open
+ *   DIR/step-00000120/config.json generation_config.json tokenizer.json ...   what
+ *   transformers and hadal open
  *                     model.safetensors     the masters, f32
  *                     trainer.safetensors   the optimizer's moments (of more ranks: trainer-00001.safetensors ... too)
  *                     trainer.json          step, next index, ..., and of every other file its length and CRC-32C
  *
- * trainer.json is written last and carries a checksum of its own; the folder is written under another name, synced, and
- * renamed.  So a checkpoint is whole, or it is passed over: a kill leaves `step-*.part-PID`, removed by the next write; a
- * damaged disk or a truncated copy shows in a checksum.  A checkpoint that this one replaces goes only when this one stands. */
+ * trainer.json is written last and carries a checksum of its own; the folder is written under another name,
+ * synced, and renamed.  So a checkpoint is whole, or it is passed over: a kill leaves `step-*.part-PID`,
+ * removed by the next write; a damaged disk or a truncated copy shows in a checksum.  A checkpoint that this
+ * one replaces goes only when this one stands. */
 #include "train/checkpoint.h"
 
 #include <dirent.h>
@@ -127,8 +129,8 @@ fail:
     return st;
 }
 
-/* w NULL: nothing is written here, on another rank than the first or behind an error.  Where ranks hold experts of their own, all go
- * through all weights, whatever befalls the disk: the others would wait. */
+/* w NULL: nothing is written here, on another rank than the first or behind an error.  Where ranks hold
+ * experts of their own, all go through all weights, whatever befalls the disk: the others would wait. */
 static hd_status write_numbers(hd_safetensors_writer *w, hd_comm *comm, const hd_model *m, const hd_params *p, hd_err *err)
 {
     hd_status st = HD_OK, written = HD_OK;

@@ -72,7 +72,8 @@ static int falling(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* The steps that are there, newest first; *steps is the caller's to free.  tidy: unfinished folders of processes that died. */
+/* The steps that are there, newest first; *steps is the caller's to free.  tidy: unfinished folders of
+ * processes that died. */
 static hd_status list_steps(int64_t **steps, int *n, const char *dir, bool tidy, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -111,7 +112,8 @@ hd_status hd_ckpt_step_path(char *out, const char *dir, int64_t step, hd_err *er
     return hd_ckpt_path(out, dir, name, err);
 }
 
-/* Of the steps up to the one just written (newer ones, damaged or of a run that went back, are not ours to judge). */
+/* Of the steps up to the one just written (newer ones, damaged or of a run that went back, are
+ * not ours to judge). */
 hd_status hd_ckpt_rotate(const char *dir, int64_t newest, int keep, hd_err *err)
 {
     hd_status st;

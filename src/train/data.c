@@ -3,18 +3,21 @@
  *   index      -> source    a fixed cycle of CYCLE sequences deals the sources out by weight, evenly spread
  *              -> ordinal   how many sequences that source has given before
  *   ordinal    -> epoch     each epoch is planned in order: its documents in a shuffled order (a keyed permutation: no list
- *                           of documents is ever made), in windows, each window packed by itself.  Planning says how many
- *                           sequences an epoch and its windows have; of the packing only the window in use is kept.
+ *                           of documents is ever made), in windows, each window packed by itself.  Planning
+ *                           says how many sequences an epoch and its windows have; of the packing only the
+ *                           window in use is kept.
  *              -> sequence  the window's sequences, shuffled
  *
- * A window is packed best-fit-decreasing (arXiv:2404.10830: fewer cuts than concatenating, hardly more padding): documents by
- * falling length, each into the sequence whose free rows it leaves the fewest of.  Those longer than a sequence are cut into
- * as few pieces as can be, and come second: the first piece of each fills the largest gap so far, to the row, and their last
- * pieces are cut once more where nothing takes them whole.  With that freedom documents of a log-normal length around 200
- * leave 0.2 % of sequences of 256 empty; without it, it was 5.9 %.  Where no gap is to be filled the first cut is drawn, anew
- * each epoch, so that borders move.
+ * A window is packed best-fit-decreasing (arXiv:2404.10830: fewer cuts than concatenating, hardly more
+ * padding): documents by falling length, each into the sequence whose free rows it leaves the fewest of.
+ * Those longer than a sequence are cut into as few pieces as can be, and come second: the first piece of each
+ * fills the largest gap so far, to the row, and their last pieces are cut once more where nothing takes them
+ * whole.  With that freedom documents of a log-normal length around 200 leave 0.2 % of sequences of 256
+ * empty; without it, it was 5.9 %.  Where no gap is to be filled the first cut is drawn, anew each epoch, so
+ * that borders move.
  *
- * A cut loses no target: the last row of a piece predicts the first id of the next.  Only a document's last row has none. */
+ * A cut loses no target: the last row of a piece predicts the first id of the next.  Only a document's
+ * last row has none. */
 #include "train/data.h"
 
 #include <inttypes.h>
@@ -91,8 +94,8 @@ static uint64_t mix(uint64_t x)
 
 static uint64_t mix3(uint64_t a, uint64_t b, uint64_t c) { return mix(mix(mix(a) ^ b) ^ c); }
 
-/* A permutation of 0 .. n-1 chosen by `key`: a Feistel network over the next even power of two, walked until it lands inside
- * (fewer than four steps on average). */
+/* A permutation of 0 .. n-1 chosen by `key`: a Feistel network over the next even power of two, walked until
+ * it lands inside (fewer than four steps on average). */
 static int64_t permute(int64_t i, int64_t n, uint64_t key)
 {
     int half = 1;
@@ -194,7 +197,8 @@ static void place(packing *p, int64_t i)
     put_free(p, bin, (r < 0 ? p->seq : r) - n);
 }
 
-/* Where nothing takes piece i whole, its beginning fills the largest gap, if that is worth a cut; and so on with the rest. */
+/* Where nothing takes piece i whole, its beginning fills the largest gap, if that is worth a cut; and so
+ * on with the rest. */
 static hd_status place_cut(packing *p, int64_t i, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -229,9 +233,9 @@ fail:
     return st;
 }
 
-/* A long document: the first piece, as long as the largest gap when the rest then needs no piece more, else of a length that
- * is drawn; whole sequences; the rest, whose place is found later.  One of more than eight sequences may have a piece too
- * many, so that its first can be of any length. */
+/* A long document: the first piece, as long as the largest gap when the rest then needs no piece more, else
+ * of a length that is drawn; whole sequences; the rest, whose place is found later.  One of more than eight
+ * sequences may have a piece too many, so that its first can be of any length. */
 static hd_status cut(packing *p, int64_t doc, int64_t n, uint64_t key, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -347,7 +351,8 @@ fail:
     return st;
 }
 
-/* The epoch of the source's sequence `ordinal`.  Epochs before it are planned once, for how many sequences they have. */
+/* The epoch of the source's sequence `ordinal`.  Epochs before it are planned once, for how many
+ * sequences they have. */
 static hd_status find_epoch(hd_data *d, source *s, int64_t ordinal, int64_t *epoch, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -575,7 +580,8 @@ fail:
     return st;
 }
 
-/* *at counts ids of the source.  Documents are cut at multiples of the sequence's length, as long as max_rows allows. */
+/* *at counts ids of the source.  Documents are cut at multiples of the sequence's length, as long as
+ * max_rows allows. */
 hd_status hd_data_walk(hd_data *d, int k, uint64_t *at, int max_rows, hd_micro *b, bool *more, hd_err *err)
 {
     hd_status st;

@@ -1,11 +1,14 @@
-/* Exact duplicates by a hash of the bytes, near ones by MinHash (Broder 1997) with bands (Indyk and Motwani 1998).
+/* Exact duplicates by a hash of the bytes, near ones by MinHash (Broder 1997) with bands (Indyk
+ * and Motwani 1998).
  *
- * A document is the set of its word 5-grams.  112 functions order all 5-grams in 112 ways, and the least of the set is kept for
- * each: two documents agree in one of them with a chance equal to their sets' Jaccard similarity.  Eight minima make a band;
- * those that share one band of the 14 are candidates (at similarity 0.8: 92 % of pairs, at 0.5: 5 %), and then all 112 are
- * compared, eight bits of each.
+ * A document is the set of its word 5-grams.  112 functions order all 5-grams in 112 ways, and the least of
+ * the set is kept for
+ * each: two documents agree in one of them with a chance equal to their sets' Jaccard similarity.  Eight
+ * minima make a band; those that share one band of the 14 are candidates (at similarity 0.8: 92 % of pairs,
+ * at 0.5: 5 %), and then all 112 are compared, eight bits of each.
  *
- * The settings are FineWeb's (arXiv:2406.17557).  A document that is kept costs some 300 bytes, whatever its length. */
+ * The settings are FineWeb's (arXiv:2406.17557).  A document that is kept costs some 300 bytes,
+ * whatever its length. */
 #include "train/dedup.h"
 
 #include <sodium.h>

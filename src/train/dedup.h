@@ -16,7 +16,8 @@ typedef struct {
 typedef struct hd_dedup hd_dedup;
 typedef enum { HD_DEDUP_NEW, HD_DEDUP_SAME, HD_DEDUP_NEAR } hd_dedup_kind;
 
-/* near: the share of common word 5-grams (Jaccard) from which a document is a near-duplicate, 0.8 say; > 1: only the same. */
+/* near: the share of common word 5-grams (Jaccard) from which a document is a near-duplicate, 0.8 say; >
+ * 1: only the same. */
 hd_status hd_dedup_open(hd_dedup **out, double near, hd_err *err);
 void hd_dedup_close(hd_dedup *d);
 uint64_t hd_dedup_text(const void *text, size_t n);          // the bytes' hash

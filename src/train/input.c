@@ -1,12 +1,13 @@
-/* A file as a stream of bytes: a window that moves over its mapping, or zstd frames unpacked into one buffer.  What was read is
- * given back to the system, so a file may be far larger than memory. */
+/* A file as a stream of bytes: a window that moves over its mapping, or zstd frames unpacked into one buffer.
+ * What was read is given back to the system, so a file may be far larger than memory. */
 #include "train/input.h"
 
 #include <string.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
-/* WINDOW_LOG: 128 MB, what `zstd -19` and less need; a frame that wants more (--long=31: 2 GB) is refused by the library. */
+/* WINDOW_LOG: 128 MB, what `zstd -19` and less need; a frame that wants more (--long=31: 2 GB) is
+ * refused by the library. */
 enum { STEP = 1 << 20, WINDOW_LOG = 27 };
 
 struct hd_input {

@@ -1,5 +1,6 @@
-/* The live line of a run, on stderr: bar, loss, validation, speed, time left, and what it has cost so far.  Redrawn in place on
- * a terminal, at most ten times a second and never wider than it; elsewhere a line every ten seconds. */
+/* The live line of a run, on stderr: bar, loss, validation, speed, time left, and what it has cost so far.
+ * Redrawn in place on a terminal, at most ten times a second and never wider than it; elsewhere a line
+ * every ten seconds. */
 #ifndef HD_TRAIN_LIVE_H
 #define HD_TRAIN_LIVE_H
 

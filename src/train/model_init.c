@@ -1,9 +1,10 @@
 /* A model of random weights: the slot table names and sizes them, the seed and each name draw them.
  *
- * Matrices are normal with one deviation (GPT-2's 0.02, or initializer_range); those whose output is added to the residual
- * stream are divided by sqrt(2 layers), so that the sum over layers starts no wider than one (Radford et al. 2019, 2.3).
- * A tensor's numbers come from a stream of their own, made of its name: neither the order of the table nor the number of
- * layers moves them, and one model can be compared with another that has a layer more. */
+ * Matrices are normal with one deviation (GPT-2's 0.02, or initializer_range); those whose output is added to
+ * the residual stream are divided by sqrt(2 layers), so that the sum over layers starts no wider than one
+ * (Radford et al. 2019, 2.3).  A tensor's numbers come from a stream of their own, made of its name: neither
+ * the order of the table nor the number of layers moves them, and one model can be compared with another that
+ * has a layer more. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

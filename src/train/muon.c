@@ -1,8 +1,9 @@
 /* See muon.h.
  *
- * A group's matrices take each phase together, in one parallel region.  Shapes: r = the smaller side, c = the larger one;
- * X, Y are [r, c], A, B are [r, r], their rows padded with zeros to 64 numbers, which makes a row of them what the F32 panel
- * kernels read as activations (kernels.h).  The other factor is cut into panels of 32 outputs by whoever needs it next:
+ * A group's matrices take each phase together, in one parallel region.  Shapes: r = the smaller side, c = the
+ * larger one; X, Y are [r, c], A, B are [r, r], their rows padded with zeros to 64 numbers, which makes a row
+ * of them what the F32 panel kernels read as activations (kernels.h).  The other factor is cut into panels of
+ * 32 outputs by whoever needs it next:
  *
  *   begin    rows of w: m, u, and u's sum of squares; X = u or its transpose
  *   scale    rows of X: X /= |u|
@@ -55,8 +56,8 @@ static matrix shape_of(const hd_muon_matrix *m)
     return x;
 }
 
-/* Cuts `work` for m when it is not NULL; returns the bytes that m takes.  A model's matrices are in memory already and this
- * is a few times their size at most: it cannot wrap. */
+/* Cuts `work` for m when it is not NULL; returns the bytes that m takes.  A model's matrices are in memory
+ * already and this is a few times their size at most: it cannot wrap. */
 static size_t cut(matrix *m, uint8_t *work)
 {
     size_t x = (size_t)(m->r * m->ldx) * 4, a = (size_t)(m->r * m->lda) * 4;
@@ -235,7 +236,8 @@ static void end(const phase *p, matrix *m, int64_t chunk, void *scratch)
 
 /* ---- Newton-Schulz ---- */
 
-/* Panels of the F32 layout, w[k][32]: rows r0.. of x as outputs, or its columns c0...  Missing outputs are zero. */
+/* Panels of the F32 layout, w[k][32]: rows r0.. of x as outputs, or its columns c0...  Missing
+ * outputs are zero. */
 static void pack_rows(float *panel, const float *x, int64_t ld, int64_t r0, int64_t n_rows, int64_t k)
 {
     int64_t n = n_rows - r0 < P ? n_rows - r0 : P;

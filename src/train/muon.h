@@ -1,15 +1,16 @@
-/* Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the update of a matrix is its momentum made nearly orthogonal.
+/* Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the update of a matrix is its momentum made
+ * nearly orthogonal.
  *
  *   m += (1 - mu) (g - m)          u = g + mu (m - g)                         momentum, Nesterov's
  *   X = u / (|u| + 1e-7)           transposed when it has more rows than columns
  *   five times:                    A = X X^T,  X = a X + (b A + c A A) X      Newton-Schulz
  *   w = (1 - lr decay) w - lr 0.2 sqrt(max(n, k)) X                          size of AdamW's update (arXiv:2502.16982)
  *
- * The polynomial a x + b x^3 + c x^5 with a = 3.4445, b = -4.7750, c = 2.0315 sends every singular value in (0, 1] near 1
- * (0.7 to 1.2) in five steps; it does not converge, and need not.
+ * The polynomial a x + b x^3 + c x^5 with a = 3.4445, b = -4.7750, c = 2.0315 sends every singular value in
+ * (0, 1] near 1 (0.7 to 1.2) in five steps; it does not converge, and need not.
  *
- * Products are f32.  A and A A are symmetric: half of each is computed.  Matrices go through the steps in groups, so that a
- * hundred small ones (experts) fill the threads as one large one does. */
+ * Products are f32.  A and A A are symmetric: half of each is computed.  Matrices go through the steps in
+ * groups, so that a hundred small ones (experts) fill the threads as one large one does. */
 #ifndef HD_TRAIN_MUON_H
 #define HD_TRAIN_MUON_H
 

@@ -1,5 +1,5 @@
-/* See optim.h.  AdamW's work is cut into chunks once, at the beginning: they are all alike, and a step is one parallel region
- * over them. */
+/* See optim.h.  AdamW's work is cut into chunks once, at the beginning: they are all alike, and a step is one
+ * parallel region over them. */
 #include "train/optim.h"
 
 #include <math.h>

@@ -1,9 +1,9 @@
-/* Optimizers over the flat arrays of model/params.h: AdamW (arXiv:1711.05101) and Muon (train/muon.h), chosen per parameter;
- * decay groups; clipping.
+/* Optimizers over the flat arrays of model/params.h: AdamW (arXiv:1711.05101) and Muon (train/muon.h), chosen
+ * per parameter; decay groups; clipping.
  *
- * The state is packed too (exp_avg and exp_avg_sq of each parameter; Muon uses the first alone), so that ranks may each hold
- * a part of it (ZeRO-1, arXiv:1910.02054): every parameter belongs to one owner, whole.  The result does not depend on who
- * owns what, nor on threads. */
+ * The state is packed too (exp_avg and exp_avg_sq of each parameter; Muon uses the first alone), so that
+ * ranks may each hold a part of it (ZeRO-1, arXiv:1910.02054): every parameter belongs to one owner, whole.
+ * The result does not depend on who owns what, nor on threads. */
 #ifndef HD_TRAIN_OPTIM_H
 #define HD_TRAIN_OPTIM_H
 
@@ -29,8 +29,8 @@ typedef struct hd_optim hd_optim;
 /* The defaults of the fields above: Muon, or AdamW with 0.9, 0.95, 1e-8; decay 0.1. */
 extern const hd_optim_config hd_optim_defaults;
 
-/* owner: [params->n] or NULL: state is kept and steps are made only for parameters with owner[i] == rank.  Frozen
- * parameters have neither.  p is borrowed. */
+/* owner: [params->n] or NULL: state is kept and steps are made only for parameters with owner[i] == rank.
+ * Frozen parameters have neither.  p is borrowed. */
 hd_status hd_optim_open(hd_optim **out, const hd_params *p, const hd_optim_config *c, const int *owner, int rank,
                         hd_err *err);
 void hd_optim_close(hd_optim *o);
@@ -38,8 +38,9 @@ void hd_optim_close(hd_optim *o);
  * w, g: [n_flat], laid out as params->w. */
 void hd_optim_step(hd_optim *o, hd_dev *d, float *w, const float *g, float lr, float grad_scale, int64_t step);
 
-/* The state, for checkpoints: tensors by name ("exp_avg.<parameter>", "exp_avg_sq.<parameter>"), f32 or bf16; and of every rank
- * the adapters themselves ("weight.<parameter>"), of which a checkpoint's weights hold the sum with the base alone. */
+/* The state, for checkpoints: tensors by name ("exp_avg.<parameter>", "exp_avg_sq.<parameter>"), f32 or bf16;
+ * and of every rank the adapters themselves ("weight.<parameter>"), of which a checkpoint's weights hold the
+ * sum with the base alone. */
 int hd_optim_n_state(const hd_optim *o);
 typedef struct {
     char name[160];

@@ -1,7 +1,9 @@
-/* All n-grams of the evaluation's texts in one table, n = 13, or as many words as a shorter text has, 8 at least (GPT-3's rule:
- * arXiv:2005.14165, appendix C).  A training text is scanned once for each n that occurs.
+/* All n-grams of the evaluation's texts in one table, n = 13, or as many words as a shorter text
+ * has, 8 at least (GPT-3's rule: arXiv:2005.14165, appendix C).  A training text is scanned once
+ * for each n that occurs.
  *
- * An n-gram's hash is a polynomial in its words' hashes, so that it rolls: one product and one difference a word. */
+ * An n-gram's hash is a polynomial in its words' hashes, so that it rolls: one product and one
+ * difference a word. */
 #include "train/overlap.h"
 
 #include <string.h>

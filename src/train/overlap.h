@@ -15,8 +15,8 @@ typedef struct {
 
 hd_status hd_overlap_open(hd_overlap **out, hd_err *err);
 void hd_overlap_close(hd_overlap *o);
-/* An evaluation's file.  JSON: each element of the list, and JSONL: each line, is a text made of all its strings; a Parquet row's
- * column `field`; of any other file, each line. */
+/* An evaluation's file.  JSON: each element of the list, and JSONL: each line, is a text made of all its
+ * strings; a Parquet row's column `field`; of any other file, each line. */
 hd_status hd_overlap_add(hd_overlap *o, const char *path, const char *field, hd_err *err);
 int hd_overlap_n_files(const hd_overlap *o);
 hd_overlap_file hd_overlap_file_at(const hd_overlap *o, int i);

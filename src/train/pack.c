@@ -311,8 +311,8 @@ static hd_status write_part(packer *p, const doc *d, int64_t from, int64_t to, b
                             err);
 }
 
-/* With validation, the last training document waits: it gives its end when nothing else fell to validation.  `take`: ids of it
- * that do. */
+/* With validation, the last training document waits: it gives its end when nothing else fell to validation.
+ * `take`: ids of it that do. */
 static hd_status write_held(packer *p, int64_t take, hd_err *err)
 {
     hd_status st = HD_OK;
@@ -355,7 +355,8 @@ fail:
     return st;
 }
 
-/* Ids of the held document for validation: the share of all there is, half of the document at most; a conversation whole. */
+/* Ids of the held document for validation: the share of all there is, half of the document at most; a
+ * conversation whole. */
 static int64_t held_for_val(const packer *p)
 {
     const hd_shard_dir_writer *w = &p->out;

@@ -10,10 +10,11 @@
 
 /* Zeros are the defaults.
  *
- * near: leaves out duplicates.  0: none; up to 1: the similarity from which words are near (dedup.h, 0.8 say), the same bytes of
- * course too; above 1: the same bytes alone.
- * val_share: of documents for DIR/val, chosen by a hash of their bytes; of documents of over 65,536 ids, their end.  When that
- * leaves validation empty, the end of the last document.  The first one is always trained on. */
+ * near: leaves out duplicates.  0: none; up to 1: the similarity from which words are near (dedup.h, 0.8
+ * say), the same bytes of course too; above 1: the same bytes alone.
+ * val_share: of documents for DIR/val, chosen by a hash of their bytes; of documents of over 65,536
+ * ids, their end.  When that leaves validation empty, the end of the last document.  The first one is
+ * always trained on. */
 typedef struct {
     const char *field, *divider; // of train/text.h
     bool chat;                   // conversations, a JSON object a line (train/chat_data.h): loss on the answers alone
@@ -37,9 +38,9 @@ typedef struct {
     double seconds;
 } hd_pack_report;
 
-/* tokenizer: a model or a folder with a tokenizer; it closes each document with the file's end token, and opens it with BOS
- * where the tokenizer's file says so.  Nothing stays when it fails.  json (may be NULL): the report with what stands in
- * pack.json, the caller's. */
+/* tokenizer: a model or a folder with a tokenizer; it closes each document with the file's end token, and
+ * opens it with BOS where the tokenizer's file says so.  Nothing stays when it fails.  json (may be NULL):
+ * the report with what stands in pack.json, the caller's. */
 hd_status hd_pack(const char *dir, const hd_source *tokenizer, const char *const *files, int n_files,
                   const hd_pack_opts *o, hd_pack_report *r, json_t **json, hd_err *err);
 
@@ -47,7 +48,8 @@ hd_status hd_pack(const char *dir, const hd_source *tokenizer, const char *const
 void hd_pack_fingerprint(uint8_t out[HD_SHARD_PRINT], const hd_tokenizer *t);
 /* Were the shards in dir packed with this tokenizer (of `name`)?  HD_FORMAT: no; the message names both. */
 hd_status hd_pack_check(const char *dir, const hd_tokenizer *t, const char *name, hd_err *err);
-/* The token that ends a text: tokenizer_config.json's eos_token, else the model's, else one of the known names; -1: none. */
+/* The token that ends a text: tokenizer_config.json's eos_token, else the model's, else one of the known
+ * names; -1: none. */
 int32_t hd_pack_end(const hd_source *s, const hd_tokenizer *t);
 
 #endif

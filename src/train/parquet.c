@@ -7,10 +7,12 @@
  *     body    v1: definition levels behind their u32 length, values       (all of it compressed)
  *             v2: definition levels, values                              (the values compressed)
  *
- * An optional column has one definition level a row, 0 for null, as runs; values of rows that are null are not there.  PLAIN
- * values are a u32 length and the bytes.  With a dictionary they are indices, as runs of a width that the first byte tells.
+ * An optional column has one definition level a row, 0 for null, as runs; values of rows that are null are
+ * not there.  PLAIN values are a u32 length and the bytes.  With a dictionary they are indices, as runs of a
+ * width that the first byte tells.
  *
- * The file is mapped.  Of a chunk only the dictionary and the page that is being read are in memory, unpacked. */
+ * The file is mapped.  Of a chunk only the dictionary and the page that is being read are in
+ * memory, unpacked. */
 #include "train/parquet.h"
 
 #include <inttypes.h>
@@ -34,8 +36,8 @@ typedef struct {
     int64_t n_values, codec;
 } chunk;
 
-/* Runs of small numbers (Encodings.md, RLE and bit-packing): header & 1: header / 2 groups of 8 packed values; else
- * header / 2 times one value. */
+/* Runs of small numbers (Encodings.md, RLE and bit-packing): header & 1: header / 2 groups of 8 packed
+ * values; else header / 2 times one value. */
 typedef struct {
     const uint8_t *p, *end;
     int width;
@@ -106,7 +108,8 @@ static void read_element(hd_thrift *c, element *e)
         }
 }
 
-/* The schema is a tree in depth-first order; its leaves are the columns.  Ours must be a child of the root. */
+/* The schema is a tree in depth-first order; its leaves are the columns.  Ours must be a
+ * child of the root. */
 static hd_status read_schema(hd_parquet *p, hd_thrift *c, const hd_thrift_field *f, const char *column,
                              hd_err *err)
 {

@@ -1,8 +1,8 @@
 /* Flat Parquet files, read: one text column, value after value.
  *
- * Known: columns of byte arrays (text or not), required or optional; encodings PLAIN and dictionary; data pages v1 and v2;
- * no compression, snappy, zstd.  Anything else in the chosen column is an error that names it; other columns may be what
- * they like.  Every size in the file is hostile until checked. */
+ * Known: columns of byte arrays (text or not), required or optional; encodings PLAIN and dictionary; data
+ * pages v1 and v2; no compression, snappy, zstd.  Anything else in the chosen column is an error that names
+ * it; other columns may be what they like.  Every size in the file is hostile until checked. */
 #ifndef HD_TRAIN_PARQUET_H
 #define HD_TRAIN_PARQUET_H
 
@@ -10,7 +10,8 @@
 
 typedef struct hd_parquet hd_parquet;
 
-/* HD_FORMAT: no or a damaged file; HD_USAGE: no such column, the message lists those there are; HD_UNSUPPORTED. */
+/* HD_FORMAT: no or a damaged file; HD_USAGE: no such column, the message lists those there
+ * are; HD_UNSUPPORTED. */
 hd_status hd_parquet_open(hd_parquet **out, const char *path, const char *column, hd_err *err);
 /* The same of bytes in memory, borrowed; name: for messages. */
 hd_status hd_parquet_open_map(hd_parquet **out, const hd_map *m, const char *name, const char *column,

@@ -1,5 +1,5 @@
-/* In order: the tokenizer (the recipe's, the starting model's, or one learnt from the data), the shards (packed with it, unless a
- * source is packed already), the first weights (published ones, or random). */
+/* In order: the tokenizer (the recipe's, the starting model's, or one learnt from the data), the shards
+ * (packed with it, unless a source is packed already), the first weights (published ones, or random). */
 #include "train/prepare.h"
 
 #include <glob.h>
@@ -13,7 +13,7 @@
 #include "train/checkpoint.h"
 #include "train/pack.h"
 
-/* ---- Files of a source -------------------------------------------------------------------------------------------------- */
+/* ---- Files of a source --------------------------------------------------------------------------------- */
 
 static bool is_packed(const char *path)
 {
@@ -30,7 +30,7 @@ static hd_status expand(glob_t *g, const char *pattern, bool more, hd_err *err)
     return hd_fail(err, HD_IO, "data: %s: no such file: set HADAL_DATA to a folder of corpora, or fetch one with `hadal data get`", pattern);
 }
 
-/* ---- Tokenizer ------------------------------------------------------------------------------------------------------------ */
+/* ---- Tokenizer ----------------------------------------------------------------------------------------- */
 
 static hd_status learn_tokenizer(hd_prepared *p, const hd_recipe *r, const volatile sig_atomic_t *stop, hd_err *err)
 {
@@ -70,7 +70,7 @@ static hd_status find_tokenizer(hd_prepared *p, const hd_recipe *r, const volati
     return HD_OK;
 }
 
-/* ---- Shards --------------------------------------------------------------------------------------------------------------- */
+/* ---- Shards -------------------------------------------------------------------------------------------- */
 
 static hd_status pack(const hd_recipe *r, const char *dir, const char *from, double val_share, const hd_source *tokenizer,
                       const volatile sig_atomic_t *stop, hd_err *err)
@@ -89,7 +89,8 @@ fail:
     return st;
 }
 
-/* A recipe without validation data sets a share of its first source aside; a source that was packed so brings its own. */
+/* A recipe without validation data sets a share of its first source aside; a source that was packed
+ * so brings its own. */
 static const double VAL_SHARE = 0.05;
 
 /* Where source i lies packed. */
@@ -138,9 +139,10 @@ fail:
     return st;
 }
 
-/* ---- First weights -------------------------------------------------------------------------------------------------------- */
+/* ---- First weights ------------------------------------------------------------------------------------- */
 
-/* The recipe's configuration; where it does not say how many ids there are, the tokenizer does.  *c: the caller's. */
+/* The recipe's configuration; where it does not say how many ids there are, the tokenizer does.
+ * *c: the caller's. */
 static hd_status config_for(json_t **c, const hd_prepared *p, const hd_recipe *r, hd_err *err)
 {
     hd_status st = HD_OK;

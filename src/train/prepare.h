@@ -1,5 +1,6 @@
 /* What a run needs before its first step, made where it is missing: a tokenizer, token shards, first weights.
- * All of it lies in the run's folder (tokenizer/, data/, init/), each part whole or absent, so that a later start finds it. */
+ * All of it lies in the run's folder (tokenizer/, data/, init/), each part whole or absent, so that a
+ * later start finds it. */
 #ifndef HD_TRAIN_PREPARE_H
 #define HD_TRAIN_PREPARE_H
 

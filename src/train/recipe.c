@@ -1,5 +1,5 @@
-/* See recipe.h.  One table says what keys there are, where their values go and what they may be; reading, writing and the
- * suggestion for a misspelt key walk it.  Keys of a new model are model/config_write.h's. */
+/* See recipe.h.  One table says what keys there are, where their values go and what they may be; reading,
+ * writing and the suggestion for a misspelt key walk it.  Keys of a new model are model/config_write.h's. */
 #include "train/recipe.h"
 
 #include <errno.h>
@@ -151,7 +151,8 @@ static bool known_section(const char *s)
     return false;
 }
 
-/* Insertions, deletions and changes of a letter that make a from b (Levenshtein 1966); long texts are far from all. */
+/* Insertions, deletions and changes of a letter that make a from b (Levenshtein 1966); long texts
+ * are far from all. */
 static int distance(const char *a, const char *b)
 {
     int row_of[65], n = (int)strlen(a), m = (int)strlen(b);

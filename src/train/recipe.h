@@ -9,10 +9,10 @@
  *     lr = 0.002                       ; a comment
  *     warmup = 2%                      of the steps
  *
- * In paths $NAME and ${NAME} are the environment's, ${NAME:-TEXT} has a value for when it is not set, $$ is a dollar.  A value
- * in double quotes keeps its spaces and semicolons; inside, \n \t \" \\ mean what they mean in C.
- * A setting is section.key=value, or key=value where one section alone has that key.
- * An unknown key, a value outside its range, a section or key twice: an error that names file, line and key. */
+ * In paths $NAME and ${NAME} are the environment's, ${NAME:-TEXT} has a value for when it is not set, $$ is a
+ * dollar.  A value in double quotes keeps its spaces and semicolons; inside, \n \t \" \\ mean what they mean
+ * in C.  A setting is section.key=value, or key=value where one section alone has that key.  An unknown key,
+ * a value outside its range, a section or key twice: an error that names file, line and key. */
 #ifndef HD_TRAIN_RECIPE_H
 #define HD_TRAIN_RECIPE_H
 
@@ -68,19 +68,21 @@ typedef struct {
     double watts, usd_per_kwh, usd_per_hour; // [cost]
 } hd_recipe;
 
-/* HD_USAGE for what the file or a setting says, HD_IO when it cannot be read.  *r needs no initial value; nothing of it is left
- * on an error. */
+/* HD_USAGE for what the file or a setting says, HD_IO when it cannot be read.  *r needs no initial value;
+ * nothing of it is left on an error. */
 hd_status hd_recipe_read(hd_recipe *r, hd_run_kind kind, const char *path, const char *const *settings, int n_settings,
                          hd_err *err);
 void hd_recipe_free(hd_recipe *r);
-/* data.divider as hd_text_opts wants it: none, or empty: NULL; blank: ""; line: "\n"; else the line itself. */
+/* data.divider as hd_text_opts wants it: none, or empty: NULL; blank: ""; line: "\n"; else
+ * the line itself. */
 const char *hd_recipe_divider(const hd_recipe *r);
-/* Sequences of seq rows in a micro-batch when the recipe does not say: as many as divide the batch and have 1024 rows at most, so that
- * what one operation hands to the next is still in the second-level cache.  4096 rows were 11 % slower at 1 M weights, 6 % with experts
- * and 3 % at 10 M, and wanted up to five times the memory. */
+/* Sequences of seq rows in a micro-batch when the recipe does not say: as many as divide the batch and
+ * have 1024 rows at most, so that what one operation hands to the next is still in the second-level
+ * cache.  4096 rows were 11 % slower at 1 M weights, 6 % with experts and 3 % at 10 M, and wanted up to
+ * five times the memory. */
 int hd_recipe_micro(int batch, int seq);
-/* The whole recipe as INI text, defaults and the environment put in: kept in the run's folder, so that a run says what it was.
- * Reading it gives the same recipe. */
+/* The whole recipe as INI text, defaults and the environment put in: kept in the run's folder, so that a run
+ * says what it was.  Reading it gives the same recipe. */
 hd_status hd_recipe_write(const hd_recipe *r, hd_buf *out, hd_err *err);
 
 #endif

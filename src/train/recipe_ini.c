@@ -1,5 +1,5 @@
-/* INI text for recipes, over inih, which splits lines into section, key and value.  What it does not do is done here: line
- * numbers, sections written twice, quotes. */
+/* INI text for recipes, over inih, which splits lines into section, key and value.  What it does not do is
+ * done here: line numbers, sections written twice, quotes. */
 #include <ctype.h>
 #include <ini.h>
 #include <stdio.h>
@@ -146,8 +146,8 @@ bool hd_ini_quote(char *out, size_t size, const char *value)
 
 static bool is_name(char c, bool first) { return c == '_' || isalpha((unsigned char)c) || (!first && isdigit((unsigned char)c)); }
 
-/* The variable at p (behind its dollar): its value, or the text that stands for it (*text, not yet expanded), and where to go
- * on. */
+/* The variable at p (behind its dollar): its value, or the text that stands for it (*text, not yet expanded),
+ * and where to go on. */
 static hd_status variable(const char **value, const char **text, size_t *n, const char **end, const char *p, const char *where,
                           hd_err *err)
 {

@@ -1,5 +1,5 @@
-/* See rundir.h.  Logs are lines of CSV, written as they come: a line that is whole on disk counts, the rest of one that a crash
- * broke off is cut when the run goes on. */
+/* See rundir.h.  Logs are lines of CSV, written as they come: a line that is whole on disk counts, the rest
+ * of one that a crash broke off is cut when the run goes on. */
 #include "train/rundir.h"
 
 #include <errno.h>
@@ -88,7 +88,8 @@ static size_t keep_samples(const char *text, int64_t from_step)
     return strlen(text);
 }
 
-/* Opens NAME to append to, after cutting what lies behind from_step; head NULL: samples, or a head that the first line writes. */
+/* Opens NAME to append to, after cutting what lies behind from_step; head NULL: samples, or a head that the
+ * first line writes. */
 static hd_status open_log(FILE **out, const char *dir, const char *name, const char *head, bool samples, int64_t from_step, hd_err *err)
 {
     hd_status st = HD_OK;

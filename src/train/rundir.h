@@ -1,5 +1,5 @@
-/* A run's folder: recipe.ini, tokenizer/, data/, log.csv, val.csv, load.csv, samples.txt, step-000123/ (checkpoints), lock.
- * And what a person sees meanwhile: one live line (train/live.h). */
+/* A run's folder: recipe.ini, tokenizer/, data/, log.csv, val.csv, load.csv, samples.txt, step-000123/
+ * (checkpoints), lock.  And what a person sees meanwhile: one live line (train/live.h). */
 #ifndef HD_TRAIN_RUNDIR_H
 #define HD_TRAIN_RUNDIR_H
 
@@ -15,11 +15,13 @@ typedef struct {
 } hd_step_log;
 
 typedef struct hd_rundir hd_rundir;
-/* Creates the folder, or opens an earlier run's; what it logged behind `from_step` is cut off.  A run that is being written by
- * another process is refused (HD_USAGE).  r is borrowed.  json: hd_rundir_step prints an object on stdout, too. */
+/* Creates the folder, or opens an earlier run's; what it logged behind `from_step` is cut off.  A run that is
+ * being written by another process is refused (HD_USAGE).  r is borrowed.  json: hd_rundir_step prints an
+ * object on stdout, too. */
 hd_status hd_rundir_open(hd_rundir **out, const hd_recipe *r, int64_t from_step, bool json, hd_err *err);
 hd_status hd_rundir_step(hd_rundir *d, const hd_step_log *s, hd_err *err); // CSV line, live line
-/* load.csv: a line for each layer that has experts: step, layer, tokens of each.  load: [n_layers, n_experts]. */
+/* load.csv: a line for each layer that has experts: step, layer, tokens of each.  load:
+ * [n_layers, n_experts]. */
 hd_status hd_rundir_load(hd_rundir *d, int64_t step, const int64_t *load, int n_layers, int n_experts, hd_err *err);
 hd_status hd_rundir_sample(hd_rundir *d, int64_t step, const char *text, hd_err *err);
 void hd_rundir_say(hd_rundir *d, const char *fmt, ...) __attribute__((format(printf, 2, 3))); // above the live line

@@ -5,7 +5,8 @@
 #include "base/buf.h"
 #include "model/model.h"
 
-/* Appends `n` tokens after the prompt (both, as text) to `out`; the tokenizer is the source's.  temp 0: the likeliest. */
+/* Appends `n` tokens after the prompt (both, as text) to `out`; the tokenizer is the source's.  temp
+ * 0: the likeliest. */
 hd_status hd_sample_text(hd_model *m, const hd_source *s, const char *prompt, int n, float temp, uint64_t seed, hd_buf *out,
                          hd_err *err);
 

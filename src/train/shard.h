@@ -3,11 +3,12 @@
  *     head       128 bytes, see shard.c: format version, tokenizer, counts, its own CRC-32C
  *     ids        u16 or u32 each, all documents one after another; zeros to a multiple of 8 bytes
  *     documents  a row each: where its ids end, where its ranges end, bytes of its text (u64 each)
- *     ranges     u32 from, to: ids [from, to) of a document are learnt.  A document without a range is learnt whole
+ *     ranges     u32 from, to: ids [from, to) of a document are learnt.  A document without a range is learnt
+ *                whole
  *     sums       CRC-32C of each 64 KB of ids, documents and ranges; then one of these sums
  *
- * Little-endian throughout.  A shard is written beside its name and renamed when whole.  Opening checks everything but the
- * ids; those are checked, block by block, when they are first read. */
+ * Little-endian throughout.  A shard is written beside its name and renamed when whole.  Opening checks
+ * everything but the ids; those are checked, block by block, when they are first read. */
 #ifndef HD_TRAIN_SHARD_H
 #define HD_TRAIN_SHARD_H
 
@@ -39,7 +40,8 @@ void hd_shard_close(hd_shard *s);
 const hd_shard_info *hd_shard_about(const hd_shard *s);
 const char *hd_shard_name(const hd_shard *s);
 hd_shard_doc hd_shard_doc_at(const hd_shard *s, int64_t i);
-/* Ids [at, at+n) of the shard.  HD_FORMAT: their blocks are damaged, or an id is outside of the vocabulary. */
+/* Ids [at, at+n) of the shard.  HD_FORMAT: their blocks are damaged, or an id is outside
+ * of the vocabulary. */
 hd_status hd_shard_read(hd_shard *s, int64_t at, int64_t n, int32_t *id, hd_err *err);
 /* Which of the document's ids [from, from+n) are learnt: 1, else 0. */
 void hd_shard_learnt(const hd_shard *s, const hd_shard_doc *d, int64_t from, int64_t n, uint8_t *learnt);

@@ -1,6 +1,7 @@
 /* A folder of token shards as one list of documents.
  *
- *     pack.json      names the shards and says what was packed; written last, so that half a packing is not taken for one
+ *     pack.json      names the shards and says what was packed; written last, so that half a packing is not
+ *                    taken for one
  *     00000.tok ...  the shards
  *     val/           a folder of the same kind: what was set aside for validation */
 #ifndef HD_TRAIN_SHARD_DIR_H
@@ -43,7 +44,8 @@ typedef struct {
     bool made, finished; // made: the folder is ours
 } hd_shard_dir_writer;
 
-/* Makes the folder.  One that holds a packing already is HD_USAGE, unless `replace`: then its pack.json goes first. */
+/* Makes the folder.  One that holds a packing already is HD_USAGE, unless `replace`: then its
+ * pack.json goes first. */
 hd_status hd_shard_dir_begin(hd_shard_dir_writer *w, const char *path,
                              const uint8_t tokenizer[HD_SHARD_PRINT], int64_t n_vocab, int64_t max_tok,
                              bool replace, hd_err *err);

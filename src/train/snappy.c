@@ -1,13 +1,13 @@
-/* Snappy's raw format (github.com/google/snappy, format_description.txt): the unpacked length as a varint, then elements.
- * The low two bits of an element's first byte tell its kind:
+/* Snappy's raw format (github.com/google/snappy, format_description.txt): the unpacked length as a varint,
+ * then elements.  The low two bits of an element's first byte tell its kind:
  *
  *   0  literal: length - 1 in the upper six bits; 60 to 63 there: in 1 to 4 more bytes.  The bytes follow.
  *   1  copy: length - 4 in three bits, offset in the upper three and one more byte
  *   2  copy: length - 1 in six bits, offset in two more bytes
  *   3  copy: length - 1 in six bits, offset in four more bytes
  *
- * libsnappy would do the same three times as fast, but is C++: its run-time library costs every start of the program half a
- * millisecond and 1.5 MB, for a file that is read once. */
+ * libsnappy would do the same three times as fast, but is C++: its run-time library costs every start of the
+ * program half a millisecond and 1.5 MB, for a file that is read once. */
 #include "train/snappy.h"
 
 #include <string.h>

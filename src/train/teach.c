@@ -1,6 +1,6 @@
-/* A teacher asked, or its file read.  A record of the file is one sequence of the run, found by its number and bound to its ids: a
- * run with other data, another seed or other lengths is told that the file is not its own, before its first step when the first
- * sequence differs, else at the record that does. */
+/* A teacher asked, or its file read.  A record of the file is one sequence of the run, found by its number
+ * and bound to its ids: a run with other data, another seed or other lengths is told that the file is not its
+ * own, before its first step when the first sequence differs, else at the record that does. */
 #include "train/teach.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
-/* A teacher's probabilities: the documents of a micro-batch as sequences of hd_forward, and the likeliest ids of each row of
- * logits.  Nothing is computed behind a document's last target, and few rows of logits are kept at once. */
+/* A teacher's probabilities: the documents of a micro-batch as sequences of hd_forward, and the likeliest
+ * ids of each row of logits.  Nothing is computed behind a document's last target, and few rows of logits
+ * are kept at once. */
 #include "train/teacher.h"
 
 #include <math.h>

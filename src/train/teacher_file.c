@@ -4,8 +4,9 @@
  *   records   number u64, print of its rows u32, CRC-32C u32 of both and of what follows;
  *             ids i32 [rows, n_top], log-probabilities f32 [rows, n_top]
  *
- * Numbers are little-endian.  The size follows from the head and is compared with the file's before anything is read.  A file that
- * is being made is its own journal: what a run that was broken off left is read to the last whole record. */
+ * Numbers are little-endian.  The size follows from the head and is compared with the file's before anything
+ * is read.  A file that is being made is its own journal: what a run that was broken off left is read to the
+ * last whole record. */
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
  *
  *   prompts ->  slots: a session each, one pass for all of them  ->  answers that wait for their turn  ->  out, line by line
  *
- * Lines are written in the order of the prompts, each with one call, so that the last whole line of a file says where a
- * run that was broken off goes on. */
+ * Lines are written in the order of the prompts, each with one call, so that the last whole line of a file
+ * says where a run that was broken off goes on. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -4,7 +4,8 @@
  *   *.parquet          a document a row: a column's value (train/parquet.h)
  *   anything else      text, whole or divided
  *
- * and .zst behind the first and the last.  Text is passed on as it stands; who encodes it repairs invalid UTF-8. */
+ * and .zst behind the first and the last.  Text is passed on as it stands; who encodes it
+ * repairs invalid UTF-8. */
 #include "train/text.h"
 
 #include <stdio.h>
@@ -100,8 +101,8 @@ uint64_t hd_text_done(const hd_text *t) { return t->in ? hd_input_done(t->in) : 
 
 /* ---- Lines ---- */
 
-/* The next line with its end into t->line.  *more false: there was none.  A line of more than max_doc bytes comes in pieces of
- * whole characters, the pieces before the last without an end (*cut). */
+/* The next line with its end into t->line.  *more false: there was none.  A line of more than max_doc bytes
+ * comes in pieces of whole characters, the pieces before the last without an end (*cut). */
 static hd_status read_line(hd_text *t, bool *more, bool *cut, hd_err *err)
 {
     hd_status st;
@@ -168,7 +169,8 @@ static void trim(hd_buf *b)
     if (b->data) b->data[b->len] = 0;
 }
 
-/* Up to a divider, the file's end, or max_doc bytes: whatever is longer goes in pieces, cut at a line's end. */
+/* Up to a divider, the file's end, or max_doc bytes: whatever is longer goes in pieces, cut
+ * at a line's end. */
 static hd_status next_text(hd_text *t, hd_buf *doc, bool *more, hd_err *err)
 {
     hd_status st = HD_OK;

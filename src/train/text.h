@@ -1,5 +1,5 @@
-/* Documents from files, one after another, whatever the form: a text file (one document, or several divided by a line),
- * JSONL (a field of each line), either of them behind .zst, and flat Parquet (a UTF-8 column). */
+/* Documents from files, one after another, whatever the form: a text file (one document, or several divided
+ * by a line), JSONL (a field of each line), either of them behind .zst, and flat Parquet (a UTF-8 column). */
 #ifndef HD_TRAIN_TEXT_H
 #define HD_TRAIN_TEXT_H
 
@@ -7,7 +7,8 @@
 
 typedef struct hd_text hd_text;
 
-/* divider, of text files: a line that ends a document ("<|endoftext|>", or "" for an empty line); "\n", or "\\n" as it can be
+/* divider, of text files: a line that ends a document ("<|endoftext|>", or "" for an empty line); "\n", or
+ * "\\n" as it can be
  * typed: every line is a document; NULL: the whole file is one.
  * max_doc: bytes of one document; 0: 64 MB.  Longer text comes in pieces; a longer JSONL line is an error. */
 typedef struct {

@@ -1,8 +1,8 @@
-/* Thrift's compact protocol, read: what Parquet writes its footer and page headers in.  (github.com/apache/thrift,
- * doc/specs/thrift-compact-protocol.md)
+/* Thrift's compact protocol, read: what Parquet writes its footer and page headers in.
+ * (github.com/apache/thrift, doc/specs/thrift-compact-protocol.md)
  *
- * A cursor remembers its first error (`bad`), after which every call gives nothing, so that a reader may go through a whole
- * structure and ask once:
+ * A cursor remembers its first error (`bad`), after which every call gives nothing, so that a reader may go
+ * through a whole structure and ask once:
  *
  *     hd_thrift_field f = {0};
  *     while (hd_thrift_next(c, &f)) {

@@ -1,15 +1,18 @@
 /* The loop of a run.
  *
- *   a step   count the targets of all its micro-batches (losses are divided by the whole step's, over micro-batches and ranks);
- *            forward and backward of this rank's share; sum over ranks in their order; norm, clip, perhaps skip;
- *            update what this rank owns, gather; balance the routers; pack the panels anew
+ *   a step   count the targets of all its micro-batches (losses are divided by the whole step's, over
+ *            micro-batches and ranks); forward and backward of this rank's share; sum over ranks in their
+ *            order; norm, clip, perhaps skip; update what this rank owns, gather; balance the routers; pack
+ *            the panels anew
  *   between  validation, samples of text, checkpoints
  *
- * With experts on ranks (train.expert_parallel) every pass is one that all ranks make together: as many micro-batches on each, the last
- * ones empty where they do not come out even; validation, which all make anyway; and samples, which rank 0 alone writes down.
+ * With experts on ranks (train.expert_parallel) every pass is one that all ranks make together: as many
+ * micro-batches on each, the last ones empty where they do not come out even; validation, which all make
+ * anyway; and samples, which rank 0 alone writes down.
  *
- * Everything that a later step depends on is in a checkpoint: weights, moments, the step (which gives the learning rate
- * and, with the seed, the data), the memory of past losses.  So a resumed run repeats the bits of an unbroken one. */
+ * Everything that a later step depends on is in a checkpoint: weights, moments, the step (which gives the
+ * learning rate and, with the seed, the data), the memory of past losses.  So a resumed run repeats the bits
+ * of an unbroken one. */
 #include "train/trainer.h"
 
 #include <math.h>
@@ -60,7 +63,7 @@ typedef struct {
 
 static bool lead(const trainer *t) { return hd_comm_rank(t->comm) == 0; }
 
-/* ---- Open --------------------------------------------------------------------------------------------------------------- */
+/* ---- Open ---------------------------------------------------------------------------------------------- */
 
 static hd_status open_model(trainer *t, hd_err *err)
 {
@@ -134,7 +137,7 @@ static void say_sent(trainer *t, int64_t step0)
                   100 * hd_comm_seconds(t->comm) / (hd_now_s() - t->t0));
 }
 
-/* ---- A step ------------------------------------------------------------------------------------------------------------- */
+/* ---- A step -------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t target, mtp, docs;
@@ -223,7 +226,8 @@ fail:
     return st;
 }
 
-/* Aux-loss-free balance (arXiv:2408.15664; V3, 2.1.2): overloaded experts' biases fall, underloaded ones' rise. */
+/* Aux-loss-free balance (arXiv:2408.15664; V3, 2.1.2): overloaded experts' biases fall,
+ * underloaded ones' rise. */
 static void balance_routers(trainer *t)
 {
     float speed = t->r->lora_rank > 0 ? 0 : t->r->bias_speed; // a base is left as it is
@@ -316,7 +320,7 @@ fail:
     return st;
 }
 
-/* ---- Between steps ------------------------------------------------------------------------------------------------------ */
+/* ---- Between steps ------------------------------------------------------------------------------------- */
 
 /* Bits per byte of the validation text: nats of its targets, over ln 2 and the bytes that they spell. */
 static hd_status validate(trainer *t, double *bpb, hd_err *err)

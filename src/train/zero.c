@@ -1,4 +1,5 @@
-/* Whole parameters to ranks: the shared part of the flat array is cut where a rank's even share ends, at the nearest border. */
+/* Whole parameters to ranks: the shared part of the flat array is cut where a rank's even share ends, at
+ * the nearest border. */
 #include "train/zero.h"
 
 #include <string.h>

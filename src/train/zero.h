@@ -1,6 +1,7 @@
-/* ZeRO-1 (arXiv:1910.02054): every rank holds all weights and gradients, but each parameter's moments, and its update, belong to one
- * rank.  Ranks own whole parameters in runs of the flat array, so that what a rank receives and sends is one range.
- * With experts on ranks these are their rank's: their gradients are whole there and their weights nowhere else, so neither travels. */
+/* ZeRO-1 (arXiv:1910.02054): every rank holds all weights and gradients, but each parameter's moments, and
+ * its update, belong to one rank.  Ranks own whole parameters in runs of the flat array, so that what a rank
+ * receives and sends is one range.  With experts on ranks these are their rank's: their gradients are whole
+ * there and their weights nowhere else, so neither travels. */
 #ifndef HD_TRAIN_ZERO_H
 #define HD_TRAIN_ZERO_H
 

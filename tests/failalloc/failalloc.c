@@ -1,9 +1,9 @@
 /* LD_PRELOAD this: the HADAL_FAIL_AT-th allocation of the process fails, the others work.
  *
- * An allocation is a call of malloc, calloc, realloc, aligned_alloc, posix_memalign, memalign or an anonymous mmap made by
- * the program or a library (glibc's own use of mmap inside malloc is not seen, nor counted).  Counting starts when this
- * library is initialised, after the dynamic loader's own work.  HADAL_FAIL_COUNT names a file for the number of allocations,
- * written at the process's end. */
+ * An allocation is a call of malloc, calloc, realloc, aligned_alloc, posix_memalign, memalign or an anonymous
+ * mmap made by the program or a library (glibc's own use of mmap inside malloc is not seen, nor counted).
+ * Counting starts when this library is initialised, after the dynamic loader's own work.  HADAL_FAIL_COUNT
+ * names a file for the number of allocations, written at the process's end. */
 #pragma GCC visibility push(default) // the build hides what is not exported; these names are to stand before the library's
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* A text through a tokenizer, whatever its file held: it can be encoded, to ids inside the vocabulary, none of them special; or
- * there are none. */
+/* A text through a tokenizer, whatever its file held: it can be encoded, to ids inside the vocabulary, none
+ * of them special; or there are none. */
 #ifndef HD_FUZZ_ENCODE_H
 #define HD_FUZZ_ENCODE_H
 

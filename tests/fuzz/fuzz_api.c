@@ -1,5 +1,6 @@
-/* Bodies of requests, per dialect (the first byte); behind a NUL, what a model answers, in pieces that its bytes choose.  A body
- * is refused with a 4xx or becomes a request whose numbers are in their ranges; every reply and every event is JSON. */
+/* Bodies of requests, per dialect (the first byte); behind a NUL, what a model answers, in pieces that its
+ * bytes choose.  A body is refused with a 4xx or becomes a request whose numbers are in their ranges; every
+ * reply and every event is JSON. */
 #include <string.h>
 
 #include "serve/api.h"
@@ -17,7 +18,8 @@ static void check_json(const char *s, size_t n)
     json_decref(j);
 }
 
-/* Each line of a stream: JSON behind "data: " (but for the last one), a line of JSON, the name of an event, a comment, nothing. */
+/* Each line of a stream: JSON behind "data: " (but for the last one), a line of JSON, the name of an event, a
+ * comment, nothing. */
 static void check_stream(const char *s, size_t n)
 {
     for (const char *end; n > 0; n -= (size_t)(end + 1 - s), s = end + 1) {

@@ -1,5 +1,5 @@
-/* Grammars: a GBNF text up to a NUL, then bytes of a text that follows it as far as it can.  Wherever it stands, the text
- * may end or some id may follow; the mask and the automaton agree about the next byte. */
+/* Grammars: a GBNF text up to a NUL, then bytes of a text that follows it as far as it can.  Wherever it
+ * stands, the text may end or some id may follow; the mask and the automaton agree about the next byte. */
 #include "grammar_input.h"
 
 static void follow(hd_grammar *g, const hd_tokenizer *t, int32_t stop, const uint8_t *text, size_t n)

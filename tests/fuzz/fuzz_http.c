@@ -1,5 +1,6 @@
-/* HTTP requests: the bytes after the first are read at once, byte by byte, and in pieces of the first byte's length; the
- * three must agree in everything.  What is taken must be framed as only one reading allows: asked again below. */
+/* HTTP requests: the bytes after the first are read at once, byte by byte, and in pieces of the first
+ * byte's length; the three must agree in everything.  What is taken must be framed as only one reading
+ * allows: asked again below. */
 #include <string.h>
 #include <strings.h>
 

@@ -1,4 +1,5 @@
-/* The Parquet reader: footer, pages, runs, snappy and zstd.  Reads the column "text" as far as 10,000 values. */
+/* The Parquet reader: footer, pages, runs, snappy and zstd.  Reads the column "text" as far
+ * as 10,000 values. */
 #include "train/parquet.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

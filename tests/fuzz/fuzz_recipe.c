@@ -1,4 +1,5 @@
-/* A recipe: any bytes are read or refused with a message; what is read is written, and read back to the same text. */
+/* A recipe: any bytes are read or refused with a message; what is read is written, and read back
+ * to the same text. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

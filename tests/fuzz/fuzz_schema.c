@@ -1,5 +1,5 @@
-/* JSON schemas: a schema, then (behind a NUL) bytes that choose among the ids that may follow.  Where the walk ends, its text
- * is JSON. */
+/* JSON schemas: a schema, then (behind a NUL) bytes that choose among the ids that may follow.  Where the
+ * walk ends, its text is JSON. */
 #include "grammar_input.h"
 
 /* The ids that are left: the first at or behind a place that the input names. */

@@ -1,5 +1,5 @@
-/* The reader of token shards.  Its checksums would stop nearly every input at the door, so each is tried as it comes and once
- * more with sums that are right. */
+/* The reader of token shards.  Its checksums would stop nearly every input at the door, so each is tried as
+ * it comes and once more with sums that are right. */
 #include "base/crc32c.h"
 #include "train/shard.h"
 

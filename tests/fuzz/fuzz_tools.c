@@ -1,6 +1,7 @@
-/* What a model writes: the first byte says how long the pieces are and whether a limit cut the text off.  Whatever it is, the same
- * is told in one piece and in many; arguments of whole calls are one JSON object, of a declared tool; without a call the
- * text comes out as it went in.  Told in parts, arguments are what the call says at its end. */
+/* What a model writes: the first byte says how long the pieces are and whether a limit cut the text off.
+ * Whatever it is, the same is told in one piece and in many; arguments of whole calls are one JSON object, of
+ * a declared tool; without a call the text comes out as it went in.  Told in parts, arguments are what the
+ * call says at its end. */
 #include <string.h>
 
 #include "serve/tools.h"

@@ -1,4 +1,5 @@
-/* What the targets of grammars read: a grammar's text, then, behind a NUL, bytes of a walk through what it allows. */
+/* What the targets of grammars read: a grammar's text, then, behind a NUL, bytes of a walk
+ * through what it allows. */
 #ifndef HD_FUZZ_GRAMMAR_INPUT_H
 #define HD_FUZZ_GRAMMAR_INPUT_H
 

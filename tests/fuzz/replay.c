@@ -1,8 +1,10 @@
-/* The kept corpus without libFuzzer: HD_CORPUS is the folder of this target's inputs.  Each is given whole, then cut short:
- * at every byte when it is small, at 256 places otherwise, since truncation is what real files suffer most.
+/* The kept corpus without libFuzzer: HD_CORPUS is the folder of this target's inputs.  Each is given whole,
+ * then cut short: at every byte when it is small, at 256 places otherwise, since truncation is what real
+ * files suffer most.
  *
- * A crash ends the program, which tests/run counts; an input that takes over a second of processor time fails here.  Bytes
- * are copied to a block of exactly their size, so that the address sanitizer sees a read past the end. */
+ * A crash ends the program, which tests/run counts; an input that takes over a second of processor time
+ * fails here.  Bytes are copied to a block of exactly their size, so that the address sanitizer sees a
+ * read past the end. */
 #include <dirent.h>
 #include <time.h>
 

@@ -1,6 +1,6 @@
 /* Run by tests/cli/mpi.sh in 1, 2 or 4 ranks: comm_probe check|die|fail|lie.
- *   check   every operation of dist/comm.h against the sum in the order of ranks that each rank computes for itself, to the
- *           bit; rank 0 prints a checksum of all results, then the counts of all ranks
+ *   check   every operation of dist/comm.h against the sum in the order of ranks that each rank computes for
+ *           itself, to the bit; rank 0 prints a checksum of all results, then the counts of all ranks
  *   die     ranks sum for ever, after saying their pid
  *   fail    the last rank gives up
  *   lie     rank 0 sends fewer rows than the others await */

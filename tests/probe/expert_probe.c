@@ -1,8 +1,9 @@
-/* Run by tests/cli/mpi.sh in 1, 2 or 4 ranks: a layer of experts, forward and backward, over ranks (dist/expert.h).
+/* Run by tests/cli/mpi.sh in 1, 2 or 4 ranks: a layer of experts, forward and backward, over ranks
+ * (dist/expert.h).
  *
- * Tokens are one batch, of which each rank holds an even run.  An expert is y = W x with an addition to dW for each row in
- * turn, dx = W^T dy.  Rank 0's output is a checksum of every token's result and gradient and of every dW: the same whatever
- * the number of ranks, bit for bit. */
+ * Tokens are one batch, of which each rank holds an even run.  An expert is y = W x with an addition to dW
+ * for each row in turn, dx = W^T dy.  Rank 0's output is a checksum of every token's result and gradient and
+ * of every dW: the same whatever the number of ranks, bit for bit. */
 #include "base/crc32c.h"
 #include "base/mem.h"
 #include "dist/expert.h"

@@ -1,8 +1,10 @@
 /* Run by tests/cli/mpi.sh in 1, 2, 3 or 4 ranks: training passes with experts on ranks (model/ranks.h).
  *
- * Seven documents are one batch, of which each rank holds a run.  Rank 0's output is a checksum of every row's loss and of every expert's
- * gradients: the same whatever the number of ranks, bit for bit, since an expert meets all rows in the order of ranks.  Some ranks
- * hold documents of one row alone, which leave nothing to the MTP layer, and some none at all. */
+ * Seven documents are one batch, of which each rank holds a run.  Rank 0's output is a checksum of every
+ * row's loss and of every expert's
+ * gradients: the same whatever the number of ranks, bit for bit, since an expert meets all rows in the
+ * order of ranks.  Some ranks hold documents of one row alone, which leave nothing to the MTP layer, and
+ * some none at all. */
 #include "base/crc32c.h"
 #include "base/mem.h"
 #include "model/train_pass.h"

@@ -1,14 +1,17 @@
 /* One training step or a few, for comparison with other programs:
  *
- *   train_probe MODELDIR BATCH.json OUT.safetensors [--steps N] [--optim adamw|muon] [--lr X] [--clip X] [--weight-decay X]
+ *   train_probe MODELDIR BATCH.json OUT.safetensors [--steps N] [--optim adamw|muon] [--lr X] [--clip X]
+ *   [--weight-decay X]
  *               [--precision f32|bf16|fp8] [--threads N] [--recompute] [--wsd WARMUP,DECAY] [--val VAL.json]
  *
- * BATCH.json: {"batches": [{"tok": [...], "target": [...], "len": [...], "weight": [...], "teacher_id": [[...], ...],
- * "teacher_logp": [[...], ...]}, ...], "mtp_weight": x, "balance_alpha": x, "zloss": x, "distil_weight": x, "temperature": x};
- * what is optional may be absent.  Step i takes batch i, from the beginning again after the last.
+ * BATCH.json: {"batches": [{"tok": [...], "target": [...], "len": [...], "weight": [...], "teacher_id":
+ * [[...], ...], "teacher_logp": [[...], ...]}, ...], "mtp_weight": x, "balance_alpha": x, "zloss": x,
+ * "distil_weight": x, "temperature": x}; what is optional may be absent.  Step i takes batch i, from the
+ * beginning again after the last.
  *
- * OUT: "grad.NAME", the gradients of the first batch at the weights of MODELDIR, and, after the steps, "weight.NAME".  One line
- * of JSON for each step on stdout: the parts of the loss as sums, targets, the gradient's norm; with --val a last one. */
+ * OUT: "grad.NAME", the gradients of the first batch at the weights of MODELDIR, and, after the steps,
+ * "weight.NAME".  One line of JSON for each step on stdout: the parts of the loss as sums, targets, the
+ * gradient's norm; with --val a last one. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +41,7 @@ typedef struct {
     const char *val;
 } opts;
 
-/* ---- Batches ------------------------------------------------------------------------------------------------------------ */
+/* ---- Batches ------------------------------------------------------------------------------------------- */
 
 /* All numbers of a list, or of a list of lists, as 4-byte integers or floats; NULL where there is none. */
 static void *numbers(const json_t *list, bool whole, int *n)
@@ -87,7 +90,7 @@ static hd_status read_json(json_t **out, const char *path, hd_err *err)
     return *out ? HD_OK : hd_fail(err, HD_FORMAT, "%s: line %d: %s", path, e.line, e.text);
 }
 
-/* ---- Steps -------------------------------------------------------------------------------------------------------------- */
+/* ---- Steps --------------------------------------------------------------------------------------------- */
 
 static hd_status one_pass(hd_model *m, const batch *b, const opts *o, bool backward, hd_pass_result *r,
                           hd_err *err)
@@ -159,7 +162,7 @@ fail:
     return st;
 }
 
-/* ---- Results ------------------------------------------------------------------------------------------------------------ */
+/* ---- Results ------------------------------------------------------------------------------------------- */
 
 static hd_status save(const char *path, const hd_params *p, const float *g, bool weights, hd_err *err)
 {

@@ -1,5 +1,5 @@
-/* The API without sockets and model: requests of every dialect, right and wrong; whole replies and streams from the same
- * events; what goes to the scheduler; clients that leave. */
+/* The API without sockets and model: requests of every dialect, right and wrong; whole replies and streams
+ * from the same events; what goes to the scheduler; clients that leave. */
 #include "api_fakes.h"
 #include "serve/openapi.h"
 
@@ -624,7 +624,8 @@ static void test_logprobs(void)
     json_decref(list);
 }
 
-/* Every route is described, but for those that say that something is not there; and what is described can be asked for. */
+/* Every route is described, but for those that say that something is not there; and what is described
+ * can be asked for. */
 static void test_openapi(void)
 {
     const hd_route *const tables[] = {hd_routes_openai, hd_routes_anthropic, hd_routes_ollama,
@@ -657,8 +658,8 @@ static int64_t allocations_left = INT64_MAX;
 
 static void *scarce(size_t n) { return allocations_left-- > 0 ? malloc(n) : NULL; }
 
-/* JSON's n-th allocation fails and all after it, or that one alone: a request is answered all the same, whole or with an error, and
- * what says that it is done is what it would have been. */
+/* JSON's n-th allocation fails and all after it, or that one alone: a request is answered all the same, whole
+ * or with an error, and what says that it is done is what it would have been. */
 static void test_no_memory(void)
 {
     static const struct {

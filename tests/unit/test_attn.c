@@ -1,8 +1,8 @@
-/* Attention: every cache type and CPU level against plain sums in double over what the cache holds; then the same bits for
- * any slice, batch, neighbour and number of threads.
+/* Attention: every cache type and CPU level against plain sums in double over what the cache holds; then the
+ * same bits for any slice, batch, neighbour and number of threads.
  *
- * By default the odd shapes and fewer lengths; HADAL_TEST_FULL=1 adds the shapes of real models and every length at every
- * level (plain C alone takes half a minute for those).
+ * By default the odd shapes and fewer lengths; HADAL_TEST_FULL=1 adds the shapes of real models and every
+ * length at every level (plain C alone takes half a minute for those).
  * HADAL_TEST_SMALL=1, for emulators: two shapes, and the bits of plain C are left to others. */
 #include <float.h>
 #include <math.h>
@@ -134,8 +134,9 @@ static void naive(const seq *s, int t, int head, double *out, double *spread, do
     free(p);
 }
 
-/* A score's error is eps * sum|q k| for every rounding of its operands and sum; the weights' relative error is twice the
- * largest such error, plus their own rounding.  eps: 2^-9 where queries and weights are rounded to bf16, else f32 sums. */
+/* A score's error is eps * sum|q k| for every rounding of its operands and sum; the weights' relative error
+ * is twice the largest such error, plus their own rounding.  eps: 2^-9 where queries and weights are rounded
+ * to bf16, else f32 sums. */
 static void check_close(const hd_kernels *k, const seq *s, int t, const float *row, double eps)
 {
     double out[512], spread[512], size, worst = 0;
@@ -226,7 +227,8 @@ static void test_same_bits(void)
         }
 }
 
-/* What lies beyond a row's position must not matter, even when it is the largest number that the cache can hold. */
+/* What lies beyond a row's position must not matter, even when it is the largest number that
+ * the cache can hold. */
 static void test_masked(void)
 {
     for (int type = 0; type < HD_N_CACHE_TYPE; type++) {
@@ -285,7 +287,8 @@ static void test_store(void)
         }
 }
 
-/* Several positions stored together, at every level: the bytes that one after the other leaves, whatever the numbers. */
+/* Several positions stored together, at every level: the bytes that one after the other leaves,
+ * whatever the numbers. */
 static void test_store_many(void)
 {
     static const int FROM[] = {0, 0, 3, 16, 15, 48, 63}, N[] = {64, 16, 40, 33, 17, 15, 1};
@@ -315,8 +318,9 @@ static void test_store_many(void)
         }
 }
 
-/* Every sign, exponent and first bits of a mantissa, with low bits round the borders of rounding: stored, read back and hd_kv_round are
- * the nearest number that the type has, its largest for what is larger, 0 for NaN. */
+/* Every sign, exponent and first bits of a mantissa, with low bits round the borders of rounding:
+ * stored, read back and hd_kv_round are the nearest number that the type has, its largest for what is
+ * larger, 0 for NaN. */
 static void test_rounding(hd_cache_type type)
 {
     static const uint16_t LOW[] = {0, 1, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0xffff};

@@ -1,4 +1,5 @@
-/* The way back's operations: every level against plain loops in double, at odd sizes; one thread and two give the same bits. */
+/* The way back's operations: every level against plain loops in double, at odd sizes; one thread and two
+ * give the same bits. */
 #include <math.h>
 #include <string.h>
 
@@ -431,7 +432,8 @@ static void check_pairs(const hd_kernels *k, int n, int wide, bool two)
     CHECK(wrong == 0, "%s: %d words of %d, %d wide", k->level, wrong, n, wide);
 }
 
-/* Sums of outer products added to what is there; nothing beside rows x cols is touched, and what lies beside rows of a is not read. */
+/* Sums of outer products added to what is there; nothing beside rows x cols is touched, and what lies beside
+ * rows of a is not read. */
 static void check_outer(const hd_kernels *k, int M, int rows, int cols, bool pairs)
 {
     enum { LDA = 48, LDX = 96, LDY = 101 };

@@ -1,4 +1,5 @@
-/* hd_cpu_threads: on made-up machines (a folder with sysfs, cgroup and proc files) and under a real affinity mask. */
+/* hd_cpu_threads: on made-up machines (a folder with sysfs, cgroup and proc files) and under a
+ * real affinity mask. */
 #include "base/cpu.h"
 
 #include <errno.h>

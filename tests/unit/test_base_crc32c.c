@@ -1,4 +1,5 @@
-/* CRC-32C: the values of RFC 3720, B.4; the instruction against the table at every length and alignment; chaining. */
+/* CRC-32C: the values of RFC 3720, B.4; the instruction against the table at every length and
+ * alignment; chaining. */
 #include "base/crc32c.h"
 #include "test.h"
 

@@ -105,7 +105,8 @@ static size_t resident_pages(const hd_map *m)
     return n;
 }
 
-/* A file in large writes lies in large pieces in the system's copy; a byte of it must not bring in a huge page. */
+/* A file in large writes lies in large pieces in the system's copy; a byte of it must not
+ * bring in a huge page. */
 static void scattered(void)
 {
     enum { SIZE = 8 << 20 };

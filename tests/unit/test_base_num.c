@@ -1,8 +1,9 @@
-/* The conversions of base/num.h against plain arithmetic: a number is sign * significand * 2^exponent, computed with ldexp
- * in double; rounding is to the nearest representable value, ties to the even one.
+/* The conversions of base/num.h against plain arithmetic: a number is sign * significand * 2^exponent,
+ * computed with ldexp in double; rounding is to the nearest representable value, ties to the even one.
  *
- * Every 16-bit and 8-bit pattern is decoded.  Encoding is checked on every boundary between neighbours (the midpoint, one
- * ulp to each side, the neighbours themselves) and on a stride through all floats; HADAL_TEST_FULL=1 takes all 2^32. */
+ * Every 16-bit and 8-bit pattern is decoded.  Encoding is checked on every boundary between neighbours (the
+ * midpoint, one ulp to each side, the neighbours themselves) and on a stride through all floats;
+ * HADAL_TEST_FULL=1 takes all 2^32. */
 #include "base/num.h"
 
 #include "test.h"
@@ -37,7 +38,8 @@ static void decoders(void)
     CHECK(bad == 0, "%d patterns", bad);
 }
 
-/* The nearest pattern to f: rint rounds f, measured in units of the last place there, to the even neighbour on a tie. */
+/* The nearest pattern to f: rint rounds f, measured in units of the last place there, to the even
+ * neighbour on a tie. */
 static uint32_t encode(layout l, float f)
 {
     uint32_t sign = (uint32_t)(signbit(f) != 0) << 15;
@@ -66,7 +68,8 @@ static bool right(uint32_t u)
 static void encoders(void)
 {
     uint64_t bad = 0, first = 0;
-    /* Boundaries: a float that differs from a 16-bit value by up to one of its own ulps, and halfway to the next. */
+    /* Boundaries: a float that differs from a 16-bit value by up to one of its own ulps, and
+     * halfway to the next. */
     for (uint32_t i = 0; i < 0x10000; i++) {
         uint32_t near[2] = {i << 16, hd_f32_bits(hd_f16_to_f32((uint16_t)i))};
         uint32_t half[2] = {0x8000, 0x1000}; // half a bf16 ulp, half a (normal) f16 ulp

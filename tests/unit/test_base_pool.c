@@ -1,5 +1,6 @@
-/* The pool: every chunk exactly once for any number of threads, jobs that live on the caller's stack, sleeping and waking,
- * and the cost of a region.  Meant to be run under the thread sanitizer too (make tsan). */
+/* The pool: every chunk exactly once for any number of threads, jobs that live on the caller's
+ * stack, sleeping and waking, and the cost of a region.  Meant to be run under the thread sanitizer
+ * too (make tsan). */
 #include "base/pool.h"
 
 #include <stdatomic.h>
@@ -65,7 +66,8 @@ static void every_chunk_once(int threads)
     CHECK(total == 0, "%d threads", threads);
 }
 
-/* Regions back to back, two chunks each: the tightest race between the end of one job and the start of the next. */
+/* Regions back to back, two chunks each: the tightest race between the end of one job and the
+ * start of the next. */
 static void back_to_back(int threads, int rounds)
 {
     int64_t cell[2] = {0};

@@ -5,7 +5,8 @@
 
 #include "test.h"
 
-/* pcg32-global-demo's first round: seed 42, stream 54 (pcg-random.org, sample output of the minimal C library). */
+/* pcg32-global-demo's first round: seed 42, stream 54 (pcg-random.org, sample output of the
+ * minimal C library). */
 static const uint32_t published[] = {0xa15c02b7, 0x7b47f409, 0xba1d3330, 0x83d2f293, 0xbfa4784b, 0xcbed606e};
 
 int main(void)
@@ -27,7 +28,8 @@ int main(void)
     for (int i = 0; i < 1000; i++) equal += hd_rng_u32(&r) == hd_rng_u32(&s);
     CHECK(equal < 3);
 
-    /* Uniform: mean 1/2, variance 1/12; normal: 0, 1, kurtosis 3.  Bounds are five standard errors of n values. */
+    /* Uniform: mean 1/2, variance 1/12; normal: 0, 1, kurtosis 3.  Bounds are five standard
+     * errors of n values. */
     enum { n = 400000 };
     double sum = 0, sum2 = 0, lo = 1, hi = 0;
     for (int i = 0; i < n; i++) {

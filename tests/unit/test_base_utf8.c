@@ -19,7 +19,8 @@ static int encode(uint8_t out[4], uint32_t c)
     return 4;
 }
 
-/* valid[k]: the set of well-formed sequences' prefixes, asked by search through all code points of a lead byte. */
+/* valid[k]: the set of well-formed sequences' prefixes, asked by search through all code
+ * points of a lead byte. */
 static bool is_prefix_of_some_char(const uint8_t *s, int n)
 {
     static const uint32_t first[5] = {0, 0, 0x80, 0x800, 0x10000}, last[5] = {0, 0x7f, 0x7ff, 0xffff, 0x10ffff};
@@ -96,7 +97,8 @@ static void byte_strings(void)
             int32_t cp;
             int want = maximal_subpart(s, n, &whole), got = hd_utf8_next(s, n, &cp);
             bad += got != want || (cp >= 0) != whole;
-            /* Held back: the shortest tail that is an unfinished character; walk forward to find where it starts. */
+            /* Held back: the shortest tail that is an unfinished character; walk forward to find
+             * where it starts. */
             size_t at = 0, keep = n;
             while (at < n) {
                 int len = maximal_subpart(s + at, n - at, &whole);

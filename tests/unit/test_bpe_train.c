@@ -1,5 +1,5 @@
-/* Training a tokenizer: merges worked out by hand, the same files from any number of threads, special tokens, the memory's
- * cap, what is refused, a stop, failing allocations. */
+/* Training a tokenizer: merges worked out by hand, the same files from any number of threads, special tokens,
+ * the memory's cap, what is refused, a stop, failing allocations. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else

@@ -36,8 +36,8 @@ static char *replaced(const char *s, size_t n, const char *from, const char *to,
     return b.data;
 }
 
-/* Ids of a rendered text: control tokens where it spells them, what lies between encoded with U+E000 as "<".
- */
+/* Ids of a rendered text: control tokens where it spells them, what lies between encoded
+ * with U+E000 as "<". */
 static void expect_ids(const hd_tokenizer *t, const char *s, size_t n, hd_ids *out)
 {
     hd_err err = {0};
@@ -248,8 +248,8 @@ static void write_json(const char *dir, const char *name, json_t *j)
     json_decref(j);
 }
 
-/* A folder whose tokenizer_config.json holds `config`, and a chat_template.jinja of this text (NULL: none).
- */
+/* A folder whose tokenizer_config.json holds `config`, and a chat_template.jinja of this
+ * text (NULL: none). */
 static hd_status pick(const char **name_out, json_t *vocab, json_t *config, const char *jinja,
                       const char *name, hd_err *err)
 {

@@ -1,5 +1,5 @@
-/* Chat data: ids equal to the rendering of the whole conversation, masks that cover what the assistant says and no more, in all
- * formats; the forms of a line; errors; failing allocations. */
+/* Chat data: ids equal to the rendering of the whole conversation, masks that cover what the assistant says
+ * and no more, in all formats; the forms of a line; errors; failing allocations. */
 #include <jansson.h>
 
 #include "chat_vocab.h"
@@ -110,8 +110,9 @@ static int to_messages(const json_t *list, hd_msg *msg)
     return (int)json_array_size(list);
 }
 
-/* The golden conversations, oddities of white space, tools and thoughts included: the same ids as the chat's own rendering
- * where nothing is kept that templates drop; and where the mask is 0 no byte of the last answer. */
+/* The golden conversations, oddities of white space, tools and thoughts included: the same ids as the
+ * chat's own rendering where nothing is kept that templates drop; and where the mask is 0 no byte of
+ * the last answer. */
 static void test_same_as_chat(const hd_tokenizer *t)
 {
     json_t *all = json_load_file(HD_SOURCE_DIR "/tests/golden/chat.json", 0, NULL), *list;
@@ -190,7 +191,8 @@ static void test_thoughts(const hd_tokenizer *t)
         expect(t, c[i].format, apart, c[i].want);
         expect(t, c[i].format, inside, c[i].want);
     }
-    /* What is given and what is learnt are together what the model meets in a chat: prompt, thought, answer. */
+    /* What is given and what is learnt are together what the model meets in a chat: prompt,
+     * thought, answer. */
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
         hd_err err = {0};
         const hd_chat_format *f = format_named(c[i].format);
@@ -238,7 +240,8 @@ static void test_thoughts(const hd_tokenizer *t)
 
 static void test_borders(const hd_tokenizer *t)
 {
-    /* ": Ġ" and "Ġ H" are tokens of the small vocabulary: the answer's first id begins with the format's own space. */
+    /* ": Ġ" and "Ġ H" are tokens of the small vocabulary: the answer's first id begins with the
+     * format's own space. */
     expect(t, "deepseek-v2", "{\"question\": \"x\", \"answer\": \"Hello\"}", " Hello<｜end▁of▁sentence｜>|");
     /* "Ċ Ċ" joins the header's line end with the answer's: one id, the assistant's. */
     expect(t, "chatml", "{\"question\": \"x\", \"answer\": \"\\n\"}", "\n\n<|im_end|>|");

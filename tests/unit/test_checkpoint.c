@@ -1,4 +1,5 @@
-/* Checkpoints: the same bits back, also by ranks; rotation; damage, a full disk and kill -9 leave a whole one to go on from. */
+/* Checkpoints: the same bits back, also by ranks; rotation; damage, a full disk and kill -9 leave a whole
+ * one to go on from. */
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -215,7 +216,8 @@ static void rotation(run *r)
     CHECK(count(where, "step-0") == 3);
 }
 
-/* Change a file of the newest checkpoint; the one before must be found, and say so no louder than a warning. */
+/* Change a file of the newest checkpoint; the one before must be found, and say so no
+ * louder than a warning. */
 static void damage(run *r)
 {
     static const char *const files[] = {"model.safetensors", "trainer.safetensors", "config.json", "generation_config.json", "trainer.json"};
@@ -307,7 +309,8 @@ static void killed(run *r)
     CHECK(count(where, "part-") == 0);
 }
 
-/* For tests/oracle/test_export_full.py: the weights of a source as a run would begin with, written as its checkpoint. */
+/* For tests/oracle/test_export_full.py: the weights of a source as a run would begin with, written
+ * as its checkpoint. */
 static int write_checkpoint(const char *source, const char *to)
 {
     run r;

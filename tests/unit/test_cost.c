@@ -1,4 +1,5 @@
-/* The planner: DeepSeek-V3's published sizes, hours and dollars; small models counted by hand; machines' files. */
+/* The planner: DeepSeek-V3's published sizes, hours and dollars; small models counted by hand;
+ * machines' files. */
 #include <math.h>
 #include <unistd.h>
 
@@ -33,8 +34,9 @@ static hd_config config(const char *text)
 
 static bool near(double a, double b, double share) { return fabs(a - b) <= share * fabs(b); }
 
-/* arXiv:2412.19437: 671 B weights, 37 B used by a token; the published checkpoint's notes: MTP 11.5 B of its own, 14 B with what it
- * shares (685 B in all); table 1: 2,664 K + 119 K + 5 K hours of an H800 at $2, 180 K hours a trillion tokens. */
+/* arXiv:2412.19437: 671 B weights, 37 B used by a token; the published checkpoint's notes: MTP 11.5 B of its
+ * own, 14 B with what it shares (685 B in all); table 1: 2,664 K + 119 K + 5 K hours of an H800 at $2, 180 K
+ * hours a trillion tokens. */
 static void deepseek_v3(void)
 {
     hd_config c = config(V3);
@@ -48,7 +50,8 @@ static void deepseek_v3(void)
     CHECK(p.n_weights + p.n_mtp + p.n_shared > 684e9 && p.n_weights + p.n_mtp + p.n_shared < 685e9, "%lld", (long long)p.n_mtp);
     CHECK(near((double)p.n_active, 37e9, 0.02) && near((double)p.n_multiplied, 36.7e9, 0.005), "%lld", (long long)p.n_active);
     CHECK(near((double)p.n_mtp, 11.5e9, 0.01) && near((double)(p.n_mtp_active + p.n_shared), 2.4e9, 0.06));
-    /* 61 layers of 128 heads: 192 numbers of a score and 128 of a value, two FLOPs each, three times, half of 4096 positions. */
+    /* 61 layers of 128 heads: 192 numbers of a score and 128 of a value, two FLOPs each, three times, half
+     * of 4096 positions. */
     CHECK(near(p.flops_attention, 61.0 * 128 * 320 * 2 * 3 * 4097 / 2, 1e-12));
     CHECK(near(p.flops_matrices, 6 * (double)p.n_multiplied, 1e-12));
     CHECK(near(p.flops_per_token, p.flops_matrices + p.flops_attention + p.flops_mtp, 1e-12) && p.flops_mtp > 0);
@@ -71,7 +74,8 @@ static void deepseek_v3(void)
     CHECK(!hd_cost_quote(&q, &p, &a, &c, &m) && p.utilization == 0.2);
 }
 
-/* Five steps of X X^T [r, r], its square and a product with X [r, c]; the first two are symmetric, in panels of 32. */
+/* Five steps of X X^T [r, r], its square and a product with X [r, c]; the first two are symmetric,
+ * in panels of 32. */
 static double newton_schulz(double r, double c) { return 5 * (r * (r + 32) * c + r * (r + 32) * r + 2 * r * r * c); }
 
 static void by_hand(void)
@@ -132,7 +136,8 @@ static void by_hand_moe(void)
     hd_cost p;
     hd_cost_ask a = {.tokens = 1, .seq = 127, .micro_tokens = 254};
     CHECK_OK(hd_cost_plan(&p, &c, &a, &m, &err));
-    /* Four layers with MTP's.  kv_b is two products a head: of the key's half and of the value's, both with the latent. */
+    /* Four layers with MTP's.  kv_b is two products a head: of the key's half and of the value's, both
+     * with the latent. */
     double attention = (128 + 4 * 48) + (128 + 64 + 16) + 4 * (32 + 64 + 64 + 48) + (4 * 48 + 128);
     double dense = 3 * (128 + 384), experts = (128 + 8) + 3 * 3 * (128 + 96), head = 128 + 512, join = 256 + 128;
     CHECK(p.work[HD_WORK_NUMBERS] == 4 * attention + dense + 3 * experts + 2 * head + join, "%g", p.work[HD_WORK_NUMBERS]);

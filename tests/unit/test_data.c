@@ -1,5 +1,5 @@
-/* The loader: every row of every document once an epoch, little padding, the same sequences whoever asks and whenever, shares of a
- * mixture, validation in order, and shards that are damaged or of another tokenizer. */
+/* The loader: every row of every document once an epoch, little padding, the same sequences whoever asks and
+ * whenever, shares of a mixture, validation in order, and shards that are damaged or of another tokenizer. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else
@@ -22,7 +22,8 @@ static int32_t id[MOST];
 static uint8_t learnt[MOST];
 static hd_err err;
 
-/* Id k of document i tells both: i * MOST + k.  Documents i % 4 == 1 of a masked set are learnt where k % 5 >= 3 alone. */
+/* Id k of document i tells both: i * MOST + k.  Documents i % 4 == 1 of a masked set are learnt where
+ * k % 5 >= 3 alone. */
 static bool is_learnt(int i, int k, bool masked) { return !masked || i % 4 != 1 || k % 5 >= 3; }
 
 static const char *place(const char *name)

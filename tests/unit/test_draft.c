@@ -232,8 +232,8 @@ static void test_gain(void)
     close_engines(g);
 }
 
-/* The extra layer of a model that it can foresee: nearly every guess is right, however the prompt was read; while paused none is made, and no
- * page is held; afterwards it takes up again. */
+/* The extra layer of a model that it can foresee: nearly every guess is right, however the prompt was read;
+ * while paused none is made, and no page is held; afterwards it takes up again. */
 static void test_mtp(void)
 {
     int32_t id[700], want[TEXT], got[TEXT];

@@ -1,4 +1,5 @@
-/* Exports that tests/cli/export.sh does not reach: the llama3 frequency rule there and back, what llama.cpp cannot take, split kv_b. */
+/* Exports that tests/cli/export.sh does not reach: the llama3 frequency rule there and back, what llama.cpp
+ * cannot take, split kv_b. */
 #include <unistd.h>
 
 #include "base/folder.h"

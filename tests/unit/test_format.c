@@ -34,8 +34,9 @@ static void row_bytes_are_checked(void)
     CHECK(!hd_format_row_bytes(w, INT64_MAX, &n) && n == 7);
 }
 
-/* Largest error of one element, in steps of the format: half a step where the scale spans the block, a step or so where it
- * is fitted for the least square error, which may leave the outermost number beyond the last code. */
+/* Largest error of one element, in steps of the format: half a step where the scale spans the block,
+ * a step or so where it is fitted for the least square error, which may leave the outermost number
+ * beyond the last code. */
 static void round_trip_is_close(void)
 {
     static const struct { hd_type type; double steps, codes; } rows[] = {

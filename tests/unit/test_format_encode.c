@@ -1,7 +1,8 @@
-/* Encoders: how near do they come?  Numbers like a weight matrix: normal, with a width of its own for every 16.
+/* Encoders: how near do they come?  Numbers like a weight matrix: normal, with a width of its
+ * own for every 16.
  *
- * The limits are what ggml's own encoders reach on these very numbers (ggml_quantize_chunk of ggml 0.25.3, a row a
- * call; square root of mean square error over mean square, without and with importance weights drawn as
+ * The limits are what ggml's own encoders reach on these very numbers (ggml_quantize_chunk of ggml 0.25.3, a
+ * row a call; square root of mean square error over mean square, without and with importance weights drawn as
  * exp(1.2 normal)): hadal has to be no worse. */
 #include "kernels/format.h"
 

@@ -1,4 +1,5 @@
-/* Decoders against vectors of gguf-py: the same bits.  tests/golden/make_formats.py writes them: blocks, then floats. */
+/* Decoders against vectors of gguf-py: the same bits.  tests/golden/make_formats.py writes them:
+ * blocks, then floats. */
 #include "kernels/format.h"
 
 #include "test.h"

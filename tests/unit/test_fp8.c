@@ -113,7 +113,8 @@ static double pass(const char *dir, hd_train_precision precision, float **g, int
     return r.loss / 100;
 }
 
-/* Rounding costs something and not much: the loss within a percent, the gradient's direction within a few degrees. */
+/* Rounding costs something and not much: the loss within a percent, the gradient's direction
+ * within a few degrees. */
 static void test_pass(void)
 {
     hd_err err;

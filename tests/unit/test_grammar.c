@@ -1,5 +1,5 @@
-/* Grammars: what GBNF texts accept, byte by byte and by ids; random walks; what is refused, and that nothing hostile takes
- * long. */
+/* Grammars: what GBNF texts accept, byte by byte and by ids; random walks; what is refused, and that nothing
+ * hostile takes long. */
 #include "infer/grammar_impl.h"
 #include "grammar_walk.h"
 #include "test.h"

@@ -1,7 +1,9 @@
-/* The request reader: what it takes, what it refuses and with which status, and that no cut between the bytes changes either.
+/* The request reader: what it takes, what it refuses and with which status, and that no cut between the
+ * bytes changes either.
  *
- * The refusals are the smuggling corpus: each is a way in which some server and some proxy once disagreed on where a request
- * ends (RFC 9112, 11.2; and the bulletins on chunk extensions, bare line ends, trailers and doubled lengths). */
+ * The refusals are the smuggling corpus: each is a way in which some server and some proxy once disagreed on
+ * where a request ends (RFC 9112, 11.2; and the bulletins on chunk extensions, bare line ends, trailers and
+ * doubled lengths). */
 #include "serve/http.h"
 
 #include "test.h"
@@ -372,7 +374,8 @@ static void nuls(void)
     CHECK(n_bad == sizeof s - 1, "%d", n_bad);
 }
 
-/* No single byte turned into another makes a request longer than its bytes, or crashes; each is taken or refused. */
+/* No single byte turned into another makes a request longer than its bytes, or crashes; each is
+ * taken or refused. */
 static void altered(void)
 {
     static outcome o, p;

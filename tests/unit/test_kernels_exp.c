@@ -1,5 +1,5 @@
-/* The exponentials of v16.h: their documented errors over their whole range, and their ends.  Compiled for AVX2 or NEON; the
- * AVX-512 form does the same operations up to 2^127.5. */
+/* The exponentials of v16.h: their documented errors over their whole range, and their ends.  Compiled for
+ * AVX2 or NEON; the AVX-512 form does the same operations up to 2^127.5. */
 #if defined __x86_64__ && !defined __clang__
 #pragma GCC target("avx2,fma,f16c,bmi2")
 #endif

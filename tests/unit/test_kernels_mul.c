@@ -1,6 +1,6 @@
-/* Panels and products: what is packed reads back as the file says; every level's product agrees with a sum in double
- * within a bound that the rounding steps give; and a row has the same bits alone, among others, however they are split,
- * on one thread and two, packed and not. */
+/* Panels and products: what is packed reads back as the file says; every level's product agrees with a sum in
+ * double within a bound that the rounding steps give; and a row has the same bits alone, among others,
+ * however they are split, on one thread and two, packed and not. */
 #include <math.h>
 
 #include "base/num.h"
@@ -143,7 +143,8 @@ static void test_pack_roundtrip(void)
     }
 }
 
-/* Packing activations: q within half a step, sums right, padding zero, and nothing undefined for NaN or infinity. */
+/* Packing activations: q within half a step, sums right, padding zero, and nothing undefined for
+ * NaN or infinity. */
 static void test_act(const hd_kernels *kn)
 {
     enum { K = 333 };
@@ -189,7 +190,8 @@ static void test_act(const hd_kernels *kn)
     }
 }
 
-/* What the errors of a product are measured against: the sum of |w x|, scale and minimum apart, for they may cancel. */
+/* What the errors of a product are measured against: the sum of |w x|, scale and minimum apart, for
+ * they may cancel. */
 static void product_sizes(double size[32], const hd_panel_kind *kind, const uint8_t *panel, const float *w, const double *x,
                           int64_t k)
 {
@@ -206,9 +208,10 @@ static void product_sizes(double size[32], const hd_panel_kind *kind, const uint
     }
 }
 
-/* Roundings that one output can suffer, each at most 2^-24 of its size.  Floats: one for each of k additions, in whatever
- * order.  Integers are exact: two additions for a block of 32 or a group of 128 (scaled sum, minimum) and a handful within
- * it (conversion, d * scale, the minimum's own product).  4 more for the weights as they were unpacked, fp8's scale. */
+/* Roundings that one output can suffer, each at most 2^-24 of its size.  Floats: one for each of k additions,
+ * in whatever order.  Integers are exact: two additions for a block of 32 or a group of 128 (scaled sum,
+ * minimum) and a handful within it (conversion, d * scale, the minimum's own product).  4 more for the
+ * weights as they were unpacked, fp8's scale. */
 static double roundings(const hd_panel_kind *kind, int64_t k)
 {
     if (kind->act < HD_ACT_Q8) return (double)k + 4;
@@ -388,7 +391,8 @@ static void test_jobs(void)
     hd_arena_close(&work);
 }
 
-/* Rows that lie apart, and in another order, get the bits of those that lie behind each other, and nothing beside them is written. */
+/* Rows that lie apart, and in another order, get the bits of those that lie behind each other, and nothing
+ * beside them is written. */
 static void test_apart(const hd_kernels *kn)
 {
     static const hd_type types[] = {HD_BF16, HD_Q8_0, HD_Q4_K, HD_F32};
@@ -452,8 +456,8 @@ static void furthest(const float *y, const float *want, int64_t n, double *far, 
     }
 }
 
-/* Sums of terms, each of a kind of its own, begun with zero or with what is there: near the products one by one, and the same bits by
- * one thread or two, packed or not, in whole batches or in two. */
+/* Sums of terms, each of a kind of its own, begun with zero or with what is there: near the products one by
+ * one, and the same bits by one thread or two, packed or not, in whole batches or in two. */
 static void test_sum(const hd_kernels *kn)
 {
     static const hd_type types[][3] = {{HD_BF16, HD_BF16, HD_BF16}, {HD_F32, HD_Q8_0, HD_BF16}, {HD_BF16, HD_F32, HD_F32}};
@@ -573,8 +577,8 @@ static void test_act_unpack(const hd_kernels *kn)
     hd_free_aligned(blob, hd_act_bytes(HD_ACT_F32, 2048) + 64);
 }
 
-/* bf16 weights of k by 32 with what real ones have, and what makes bf12's list long: `far` numbers of any size, zeros, numbers
- * below 2^-126. */
+/* bf16 weights of k by 32 with what real ones have, and what makes bf12's list long: `far` numbers of any
+ * size, zeros, numbers below 2^-126. */
 static void make_weights(uint16_t *w, int k, int far, hd_rng *rng)
 {
     for (int j = 0; j < 32 * k; j++) w[j] = hd_f32_to_bf16(hd_rng_normal(rng) * 0.02f);
@@ -652,7 +656,8 @@ static hd_rows f8_rows_of(uint16_t *w, float *scale, int k, hd_rng *rng)
     return (hd_rows){.type = HD_F8_E4M3, .data = bytes, .row_bytes = (size_t)k, .n = 32, .k = k, .f8_scale = scale, .f8_scale_ld = (k + 127) / 128};
 }
 
-/* Several panels by several rows at once give the bits of one panel and one row at a time; those of bf12 the bits of bf16. */
+/* Several panels by several rows at once give the bits of one panel and one row at a time; those of bf12
+ * the bits of bf16. */
 static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
 {
     enum { N = 3, MAX_M = 130, MAX_K = 1850 };
@@ -703,7 +708,8 @@ static void test_panels_together(const hd_kernels *kn, hd_panel_id id)
     hd_free_aligned(many, MAX_M * N * 32 * 4 + 64);
 }
 
-/* Rows packed wide are the numbers of bf16, whatever they were, and their products have the bits of bf16's. */
+/* Rows packed wide are the numbers of bf16, whatever they were, and their products have
+ * the bits of bf16's. */
 static void test_wide(const hd_kernels *kn)
 {
     enum { MAX_M = 130, MAX_K = 515 };

@@ -1,5 +1,5 @@
-/* Opening a model: every weight that is missing, has another shape or another format is an error that names it, and a
- * model that opens holds what its plan said. */
+/* Opening a model: every weight that is missing, has another shape or another format is an error that names
+ * it, and a model that opens holds what its plan said. */
 #include "model/model.h"
 #include "test.h"
 #include "tiny.h"

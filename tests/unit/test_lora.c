@@ -1,5 +1,6 @@
-/* Adapters against the whole model: the same numbers as W0 + s B A opened for training (loss to the bit, gradients by the chain
- * rule), finite differences, threads, gradients that add up, and what a checkpoint reads. */
+/* Adapters against the whole model: the same numbers as W0 + s B A opened for training (loss to the
+ * bit, gradients by the chain rule), finite differences, threads, gradients that add up, and what a
+ * checkpoint reads. */
 #include <math.h>
 #include <unistd.h>
 
@@ -104,7 +105,8 @@ static void test_against_whole(const char *name, const hd_source *s, hd_train_pr
     hd_model_close(whole);
 }
 
-/* Central differences along each gradient, through the merged weight.  Not with experts: a step may change a router's choice. */
+/* Central differences along each gradient, through the merged weight.  Not with experts: a step may change a
+ * router's choice. */
 static void test_differences(const char *name, const hd_source *s)
 {
     hd_model *m = open_lora(s, HD_TRAIN_F32, 1);
@@ -172,7 +174,8 @@ static void test_start(const hd_source *s)
     CHECK(hd_model_open_lora(&m, s, HD_TRAIN_F32, 4000, 6, 1, 1, ROWS, &err) == HD_USAGE && !m && strstr(err.msg, "rank"));
 }
 
-/* The same adapters over a GGUF, whose rotated heads lie otherwise: the same loss, the same merged weights. */
+/* The same adapters over a GGUF, whose rotated heads lie otherwise: the same loss, the
+ * same merged weights. */
 static void test_gguf(const hd_source *s, const char *dir)
 {
     char path[300];

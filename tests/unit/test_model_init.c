@@ -1,5 +1,5 @@
-/* Random models: they open and run, the values depend on the seed and the name alone, their spread is the one asked for;
- * safetensors files refuse what does not fit; a folder that is taken is left alone. */
+/* Random models: they open and run, the values depend on the seed and the name alone, their spread is the one
+ * asked for; safetensors files refuse what does not fit; a folder that is taken is left alone. */
 #include <math.h>
 #include <unistd.h>
 

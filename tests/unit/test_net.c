@@ -1,5 +1,6 @@
-/* The network side as a client meets it, over real sockets: keep-alive, refusals, rights, deadlines, hang-ups, back-pressure,
- * stopping.  The server runs in a thread with routes made for this; deadlines are short here so that the test is. */
+/* The network side as a client meets it, over real sockets: keep-alive, refusals, rights, deadlines,
+ * hang-ups, back-pressure, stopping.  The server runs in a thread with routes made for this; deadlines are
+ * short here so that the test is. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,5 +1,5 @@
-/* The forward pass gives the same bits whatever the company: any number of threads, any slices, alone or among others,
- * packed or not, at every CPU level; and it refuses batches that make no sense. */
+/* The forward pass gives the same bits whatever the company: any number of threads, any slices, alone or
+ * among others, packed or not, at every CPU level; and it refuses batches that make no sense. */
 #include "model/model.h"
 #include "test.h"
 #include "tiny.h"

@@ -1,5 +1,5 @@
-/* Optimizers against torch and float64 (golden/make_optim.py), and against themselves: levels, threads, owners, clipping, moments
- * in bf16, state that is taken out and put back. */
+/* Optimizers against torch and float64 (golden/make_optim.py), and against themselves: levels, threads,
+ * owners, clipping, moments in bf16, state that is taken out and put back. */
 #include <math.h>
 
 #include "base/num.h"

@@ -1,5 +1,6 @@
-/* From texts to what the loader gives: ids and ends, the same for any number of threads, duplicates and evaluations left out,
- * validation set aside, conversations masked; a failing allocation, a bad line or Ctrl-C leaves nothing. */
+/* From texts to what the loader gives: ids and ends, the same for any number of threads, duplicates and
+ * evaluations left out, validation set aside, conversations masked; a failing allocation, a bad line or
+ * Ctrl-C leaves nothing. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else

@@ -1,5 +1,5 @@
-/* Sequences put aside: they come back with the same bits, from memory and from disk; a disk that is full or damaged loses them and says so;
- * memory is bounded; no file outlives its sequence. */
+/* Sequences put aside: they come back with the same bits, from memory and from disk; a disk that is full or
+ * damaged loses them and says so; memory is bounded; no file outlives its sequence. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -112,7 +112,8 @@ static void test_ways(void)
     hd_park_close(p);
 }
 
-/* More than memory may hold: the one who puts waits; those who are asked for and not taken up make room for others. */
+/* More than memory may hold: the one who puts waits; those who are asked for and not taken up make
+ * room for others. */
 static void test_bound(void)
 {
     hd_parked *x[MANY];

@@ -1,5 +1,5 @@
-/* The Parquet reader against files that pyarrow wrote (tests/golden/make_parquet.py says what is in them), and against the same
- * files damaged at every byte. */
+/* The Parquet reader against files that pyarrow wrote (tests/golden/make_parquet.py says what is in them),
+ * and against the same files damaged at every byte. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else
@@ -116,7 +116,8 @@ static void test_text(void)
     hd_buf_free(&doc);
 }
 
-/* Reads all that can be read.  `copy` has exactly the file's size: the sanitizers see a byte read past its end. */
+/* Reads all that can be read.  `copy` has exactly the file's size: the sanitizers see a byte
+ * read past its end. */
 static hd_status read_all(const uint8_t *copy, size_t n)
 {
     hd_map m = {copy, n};

@@ -1,4 +1,5 @@
-/* The prefix cache and its files: what is found, for whom, what goes first, and what becomes of damaged files. */
+/* The prefix cache and its files: what is found, for whom, what goes first, and what becomes
+ * of damaged files. */
 #include <dirent.h>
 #include <utime.h>
 

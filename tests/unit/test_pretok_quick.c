@@ -1,4 +1,5 @@
-/* Patterns matched by hand cut every text as PCRE2 does: all short texts over an awkward alphabet, and long random ones. */
+/* Patterns matched by hand cut every text as PCRE2 does: all short texts over an awkward alphabet, and
+ * long random ones. */
 #include "base/rng.h"
 #include "model/pretok.h"
 #include "test.h"

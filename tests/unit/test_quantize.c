@@ -1,5 +1,5 @@
-/* hd_quantize on small models made here: a GGUF `llama`, and Hugging Face directories of llama and DeepSeek-V3, whose numbers
- * say where they came from. */
+/* hd_quantize on small models made here: a GGUF `llama`, and Hugging Face directories of llama and
+ * DeepSeek-V3, whose numbers say where they came from. */
 #include "model/quantize.h"
 
 #include <math.h>
@@ -153,7 +153,7 @@ static void mixes_and_rules(void)
     hd_buf_free(&two);
 }
 
-/* ---- Hugging Face directories: element i of a weight is base + i, so that its place is known afterwards ---- */
+/* ---- Hugging Face directories: element i of a weight is base + i, so that its place is known afterwards - */
 
 typedef struct {
     hd_buf head, data;
@@ -245,7 +245,8 @@ static void llama_directory(void)
     CHECK(at(s, "blk.0.attn_k.weight", 8 * 5) == 1000 + 8 * 6, "the second head too");
     CHECK(at(s, "blk.0.attn_v.weight", 8) == 2008, "values are not rotated");
     CHECK(at(s, "blk.0.ffn_up.weight", 3) == 503);
-    /* frequency 1 turns 32 / 2 pi = 5.1 times in the original context: kept; 1/100 turns 0.05 times: divided by 8 */
+    /* frequency 1 turns 32 / 2 pi = 5.1 times in the original context: kept; 1/100 turns 0.05
+     * times: divided by 8 */
     CHECK(at(s, "rope_freqs.weight", 0) == 1 && at(s, "rope_freqs.weight", 1) == 8);
     hd_source_close(s);
 }

@@ -1,4 +1,5 @@
-/* Recipes: what is read, what is refused and how it is said, settings over files, the environment, and writing that reads back. */
+/* Recipes: what is read, what is refused and how it is said, settings over files, the environment, and
+ * writing that reads back. */
 #include <glob.h>
 #include <math.h>
 #include <unistd.h>
@@ -41,7 +42,7 @@ static void test_values(void)
     CHECK(json_integer_value(json_object_get(r.config, "max_position_embeddings")) == 128);
     CHECK(r.n_sources == 2 && strcmp(r.source[1].path, "b; c.txt") == 0 && r.source[1].weight == 0.25 && r.source[0].weight == 1);
     CHECK(r.steps == 500 && r.schedule.steps == 500 && r.schedule.warmup == 50 && r.schedule.decay == 50);
-    CHECK(r.batch == 64 && r.micro == 8 && r.seq == 128); // 4096 rows at most
+    CHECK(r.batch == 64 && r.micro == 8 && r.seq == 128); // 1024 rows at most
     CHECK(r.precision == HD_TRAIN_F32 && r.recompute && r.clip == 0.5f);
     CHECK(r.optim.matrices == HD_OPT_ADAMW && r.optim.beta2 == 0.98 && r.schedule.kind == HD_SCHED_COSINE && r.schedule.lr == 1e-3f);
     CHECK(strcmp(r.sample_prompt, "  Once \"upon\"\n") == 0 && r.watts == 65);

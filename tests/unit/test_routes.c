@@ -1,5 +1,6 @@
-/* The whole route table, walked: every row is well-formed, what needs no right is exactly what is listed here, and every
- * other row refuses whoever has no key, whoever comes by a foreign name, and pages of other sites. */
+/* The whole route table, walked: every row is well-formed, what needs no right is exactly what is
+ * listed here, and every other row refuses whoever has no key, whoever comes by a foreign name, and
+ * pages of other sites. */
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <sys/socket.h>
@@ -13,7 +14,8 @@
 static hd_err err;
 static hd_net *net;
 
-/* What anyone may ask.  A new row that needs no right is a decision: it is written down here, or this test fails. */
+/* What anyone may ask.  A new row that needs no right is a decision: it is written down here, or
+ * this test fails. */
 static const char *const for_anyone[] = {
     "GET /health",       "GET /login",        "POST /login",
     "POST /logout",      "GET /once/{token}", "GET /",

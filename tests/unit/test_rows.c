@@ -1,5 +1,6 @@
-/* Row kernels of every level against plain C: odd sizes, guarded ends, same memory, zeros, infinities, NaN; and exp within
- * its documented error.  Bounds: a sum of n numbers in f32 errs by at most n/64 + 8 roundings of sum|x| (64 partial sums). */
+/* Row kernels of every level against plain C: odd sizes, guarded ends, same memory, zeros, infinities, NaN;
+ * and exp within its documented error.  Bounds: a sum of n numbers in f32 errs by at most n/64 + 8 roundings
+ * of sum|x| (64 partial sums). */
 #include <math.h>
 
 #include "base/rng.h"

@@ -1,5 +1,5 @@
-/* The scheduler on tiny random models: a reply is the same alone, in a crowd, parked, cached; users share evenly; jobs end when
- * they are told to, wherever they are. */
+/* The scheduler on tiny random models: a reply is the same alone, in a crowd, parked, cached; users share
+ * evenly; jobs end when they are told to, wherever they are. */
 #include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -228,8 +228,8 @@ static void test_grammar(void)
     hd_engine_close(e);
 }
 
-/* Guessing ahead changes no id: alone, two at a time, in a crowd, from the cache, beside one that is cancelled; with or without chance.  What is
- * foreseen takes fewer passes, and everything is given back. */
+/* Guessing ahead changes no id: alone, two at a time, in a crowd, from the cache, beside one that is
+ * cancelled; with or without chance.  What is foreseen takes fewer passes, and everything is given back. */
 static void test_draft(hd_engine *e, hd_draft_kind kind, hd_engine *small, const hd_bias *bias, int max)
 {
     enum { D = 8 };
@@ -329,7 +329,8 @@ static void test_queue(void)
     hd_engine_close(e);
 }
 
-/* A prompt that is read again after it was put aside in the middle: what was told already is not told once more. */
+/* A prompt that is read again after it was put aside in the middle: what was told already is
+ * not told once more. */
 static void test_told(void)
 {
     static const int64_t at[] = {21, 44, 21, 44, 64, 64, 100}, told[] = {21, 44, 64, 100};
@@ -524,7 +525,8 @@ static void test_drain(const char *dir)
     hd_engine_close(e);
 }
 
-/* Many jobs of many users in a cache that holds two of them, and every third client goes away at some moment. */
+/* Many jobs of many users in a cache that holds two of them, and every third client goes
+ * away at some moment. */
 static void test_storm(const char *dir)
 {
     enum { S = SLOW ? 40 : 150 };

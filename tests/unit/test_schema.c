@@ -1,8 +1,10 @@
-/* JSON schemas: what their grammars accept and refuse, what is not supported and where, hostile schemas, and random walks
- * whose texts must be JSON.
+/* JSON schemas: what their grammars accept and refuse, what is not supported and where, hostile schemas, and
+ * random walks whose texts must be JSON.
  *
- * test_schema --walk MODEL SEED COUNT: reads schemas (or grammars of one rule), one a line, and prints COUNT walks of each with the tokenizer of a
- * model: {"line", "text", "ended", "tokens", "mask_us", "worst_us", "open_us"}, or {"line", "error", "status"}. */
+ * test_schema --walk MODEL SEED COUNT: reads schemas (or grammars of one rule), one a line, and prints COUNT
+ * walks of each with the tokenizer of a
+ * model: {"line", "text", "ended", "tokens", "mask_us", "worst_us", "open_us"}, or {"line",
+ * "error", "status"}. */
 #include <jansson.h>
 
 #include "grammar_walk.h"

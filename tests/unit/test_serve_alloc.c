@@ -1,6 +1,6 @@
-/* Each allocation of a request's life fails in turn - reading it, its prompt, its grammar, its stream -, and each of a
- * grammar's: the request is answered with 503 or, where its stream has begun, an error in it; what is answered with 200 is
- * whole; and the next request is served as if nothing had been. */
+/* Each allocation of a request's life fails in turn - reading it, its prompt, its grammar, its stream -, and
+ * each of a grammar's: the request is answered with 503 or, where its stream has begun, an error in it; what
+ * is answered with 200 is whole; and the next request is served as if nothing had been. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else

@@ -1,5 +1,5 @@
-/* Token shards: what is written is read, in both widths; a changed byte is noticed and named; failing writes and allocations
- * leave nothing behind. */
+/* Token shards: what is written is read, in both widths; a changed byte is noticed and named; failing writes
+ * and allocations leave nothing behind. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else

@@ -1,4 +1,5 @@
-/* The page's store: chats and their trees, search, export and import, what survives kill -9, what a full disk and a read-only file do. */
+/* The page's store: chats and their trees, search, export and import, what survives kill -9, what a full disk
+ * and a read-only file do. */
 #include "serve/store.h"
 
 #include <signal.h>
@@ -237,7 +238,8 @@ static void carry(void)
     CHECK(hd_store_backup(path, "/nonexistent/copy.db", &err) == HD_IO);
 }
 
-/* A child adds messages and tells each id through a pipe once it is acknowledged; killed at some point, every id that was told is there. */
+/* A child adds messages and tells each id through a pipe once it is acknowledged; killed at some point, every
+ * id that was told is there. */
 static void killed(void)
 {
     enum { ROUNDS = 12 };
@@ -294,7 +296,8 @@ static void killed(void)
     }
 }
 
-/* No byte beyond a size can be written: as a full disk.  What was acknowledged stays, and work goes on once there is room. */
+/* No byte beyond a size can be written: as a full disk.  What was acknowledged stays, and work goes on
+ * once there is room. */
 static void full_disk(void)
 {
     hd_store *s = NULL;

@@ -1,6 +1,6 @@
-/* A teacher: its likeliest ids against logits computed one document at a time, the same bits in any company; numbers that are none;
- * the file that keeps them, with every byte damaged, and broken off anywhere; its texts, alone and together, broken off and taken
- * up; failing allocations. */
+/* A teacher: its likeliest ids against logits computed one document at a time, the same bits in any company;
+ * numbers that are none; the file that keeps them, with every byte damaged, and broken off anywhere; its
+ * texts, alone and together, broken off and taken up; failing allocations. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else
@@ -182,8 +182,8 @@ fail:
     return st;
 }
 
-/* Numbers that are none, in a model of bytes, opened as a run opens it: in weights they are found before the teacher is asked; those
- * that come to be on the way, in what it answers. */
+/* Numbers that are none, in a model of bytes, opened as a run opens it: in weights they are found before the
+ * teacher is asked; those that come to be on the way, in what it answers. */
 static void test_nan(void)
 {
     static const float nan = NAN, infinite = INFINITY, huge = 3e38f;

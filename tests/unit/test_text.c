@@ -1,4 +1,5 @@
-/* Documents from text and JSONL files, plain and behind zstd: what a document is, what is passed over, what is refused. */
+/* Documents from text and JSONL files, plain and behind zstd: what a document is, what is passed over,
+ * what is refused. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // these bring an allocator of their own
 #define NO_FAILURES
 #else

@@ -1,5 +1,5 @@
-/* Tools: definitions in each format's words; calls found in texts of every form, at every way of cutting the text into pieces;
- * what must stay text; the schema of a forced call. */
+/* Tools: definitions in each format's words; calls found in texts of every form, at every way of cutting the
+ * text into pieces; what must stay text; the schema of a forced call. */
 #include "serve/tools.h"
 #include "test.h"
 
@@ -7,7 +7,8 @@ static hd_tool declared[] = {{.name = "get_weather", .description = "The weather
                              {.name = "add"}};
 static const hd_tools two = {.tool = declared, .n = 2};
 
-/* What a parser told of: text as it is, calls as "[name arguments]" ("..." before the bracket when cut off). */
+/* What a parser told of: text as it is, calls as "[name arguments]" ("..." before the
+ * bracket when cut off). */
 typedef struct {
     hd_buf all, parts; // parts: of the call under way
     int n_parts;
@@ -116,7 +117,8 @@ static void test_forms(void)
     expect("{\"arguments\": {\"s\": \"}\\\"{\"}, \"name\": \"add\"}", false, "[add {\"s\": \"}\\\"{\"}]");
 }
 
-/* What is told while it is written is what would have been told of the whole; what goes wrong meanwhile ends as a call cut off. */
+/* What is told while it is written is what would have been told of the whole; what goes wrong meanwhile ends
+ * as a call cut off. */
 static void test_live(void)
 {
     static const char *const same[][2] = {

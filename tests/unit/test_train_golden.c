@@ -1,9 +1,10 @@
-/* One training pass against PyTorch's autograd: every model of tests/golden/train (make_train.py says what each is for), in f32,
- * with one thread and two, with the activations kept and recomputed, whole and as two micro-batches, with experts on ranks (of which
- * there is one: tests/probe/ranks_probe.c has more).
+/* One training pass against PyTorch's autograd: every model of tests/golden/train (make_train.py says what
+ * each is for), in f32, with one thread and two, with the activations kept and recomputed, whole and as two
+ * micro-batches, with experts on ranks (of which there is one: tests/probe/ranks_probe.c has more).
  *
- * Losses to 1e-5, each gradient to 1e-4 of its norm (f32 sums of some hundred terms; PyTorch's differ as much); the same bits
- * however many threads.  bf16 and FP8 round every product's factors: their gradients must point the same way. */
+ * Losses to 1e-5, each gradient to 1e-4 of its norm (f32 sums of some hundred terms; PyTorch's differ as
+ * much); the same bits however many threads.  bf16 and FP8 round every product's factors: their gradients
+ * must point the same way. */
 #include <dirent.h>
 #include <math.h>
 
@@ -52,7 +53,7 @@ static bool read_golden(golden *g, const char *folder)
     return ok;
 }
 
-/* ---- Passes ------------------------------------------------------------------------------------------------------------- */
+/* ---- Passes -------------------------------------------------------------------------------------------- */
 
 static hd_micro micro_of(const golden *g, int doc0, int doc1)
 {

@@ -1,10 +1,10 @@
-/* Gradients of whole models against differences of the loss in double (tests/plain.h): every architecture, every part of the
- * loss, odd sizes, documents of one row and of more than an attention's segment.
+/* Gradients of whole models against differences of the loss in double (tests/plain.h): every architecture,
+ * every part of the loss, odd sizes, documents of one row and of more than an attention's segment.
  *
- * For random directions v of a tensor (numbers of deviation 1) the difference quotient is g . v, and if hadal's gradient is off
- * by e, then the mean of (e . v)^2 is |e|^2: three directions tell whether |e| is below 1e-4 |g| (f32 sums of some hundred terms,
- * which cancel in places; 3e-6 is usual).  A quotient's own error is some 1e-6 of it: h^2 times third derivatives, and rounding
- * of 1e-15 / h. */
+ * For random directions v of a tensor (numbers of deviation 1) the difference quotient is g . v, and if
+ * hadal's gradient is off by e, then the mean of (e . v)^2 is |e|^2: three directions tell whether |e| is
+ * below 1e-4 |g| (f32 sums of some hundred terms, which cancel in places; 3e-6 is usual).  A quotient's own
+ * error is some 1e-6 of it: h^2 times third derivatives, and rounding of 1e-15 / h. */
 #include <unistd.h>
 
 #include "base/folder.h"
@@ -75,7 +75,7 @@ static const model_case cases[] = {
      DOCS(one_long)},
 };
 
-/* ---- A batch ------------------------------------------------------------------------------------------------------------- */
+/* ---- A batch ------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int32_t tok[MAX_ROWS], target[MAX_ROWS], teacher_id[MAX_ROWS * MAX_TOP];
@@ -116,7 +116,7 @@ static void make_batch(batch *x, const model_case *c, int n_vocab, hd_rng *r)
                           .distil_weight = c->distil_weight, .temperature = c->temperature, .recompute = c->recompute, .backward = true};
 }
 
-/* ---- Weights ------------------------------------------------------------------------------------------------------------- */
+/* ---- Weights ------------------------------------------------------------------------------------------- */
 
 /* No weight at its usual beginning: gains are not 1, biases not 0, and activations stay near 1. */
 static void draw(hd_model *m, hd_rng *r)
@@ -131,7 +131,7 @@ static void draw(hd_model *m, hd_rng *r)
     hd_params_refresh(m);
 }
 
-/* ---- The comparison -------------------------------------------------------------------------------------------------------- */
+/* ---- The comparison ------------------------------------------------------------------------------------ */
 
 static void near(double got, double want, const char *name, const char *part)
 {
@@ -184,7 +184,8 @@ static void compare(plain *m, const model_case *c, const batch *x, hd_rng *r)
     if (getenv("HADAL_VERBOSE")) printf("%s: %d tensors, the worst off by %.2g of its norm\n", c->name, all, worst);
 }
 
-/* One draw of weights and ids; false: a choice of experts was nearly a tie, which f32 may decide otherwise. */
+/* One draw of weights and ids; false: a choice of experts was nearly a tie, which f32 may
+ * decide otherwise. */
 static bool attempt(hd_model *m, const model_case *c, uint64_t seed)
 {
     static batch x;

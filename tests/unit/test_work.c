@@ -1,5 +1,5 @@
-/* Work beside the network thread: everything is finished there and once, what is big leaves a thread to the small, what waits can be
- * taken back, and closing finishes the rest.  And grammars that are kept. */
+/* Work beside the network thread: everything is finished there and once, what is big leaves a thread to the
+ * small, what waits can be taken back, and closing finishes the rest.  And grammars that are kept. */
 #include "serve/work.h"
 
 #include <pthread.h>

@@ -1,8 +1,9 @@
 /* Integer products with ARM's dot product instructions (FEAT_DotProd, from ARMv8.2).
  *
- * sdot multiplies 4 signed bytes by 4 signed bytes into each of 4 lanes: a register of weights holds the quads of 4 rows, and
- * a lane of 16 activations is the other operand.  A panel is 8 registers of outputs; a tile is one panel by 1 or 2 rows.
- * Integers are exact; the float additions have one order, one per block or group of 128, whatever the tile. */
+ * sdot multiplies 4 signed bytes by 4 signed bytes into each of 4 lanes: a register of weights holds the
+ * quads of 4 rows, and a lane of 16 activations is the other operand.  A panel is 8 registers of outputs; a
+ * tile is one panel by 1 or 2 rows.  Integers are exact; the float additions have one order, one per block or
+ * group of 128, whatever the tile. */
 #include <arm_neon.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* Attention for NEON: 6 rows x 1 panel (four registers) leave 24 accumulators, four weights and a broadcast. */
+/* Attention for NEON: 6 rows x 1 panel (four registers) leave 24 accumulators, four weights
+ * and a broadcast. */
 #define ATTN_MR 6
 #define ATTN_MC 1
 #include "kernels/attn_body.h"

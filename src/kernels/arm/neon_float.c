@@ -1,4 +1,5 @@
-/* Float products for NEON: two rows of a panel are 16 registers of sums, half of what there is; the loops are in float_body.h. */
+/* Float products for NEON: two rows of a panel are 16 registers of sums, half of what there is; the loops are
+ * in float_body.h. */
 #define ROWS            2
 #define HALVES          1
 #define FETCH(p, bytes) ((void)(p))

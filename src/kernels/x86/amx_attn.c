@@ -1,8 +1,8 @@
 /* Attention with AMX: both products of a BF16 cache by TDPBF16PS.
  *
- * The cache's panels are tiles of the second operand already: 16 steps of a panel (pairs of bf16) are 1 KB in a row.
- * Two row tiles meet two panels (4 accumulators, 2 + 2 operands: all eight tiles).  Rows are those that exist: a tile of
- * 3 rows (one query, three heads) costs and gives, row by row, what a full one does. */
+ * The cache's panels are tiles of the second operand already: 16 steps of a panel (pairs of bf16) are 1 KB in
+ * a row.  Two row tiles meet two panels (4 accumulators, 2 + 2 operands: all eight tiles).  Rows are those
+ * that exist: a tile of 3 rows (one query, three heads) costs and gives, row by row, what a full one does. */
 #include <immintrin.h>
 
 #include "base/num.h"

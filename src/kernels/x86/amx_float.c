@@ -1,10 +1,10 @@
-/* bf16 and fp8 products with AMX.  They run on tiles for every number of rows, so that one row has the bits it has among
- * many.
+/* bf16 and fp8 products with AMX.  They run on tiles for every number of rows, so that one row has the bits
+ * it has among many.
  *
- * Two tiles of rows meet two of weights: four sums, and every tile loaded is used twice.  The inner dimension runs in
- * segments whose weights stay in the first-level cache while all rows pass; between segments the sums lie in scratch, a
- * tile's 1 KB in one piece.  bf16 sums go on where they stopped, so a store and a load in between change no bit.  fp8 has a
- * scale per 128: a group's sums start at zero, and y += scale * sums.
+ * Two tiles of rows meet two of weights: four sums, and every tile loaded is used twice.  The inner dimension
+ * runs in segments whose weights stay in the first-level cache while all rows pass; between segments the sums
+ * lie in scratch, a tile's 1 KB in one piece.  bf16 sums go on where they stopped, so a store and a load in
+ * between change no bit.  fp8 has a scale per 128: a group's sums start at zero, and y += scale * sums.
  *
  * fp8 weights become bf16 by two look-ups of 128 bytes, one for each half of the number. */
 #include "kernels/x86/amx_tile.h"
@@ -86,7 +86,7 @@ static void bf16_pass(const pass *p, const uint8_t *panel, int64_t k, work *o)
     }
 }
 
-/* ---- fp8 ------------------------------------------------------------------------------------------------------------- */
+/* ---- fp8 ----------------------------------------------------------------------------------------------- */
 
 /* y += scale * sums for a tile's half. */
 INLINE void add_scaled(const pass *p, float *y, int64_t ldy, const float *from, const float *sum, float scale, bool first)
@@ -124,7 +124,7 @@ static void f8_pass(const pass *p, const uint8_t *panel, int64_t k, const f8_tab
     }
 }
 
-/* ---- Both ------------------------------------------------------------------------------------------------------------ */
+/* ---- Both ---------------------------------------------------------------------------------------------- */
 
 /* Up to MOST_ROWS rows at a time, nearly equal parts. */
 static void run(bool f8, const void *panel, int64_t k, const uint8_t *act, size_t stride, int M, float *y, int64_t ldy,

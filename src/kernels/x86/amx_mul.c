@@ -1,13 +1,14 @@
 /* Integer products with AMX: tiles of 16 rows of activations by 16 outputs.
  *
- * Integer sums are exact, so a few rows stay with the vnni kernels, and here the same float operations are done in the same
- * order.  Weights are unpacked once for all rows of a pass, into signed bytes:
+ * Integer sums are exact, so a few rows stay with the vnni kernels, and here the same float operations are
+ * done in the same order.  Weights are unpacked once for all rows of a pass, into signed bytes:
  *   one scale per block   tiles of 32 of k; each block's sums are scaled and added
- *   K formats             the block's integer scale is multiplied in: scale * q = 64 hi + lo, two bytes, so a group of
- *                         128 is summed inside the tiles without leaving them
- * The sums leave their tile through memory; vector code scales them and adds them to 16 registers, a tile's float sums.  The
- * tile products of the next step are issued before the scaling of this one, so both units work at once.
- * The last tile of a batch that is no multiple of 16 ends at its last row: the rows done already are not stored again. */
+ *   K formats             the block's integer scale is multiplied in: scale * q = 64 hi + lo, two bytes, so a
+ *                         group of 128 is summed inside the tiles without leaving them
+ * The sums leave their tile through memory; vector code scales them and adds them to 16 registers, a tile's
+ * float sums.  The tile products of the next step are issued before the scaling of this one, so both units
+ * work at once.  The last tile of a batch that is no multiple of 16 ends at its last row: the rows done
+ * already are not stored again. */
 #include "kernels/x86/amx_tile.h"
 
 enum { SEG = 256 }; // k unpacked at a time by the simple formats
@@ -60,8 +61,8 @@ INLINE int row_of(int i, int M)
     return (i / 2 + 1) * TILE_ROWS > M ? M - TILE_ROWS : i / 2 * TILE_ROWS;
 }
 
-/* The weights to come, fetched in even portions while these are multiplied: asked for all at once they would wait for
- * one another with the tiles idle. */
+/* The weights to come, fetched in even portions while these are multiplied: asked for all at once they would
+ * wait for one another with the tiles idle. */
 typedef struct {
     const uint8_t *at, *end;
     int step;
@@ -160,8 +161,8 @@ INLINE void mul_simple(hd_panel_id id, int bytes, const pass *p, work *o)
     }
 }
 
-/* scale * (q - offset) = 64 hi + lo for a register of quads.  even, odd: 16 rows' scales in bytes 0 and 2, or 1 and 3, of
- * each lane; shift: offset * scale in both halves of a lane. */
+/* scale * (q - offset) = 64 hi + lo for a register of quads.  even, odd: 16 rows' scales in bytes 0 and 2, or
+ * 1 and 3, of each lane; shift: offset * scale in both halves of a lane. */
 INLINE void split(bool six, __m512i q, __m512i even, __m512i odd, __m512i shift, int8_t *hi, int8_t *lo)
 {
     const __m512i low8 = _mm512_set1_epi16(0xff);
@@ -277,9 +278,9 @@ INLINE void mul_k(hd_panel_id id, int bytes, const pass *p, work *o)
     }
 }
 
-/* q4_K for a few tiles of rows, where unpacking is most of the work: the 4-bit integers are used as they are, and each
- * block's sum is multiplied by its scale afterwards.  A group's sum, at most 4 x 63 x 32 x 15 x 127 < 2^24, is exact in
- * f32 as in integers: the same bits. */
+/* q4_K for a few tiles of rows, where unpacking is most of the work: the 4-bit integers are used as they are,
+ * and each block's sum is multiplied by its scale afterwards.  A group's sum, at most 4 x 63 x 32 x 15 x 127
+ * < 2^24, is exact in f32 as in integers: the same bits. */
 INLINE void unpack_low(work *o, const uint8_t *super)
 {
     for (int b = 0; b < 8; b++) {
@@ -363,7 +364,7 @@ INLINE void mul_q4_k_few(const pass *p, work *o)
     }
 }
 
-/* ---- One function per format ------------------------------------------------------------------------------------- */
+/* ---- One function per format --------------------------------------------------------------------------- */
 
 typedef void pass_fn(const pass *p, work *o);
 

@@ -1,5 +1,5 @@
-/* The tiles' shape, for the amx products.  Tiles 0-3 are sums, 4 and 5 activations [rows][a_bytes], 6 and 7 weights
- * [a_bytes/4][64]. */
+/* The tiles' shape, for the amx products.  Tiles 0-3 are sums, 4 and 5 activations [rows][a_bytes], 6 and 7
+ * weights [a_bytes/4][64]. */
 #ifndef HD_KERNELS_X86_AMX_TILE_H
 #define HD_KERNELS_X86_AMX_TILE_H
 

@@ -1,8 +1,9 @@
-/* Integer products with AVX2 and FMA: 4 registers of 8 outputs make a panel, 1 or 2 rows of activations a tile.
+/* Integer products with AVX2 and FMA: 4 registers of 8 outputs make a panel, 1 or 2 rows of
+ * activations a tile.
  *
- * vpmaddubsw adds two products of unsigned by signed bytes into 16 bits and saturates: 2 * 63 * 127 fits, 2 * 255 * 127
- * does not.  So weights of up to 6 bits stay unsigned and the offset is taken off the integer sum; 8-bit ones are
- * made signed and multiplied as |w| by sign(w) x, at most 2 * 128 * 127 = 32512. */
+ * vpmaddubsw adds two products of unsigned by signed bytes into 16 bits and saturates: 2 * 63 * 127 fits, 2 *
+ * 255 * 127 does not.  So weights of up to 6 bits stay unsigned and the offset is taken off the integer sum;
+ * 8-bit ones are made signed and multiplied as |w| by sign(w) x, at most 2 * 128 * 127 = 32512. */
 #include <immintrin.h>
 #include <string.h>
 

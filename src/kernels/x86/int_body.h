@@ -1,15 +1,18 @@
-/* Integer products with AVX-512 VNNI, included by the levels that differ in how weights are fetched.  Private to src/kernels/x86.
+/* Integer products with AVX-512 VNNI, included by the levels that differ in how weights are fetched.  Private
+ * to src/kernels/x86.
  *
- * vpdpbusd multiplies 4 unsigned weights by 4 signed activations into each of 16 lanes (= outputs).  A tile is one
- * panel (two registers of outputs) by a few rows of activations: a weight register is loaded once for all rows, and
- * the activations' quads are broadcast from memory.  Weights are unsigned, so the integer sum starts at
- * -offset * sum(q): exact.  Only the float additions have an order, one per block or group, whatever the tile.
+ * vpdpbusd multiplies 4 unsigned weights by 4 signed activations into each of 16 lanes (= outputs).  A tile
+ * is one panel (two registers of outputs) by a few rows of activations: a weight register is loaded once for
+ * all rows, and the activations' quads are broadcast from memory.  Weights are unsigned, so the integer sum
+ * starts at -offset * sum(q): exact.  Only the float additions have an order, one per block or group,
+ * whatever the tile.
  *
  * Before including, a level defines
  *
  *   static void fetch_weights(hd_panel_id id, int rows, const uint8_t *p, int n_bytes)
  *
- * which is called before a tile of `rows` rows reads n_bytes at p, so that it can ask for as many that lie ahead, or for these. */
+ * which is called before a tile of `rows` rows reads n_bytes at p, so that it can ask for as many that lie
+ * ahead, or for these. */
 #include "kernels/tile.h"
 #include "kernels/x86/vnni_int.h"
 

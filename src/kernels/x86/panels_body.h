@@ -1,14 +1,15 @@
-/* From a product of one panel's part to products of several panels that share rows, included by the levels that cut k.  Private to
- * src/kernels/x86.
+/* From a product of one panel's part to products of several panels that share rows, included by the levels
+ * that cut k.  Private to src/kernels/x86.
  *
- * Rows pass MOST_M at a time, which stay in the second-level cache, and of these up to PART_K of k, in equal parts, so that a panel's part
- * stays in the first.  An output's running sum waits in y between the parts, so its order is that of k however it is cut.  One row is a
- * stream through one panel after the other, fetched ONE_AHEAD bytes ahead.  Before including, a level defines PART_K, ONE_AHEAD and
+ * Rows pass MOST_M at a time, which stay in the second-level cache, and of these up to PART_K of k, in equal
+ * parts, so that a panel's part stays in the first.  An output's running sum waits in y between the parts, so
+ * its order is that of k however it is cut.  One row is a stream through one panel after the other, fetched
+ * ONE_AHEAD bytes ahead.  Before including, a level defines PART_K, ONE_AHEAD and
  *
  *   static const uint8_t *bring_rows(int rows, const uint8_t *act, size_t *stride, int64_t n, void *scratch)
  *
- * n numbers of rows that are `*stride` bytes apart, as the level's products want them: where they are, or in scratch with a stride of
- * their own. */
+ * n numbers of rows that are `*stride` bytes apart, as the level's products want them: where they are, or in
+ * scratch with a stride of their own. */
 enum { MOST_M = 128, FEW = 16 };
 
 /* nk of k of one panel, from `at` on; `next` is fetched meanwhile. */

@@ -1,5 +1,5 @@
-/* Float products for AVX-512: eight rows of a panel are 16 registers of sums, half of what there is.  The loops of a tile are in
- * float_body.h; here are the products of several rows of bf16 and fp8, and bf12. */
+/* Float products for AVX-512: eight rows of a panel are 16 registers of sums, half of what there is.  The
+ * loops of a tile are in float_body.h; here are the products of several rows of bf16 and fp8, and bf12. */
 #include "kernels/x86/vnni_int.h"
 
 #define ROWS            8
@@ -7,14 +7,17 @@
 #define FETCH(p, bytes) fetch((p) + AHEAD, bytes)
 #include "kernels/float_body.h"
 
-/* Several rows: the rows are widened into scratch, a part of k at a time, and multiplied as f32 with one panel after the
- * other.  An output's products are the same (a product of two bf16, or of one with an fp8, is exact in f32) and so is their order.
- *   bf16  up to FEW_ROWS, weights are widened in registers.  The next panel's block is fetched in even portions between the products: all
- *         of it at once fills the core's places for pending lines, and then the arithmetic stands still.  With more rows a panel's
- *         part is widened, too.
- *   bf12  numbers cost more to read: the first tile of more than one widens them in its registers and leaves them so.
+/* Several rows: the rows are widened into scratch, a part of k at a time, and multiplied as f32 with one
+ * panel after the other.  An output's products are the same (a product of two bf16, or of one with an fp8, is
+ * exact in f32) and so is their order.
+ *   bf16  up to FEW_ROWS, weights are widened in registers.  The next panel's block is fetched in even
+ *         portions between the products: all of it at once fills the core's places for pending lines, and
+ *         then the arithmetic stands still.  With more rows a panel's part is widened, too.
+ *   bf12  numbers cost more to read: the first tile of more than one widens them in its registers and leaves
+ *         them so.
  *   fp8   a group is widened for all rows, even for one.
- * One core of a Xeon with AVX512_BF16, M 512, K 768, one panel: 77 G operations/s by tile_bf16, 87 by vdpbf16ps, 150 by this. */
+ * One core of a Xeon with AVX512_BF16, M 512, K 768, one panel: 77 G operations/s by tile_bf16, 87 by
+ * vdpbf16ps, 150 by this. */
 enum { PART_K = 256, ONE_AHEAD = 4096, X_STRIDE = PART_K * sizeof(float), FEW_ROWS = 64, F8_GROUP = 128 };
 
 /* A group of fp8, times 2^-8; returns the scale that makes up for that. */
@@ -77,7 +80,8 @@ INLINE void tile_few(int rows, const tile *widened)
     store_tile(rows, t, f);
 }
 
-/* A block of bf12, from k on; `wide` is for one that lists numbers, and with `keep` holds the widened weights afterwards. */
+/* A block of bf12, from k on; `wide` is for one that lists numbers, and with `keep` holds the widened
+ * weights afterwards. */
 INLINE void add_block(int rows, v16 f[][2], const tile *t, const uint8_t *block, const uint8_t *next, int64_t k, float *wide, bool keep)
 {
     if (block[BF12_COUNT]) {
@@ -155,7 +159,7 @@ TILES_8(few, tile_few(rows, t))
 TILES_8(few_bf12, tile_few_bf12(rows, t))
 TILES_8(scaled, tile_scaled(rows, t))
 
-/* ---- Panels -------------------------------------------------------------------------------------------------------- */
+/* ---- Panels -------------------------------------------------------------------------------------------- */
 
 /* Scratch: [a panel's part as f32][rows]. */
 static const uint8_t *bring_rows(int rows, const uint8_t *act, size_t *stride, int64_t n, void *scratch)

@@ -13,8 +13,8 @@
 typedef void hd_panel_mul_fn(MUL_PARAMS);
 extern hd_panel_mul_fn *const hd_vnni_mul[HD_N_PANEL];
 
-/* How far ahead of the products a weight stream is fetched.  The hardware's own prefetcher stops at 4 KB pages and
- * leaves a third of one core's bandwidth unused (15.5 against 19.9 GB/s). */
+/* How far ahead of the products a weight stream is fetched.  The hardware's own prefetcher stops at 4 KB
+ * pages and leaves a third of one core's bandwidth unused (15.5 against 19.9 GB/s). */
 enum { AHEAD = 2048 };
 
 INLINE void fetch(const uint8_t *p, int n_bytes)

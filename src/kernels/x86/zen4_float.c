@@ -1,8 +1,11 @@
-/* bf16 products for processors on which vdpbf16ps, two products a lane, takes as long as one multiply-add (AMD's from Zen 4 on): twice
- * the rate of f32.  Weights and rows are read as they lie, a pair of k a word; an output is one chain of such pairs in order of k.
+/* bf16 products for processors on which vdpbf16ps, two products a lane, takes as long as one multiply-add
+ * (AMD's from Zen 4 on): twice the rate of f32.  Weights and rows are read as they lie, a pair of k a word;
+ * an output is one chain of such pairs in order of k.
  *   bf16  as it is
- *   bf12  a pair is what unpacking its bytes gives; the first tile of more than one leaves them for those behind it
- *   fp8   a group is unpacked for all rows, even for one; its chain starts at zero and is added times its scale
+ *   bf12  a pair is what unpacking its bytes gives; the first tile of more than one leaves them for those
+ *         behind it
+ *   fp8   a group is unpacked for all rows, even for one; its chain starts at zero and is added times its
+ *         scale
  * The instruction takes numbers below 2^-126 for zero. */
 #include "kernels/tile.h"
 #include "kernels/v16.h"
@@ -13,7 +16,8 @@ enum { ROWS = 8, PART_K = 320, FEW_K = 1792, ONE_AHEAD = 2048, F8_GROUP = 128, P
 
 INLINE __m512 dot2(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
-/* Asks for the outputs' lines, which are written when the tile is done: by then they are there, wherever they were. */
+/* Asks for the outputs' lines, which are written when the tile is done: by then they are there,
+ * wherever they were. */
 INLINE void begin(int rows, bool add, const tile *t, __m512 f[][2])
 {
     UNROLL for (int m = 0; m < rows; m++)
@@ -87,7 +91,8 @@ static void unpack_listed(uint8_t *to, const uint8_t *block)
     }
 }
 
-/* A block of bf12, from k on; `pairs` is for one that lists numbers, and with `keep` holds the weights afterwards. */
+/* A block of bf12, from k on; `pairs` is for one that lists numbers, and with `keep` holds the
+ * weights afterwards. */
 INLINE void add_block(int rows, __m512 f[][2], const tile *t, const uint8_t *block, const uint8_t *next, int64_t k, uint8_t *pairs, bool keep)
 {
     if (block[BF12_COUNT]) {
@@ -131,8 +136,8 @@ INLINE void add_half(int rows, __m512 *f, const tile *t, __m512i w, int64_t k)
     UNROLL for (int m = 0; m < rows; m++) f[m] = dot2(f[m], w, _mm512_set1_epi32(*(const int *)AT(t->act + k * 2, m)));
 }
 
-/* Half of a panel, whose lines are its own but for a block's head, by up to twice as many rows: a weight is unpacked once for all of them
- * and kept nowhere. */
+/* Half of a panel, whose lines are its own but for a block's head, by up to twice as many rows: a weight is
+ * unpacked once for all of them and kept nowhere. */
 INLINE void tile_half(int rows, int z, const tile *t)
 {
     _Alignas(64) uint8_t pairs[BF12_K / 2 * PAIR];
@@ -171,7 +176,7 @@ TILES_8(bf16, tile_bf16(rows, t))
 TILES_8(scaled, tile_scaled(rows, t))
 TILES_16(bf12, tile_bf12(rows, t))
 
-/* ---- Panels -------------------------------------------------------------------------------------------------------- */
+/* ---- Panels -------------------------------------------------------------------------------------------- */
 
 /* Rows are multiplied as they lie. */
 static const uint8_t *bring_rows(int rows, const uint8_t *act, size_t *stride, int64_t n, void *scratch) { return act; }

@@ -1,6 +1,7 @@
-/* Integer products where the hardware's own prefetcher keeps up with a core that reads line after line, and loses its way where lines are
- * read as the sums need them (AMD's from Zen 4 on, measured).  So a block's lines are touched in order before it is multiplied, while few
- * rows leave the core waiting for memory; with more rows weights are fetched into the second-level cache, from far ahead. */
+/* Integer products where the hardware's own prefetcher keeps up with a core that reads line after line, and
+ * loses its way where lines are read as the sums need them (AMD's from Zen 4 on, measured).  So a block's
+ * lines are touched in order before it is multiplied, while few rows leave the core waiting for memory; with
+ * more rows weights are fetched into the second-level cache, from far ahead. */
 #include "kernels/x86/vnni_int.h"
 
 enum { FAR = 8192 };
