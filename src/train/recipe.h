@@ -78,8 +78,8 @@ void hd_recipe_free(hd_recipe *r);
 const char *hd_recipe_divider(const hd_recipe *r);
 /* Sequences of seq rows in a micro-batch when the recipe does not say: as many as divide the batch and
  * have 1024 rows at most, so that what one operation hands to the next is still in the second-level
- * cache.  4096 rows were 11 % slower at 1 M weights, 6 % with experts and 3 % at 10 M, and wanted up to
- * five times the memory. */
+ * cache.  Longer passes want up to five times the memory and were slower (doc/log.md), but for experts
+ * while the memory was slow: there they add to all gradients less often. */
 int hd_recipe_micro(int batch, int seq);
 /* The whole recipe as INI text, defaults and the environment put in: kept in the run's folder, so that a run
  * says what it was.  Reading it gives the same recipe. */
