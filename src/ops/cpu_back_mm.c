@@ -264,67 +264,89 @@ void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *wor
 
 /* ---- Panels from masters ------------------------------------------------------------------------------- */
 
-enum { PACK_K = 256 }; // of the inner dimension at a time
+/* A task is 32 rows of the masters: they lie behind each other, and are read once for both, their own panel
+ * and their part of each panel of the transpose, 32 places of these panels' inner dimension. */
+enum { PACK_K = 256, W = HD_PANEL_ROWS }; // PACK_K: of the inner dimension at a time
 
 typedef struct {
     const hd_dev *d;
     hd_linear *const *w;
 } refresh_job;
 
-static int64_t panels_of(const hd_linear *w) { return w ? (w->src.n + HD_PANEL_ROWS - 1) / HD_PANEL_ROWS : 0; }
+static int64_t panels_of(const hd_linear *w) { return (w->src.n + W - 1) / W; }
+static const float *master(const hd_linear *w, int64_t row) { return (const float *)(const void *)w->src.data + row * w->src.k; }
+static uint8_t *panel_of(const hd_linear *w, int64_t p) { return w->panels + (size_t)p * w->kind->bytes(w->src.k); }
 
-/* rows [inner][32] of floats into the panel at inner position i0. */
-static void put_rows(const hd_back_kernels *k, const hd_linear *w, uint8_t *panel, const float *rows, int64_t i0, int64_t n)
+/* Rows [m][n], `ld` apart, into a panel at inner position i0. */
+static void put_rows(const hd_back_kernels *k, const hd_linear *w, uint8_t *panel, int64_t i0, const float *rows, int64_t ld, int64_t m, int n)
 {
     if (w->kind->id == HD_PANEL_F32) {
-        memcpy((float *)(void *)panel + i0 * HD_PANEL_ROWS, rows, (size_t)(n * HD_PANEL_ROWS) * sizeof *rows);
+        float *out = (float *)(void *)panel + i0 * W;
+        for (const float *end = rows + m * ld; rows < end; rows += ld, out += W) {
+            memcpy(out, rows, (size_t)n * sizeof *out);
+            memset(out + n, 0, (size_t)(W - n) * sizeof *out);
+        }
         return;
     }
-    uint32_t *out = (uint32_t *)(void *)panel + i0 / 2 * HD_PANEL_ROWS;
-    for (const float *end = rows + n * HD_PANEL_ROWS; rows < end; rows += 2 * HD_PANEL_ROWS, out += HD_PANEL_ROWS)
-        k->pairs(out, 0, HD_PANEL_ROWS, rows, rows + HD_PANEL_ROWS, HD_PANEL_ROWS);
+    uint32_t *out = (uint32_t *)(void *)panel + i0 / 2 * W;
+    for (int64_t i = 0; i < m; i += 2, out += W) k->pairs(out, 0, W, rows + i * ld, i + 1 < m ? rows + (i + 1) * ld : NULL, n);
 }
 
-/* The masters' numbers in rows (inner positions i0 .. i0+m-1, outer ones r0 .. r0+31) to E4M3, by the scale
- * of their block of 128 x 128 of the masters; the block is the same one whichever way round it is packed. */
-static void round_blocks(const hd_linear *w, float *rows, int64_t i0, int64_t m, int64_t r0, bool back)
+/* What a panel of bf16 has behind its numbers. */
+static void end_panel(const hd_linear *w, uint8_t *panel)
 {
-    const float *src = (const float *)(const void *)w->src.data;
-    for (int64_t i = 0; i < m; i += HD_FP8_GROUP) {
-        int64_t a = i0 + i, b = r0 / HD_FP8_GROUP * HD_FP8_GROUP; // the block's inner and outer positions
-        int64_t y0 = back ? a : b, x0 = back ? b : a, n = m - i < HD_FP8_GROUP ? m - i : HD_FP8_GROUP;
-        float max = 0;
-        for (int64_t y = y0; y < y0 + HD_FP8_GROUP && y < w->src.n; y++)
-            for (int64_t x = x0; x < x0 + HD_FP8_GROUP && x < w->src.k; x++) max = fmaxf(max, fabsf(src[y * w->src.k + x]));
-        float scale = hd_fp8_scale(max);
-        for (int64_t e = i * HD_PANEL_ROWS; e < (i + n) * HD_PANEL_ROWS; e++) rows[e] = hd_fp8_round(rows[e], scale);
-    }
+    const size_t used = (size_t)((w->src.k + 1) / 2 * 2) * W * 2;
+    if (w->kind->id == HD_PANEL_BF16) memset(panel + used, 0, w->kind->bytes(w->src.k) - used);
 }
 
-/* One panel of w, or of its transpose: 32 rows, or 32 columns, of the masters. */
-static void pack_panel(const hd_dev *d, const hd_linear *w, int64_t p, bool back)
+/* Of the masters' block of 128 x 128 that holds this number. */
+static float block_scale(const hd_linear *w, int64_t row, int64_t column)
 {
-    const hd_linear *to = back ? w->back : w;
-    const hd_back_kernels *k = d->k->back;
-    const float *src = (const float *)(const void *)w->src.data;
-    int64_t ld = w->src.k, inner = to->src.k, r0 = p * HD_PANEL_ROWS, left = to->src.n - r0;
-    int n = left < HD_PANEL_ROWS ? (int)left : HD_PANEL_ROWS;
-    size_t bytes = to->kind->bytes(inner);
-    uint8_t *panel = to->panels + (size_t)p * bytes;
-    _Alignas(64) float rows[PACK_K * HD_PANEL_ROWS];
-    if (n < HD_PANEL_ROWS) memset(rows, 0, sizeof rows);
-    for (int64_t i0 = 0; i0 < inner; i0 += PACK_K) {
-        int64_t m = inner - i0 < PACK_K ? inner - i0 : PACK_K, even = (m + 1) / 2 * 2;
-        if (back)
-            for (int64_t i = 0; i < m; i++) memcpy(rows + i * HD_PANEL_ROWS, src + (i0 + i) * ld + r0, (size_t)n * sizeof *rows);
-        else k->transpose(rows, HD_PANEL_ROWS, src + r0 * ld + i0, ld, n, (int)m);
-        if (d->fp8 && to->kind->id == HD_PANEL_BF16) round_blocks(w, rows, i0, m, r0, back);
-        if (even > m) memset(rows + m * HD_PANEL_ROWS, 0, HD_PANEL_ROWS * sizeof *rows);
-        put_rows(k, to, panel, rows, i0, to->kind->id == HD_PANEL_F32 ? m : even);
+    const int64_t y0 = row - row % HD_FP8_GROUP, x0 = column - column % HD_FP8_GROUP;
+    float max = 0;
+    for (int64_t y = y0; y < y0 + HD_FP8_GROUP && y < w->src.n; y++)
+        for (int64_t x = x0; x < x0 + HD_FP8_GROUP && x < w->src.k; x++) max = fmaxf(max, fabsf(master(w, y)[x]));
+    return hd_fp8_scale(max);
+}
+
+static void round_to_fp8(float *x, int64_t n, float scale)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = hd_fp8_round(x[i], scale);
+}
+
+/* Panel p of w: n rows of the masters. */
+static void pack_rows(const hd_dev *d, const hd_linear *w, int64_t p, int n)
+{
+    const int64_t K = w->src.k;
+    uint8_t *panel = panel_of(w, p);
+    _Alignas(64) float rows[PACK_K][W];
+    if (n < W) memset(rows, 0, sizeof rows);
+    for (int64_t i0 = 0; i0 < K; i0 += PACK_K) {
+        const int64_t m = K - i0 < PACK_K ? K - i0 : PACK_K;
+        d->k->back->transpose(rows[0], W, master(w, p * W) + i0, K, n, (int)m);
+        for (int64_t i = 0; i < m && d->fp8 && w->kind->id == HD_PANEL_BF16; i += HD_FP8_GROUP)
+            round_to_fp8(rows[i], (m - i < HD_FP8_GROUP ? m - i : HD_FP8_GROUP) * W, block_scale(w, p * W, i0 + i));
+        put_rows(d->k->back, w, panel, i0, rows[0], W, m, W);
     }
-    if (to->kind->id == HD_PANEL_BF16) {
-        size_t used = (size_t)((inner + 1) / 2 * 2) * HD_PANEL_ROWS * 2;
-        memset(panel + used, 0, bytes - used);
+    end_panel(w, panel);
+}
+
+/* Their part of the transpose's panels, in which they are inner positions. */
+static void pack_columns(const hd_dev *d, const hd_linear *w, int64_t p, int n)
+{
+    const hd_linear *to = w->back;
+    const int64_t K = w->src.k, r0 = p * W;
+    float rows[W][W], scale = 0;
+    for (int64_t c = 0; c < K; c += W) {
+        const int wide = K - c < W ? (int)(K - c) : W;
+        uint8_t *panel = panel_of(to, c / W);
+        if (d->fp8 && to->kind->id == HD_PANEL_BF16) {
+            if (c % HD_FP8_GROUP == 0) scale = block_scale(w, r0, c);
+            for (int i = 0; i < n; i++) memcpy(rows[i], master(w, r0 + i) + c, (size_t)wide * sizeof(float));
+            for (int i = 0; i < n; i++) round_to_fp8(rows[i], wide, scale);
+            put_rows(d->k->back, to, panel, r0, rows[0], W, n, wide);
+        } else put_rows(d->k->back, to, panel, r0, master(w, r0) + c, K, n, wide);
+        if (r0 + n == w->src.n) end_panel(to, panel);
     }
 }
 
@@ -332,14 +354,13 @@ static void refresh_panel(void *arg, int64_t p, int tid)
 {
     const refresh_job *j = arg;
     hd_linear *const *w = j->w;
-    for (;; w++) {
-        int64_t n = panels_of(*w), both = n + panels_of((*w)->back);
-        if (p < both) {
-            pack_panel(j->d, *w, p < n ? p : p - n, p >= n);
-            return;
-        }
-        p -= both;
-    }
+    while (p >= panels_of(*w)) p -= panels_of(*w++);
+    const int64_t left = (*w)->src.n - p * W;
+    const int n = left < W ? (int)left : W;
+    /* Both ways of packing jump from row to row; asked for in order, rows come as fast as memory gives them. */
+    for (const float *x = master(*w, p * W), *end = x + n * (*w)->src.k; x < end; x += 16) __builtin_prefetch(x, 0, 2);
+    pack_rows(j->d, *w, p, n);
+    if ((*w)->back) pack_columns(j->d, *w, p, n);
 }
 
 void hd_linear_refresh(hd_dev *d, hd_linear *const *w, int n_w)
@@ -350,7 +371,7 @@ void hd_linear_refresh(hd_dev *d, hd_linear *const *w, int n_w)
         int64_t panels = 0;
         for (int k = i; k < n_w && k < i + AT_ONCE; k++) {
             assert(w[k]->kind->id == HD_PANEL_BF16 || w[k]->kind->id == HD_PANEL_F32);
-            panels += panels_of(w[k]) + panels_of(w[k]->back);
+            panels += panels_of(w[k]);
         }
         hd_pool_run(d->pool, panels, refresh_panel, &j);
     }
