@@ -4,6 +4,7 @@
 #include "cli/bench_cost.h"
 #include "cli/hub.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,17 +31,19 @@ static bool is_head(const char *name)
 
 static bool is_expert(const char *name) { return strstr(name, "_exps.") || strstr(name, ".experts."); }
 
-/* The part of a tensor that one token meets. */
-static double part_of(const hd_tensor_info *t, const hd_config *c, bool own_head)
+/* The part of a tensor that one token of each sequence meets; of experts what is expected, where each
+ * sequence chooses by chance. */
+static double part_of(const hd_tensor_info *t, const hd_config *c, bool own_head, int64_t seqs)
 {
     if (is_embedding(t->name))
-        return own_head ? 1.0 / (double)c->n_vocab : 1; // a row, or all of it as the head
+        return own_head ? (double)seqs / (double)c->n_vocab : 1; // a row, or all of it as the head
     if (layer_of(t->name) >= c->n_layers) return 0;
-    if (is_expert(t->name) && c->n_experts > 0) return (double)c->n_experts_per_tok / (double)c->n_experts;
+    if (is_expert(t->name) && c->n_experts > 0)
+        return 1 - pow(1 - (double)c->n_experts_per_tok / (double)c->n_experts, (double)seqs);
     return 1;
 }
 
-hd_status hd_bench_cost_of(hd_bench_cost *c, const char *path, hd_err *err)
+hd_status hd_bench_cost_of(hd_bench_cost *c, const char *path, int64_t seqs, hd_err *err)
 {
     hd_status st;
     hd_source *s = NULL;
@@ -52,9 +55,10 @@ hd_status hd_bench_cost_of(hd_bench_cost *c, const char *path, hd_err *err)
         own_head = own_head || is_head(hd_source_tensor(s, i)->name);
     for (int64_t i = 0; i < hd_source_n_tensors(s); i++) {
         const hd_tensor_info *t = hd_source_tensor(s, i);
-        double part = part_of(t, hd_source_config(s), own_head), n = 1;
+        double part = part_of(t, hd_source_config(s), own_head, 1), n = 1;
         for (int d = 0; d < t->n_dims; d++) n *= (double)t->dim[d];
         c->token_bytes += part * (double)t->bytes;
+        c->pass_bytes += part_of(t, hd_source_config(s), own_head, seqs) * (double)t->bytes;
         if (t->n_dims >= 2 && !(own_head && is_embedding(t->name))) c->token_weights += part * n;
     }
 fail:

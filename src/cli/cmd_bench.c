@@ -166,8 +166,8 @@ static uint64_t memory_bytes(const char *what)
     return kb * 1024;
 }
 
-/* Of the memory's speed, while one sequence is generated. */
-static double read_share(const report *r) { return r->gen.mean * r->cost.token_bytes / r->bandwidth; }
+/* Bytes of weights a second while tokens are generated. */
+static double read_rate(const report *r, const options *o) { return r->gen.mean / (double)o->seqs * r->cost.pass_bytes; }
 
 static const char *level(void)
 {
@@ -186,7 +186,7 @@ static hd_status print_json(const char *model, const report *r, const options *o
         r->gen.mean, "gen_tok_s_dev", r->gen.dev, "load_s", r->load_s, "first_token_s", r->first_s,
         "weight_bytes", (json_int_t)r->cost.weight_bytes, "rss_bytes", (json_int_t)r->rss_bytes,
         "peak_rss_bytes", (json_int_t)r->peak_bytes, "cache_bytes", (json_int_t)r->cache_bytes, "token_bytes", r->cost.token_bytes, "token_weights",
-        r->cost.token_weights, "read_bytes_s", r->bandwidth, "read_share", o->seqs == 1 ? read_share(r) : 0.0,
+        r->cost.token_weights, "read_bytes_s", r->bandwidth, "read_share", read_rate(r, o) / r->bandwidth,
         "prompt_tok_cpu_s", r->prompt_cpu, "gen_tok_cpu_s", r->gen_cpu);
     return hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6), "bench", err);
 }
@@ -201,10 +201,9 @@ static void print_text(const char *model, const report *r, const options *o, int
                r->prompt.mean, r->prompt.dev, 2e-9 * r->prompt.mean * c->token_weights);
     if (o->n > 0)
         printf("  generating %-6lld  %9.1f tok/s +- %-6.1f", (long long)o->n, r->gen.mean, r->gen.dev);
-    if (o->n > 0 && o->seqs == 1)
-        printf("  %.1f GB/s of weights, %.0f %% of the %.1f GB/s this machine reads",
-               1e-9 * r->gen.mean * c->token_bytes, 100 * read_share(r), 1e-9 * r->bandwidth);
-    if (o->n > 0) putchar('\n');
+    if (o->n > 0)
+        printf("  %.1f GB/s of weights, %.0f %% of the %.1f GB/s this machine reads\n", 1e-9 * read_rate(r, o),
+               100 * read_rate(r, o) / r->bandwidth, 1e-9 * r->bandwidth);
     printf("  start to model     %9.2f s, to the first id %.2f s\n", r->load_s, r->first_s);
     printf("  memory             %9.3f GB at most, %.3f of it cache; the rest is %.2f x the weights' %.3f GB\n",
            1e-9 * (double)r->peak_bytes, 1e-9 * (double)r->cache_bytes,
@@ -248,8 +247,9 @@ static hd_status run(int argc, char **argv, hd_err *err)
     r.peak_bytes = memory_bytes("VmHWM");
     int64_t pages = (need + HD_PAGE_TOK - 1) / HD_PAGE_TOK;
     r.cache_bytes = hd_cache_tok_bytes(hd_model_config(e->model), e->cache_type) * (uint64_t)(pages * HD_PAGE_TOK * o.seqs);
-    HD_TRY(hd_bench_cost_of(&r.cost, argv[1], err));
+    HD_TRY(hd_bench_cost_of(&r.cost, argv[1], o.seqs, err));
     r.cost.token_bytes *= hd_model_packed_share(e->model);
+    r.cost.pass_bytes *= hd_model_packed_share(e->model);
     HD_TRY(hd_bench_bandwidth(&r.bandwidth, (int)o.load.threads, err));
     int threads = eo.n_threads > 0 ? eo.n_threads : hd_cpu_threads();
     if (o.json) HD_TRY(print_json(argv[1], &r, &o, threads, err));

@@ -16,11 +16,12 @@
 #include "ops/fp8.h"
 
 enum {
+    W = HD_PANEL_ROWS,
     TILE = 256,
     PAIR_TILE = 512,
     LEAST_TILE = 128,
     BLOCK_M = 256,
-    TILE_PANELS = TILE / HD_PANEL_ROWS,
+    TILE_PANELS = TILE / W,
     BESIDE = 8, // columns of dY
     PAIRS_BESIDE = 16,
     FETCH_ROWS = 8, // of dY and X ahead: a row is too short for the hardware to see it coming
@@ -80,7 +81,6 @@ static const float *x_row(const hd_mm_grad *j, int m) { return f_row(&j->x, row_
 /* X[m0 .. m0+M, k0 .. k0+wide) as panels of f32 [m][32]; a row of X is read once. */
 static void pack_x(const hd_mm_grad *j, scratch *s, int m0, int M, int64_t k0, int wide)
 {
-    enum { W = HD_PANEL_ROWS };
     int whole = wide / W, left = wide % W;
     for (int m = 0; m < M; m++) {
         const float *x = x_row(j, m0 + m) + k0;
@@ -266,7 +266,7 @@ void hd_mm_grad_run(hd_dev *d, const hd_mm_grad *jobs, int n_jobs, hd_arena *wor
 
 /* A task is 32 rows of the masters: they lie behind each other, and are read once for both, their own panel
  * and their part of each panel of the transpose, 32 places of these panels' inner dimension. */
-enum { PACK_K = 256, W = HD_PANEL_ROWS }; // PACK_K: of the inner dimension at a time
+enum { PACK_K = 256 }; // of the inner dimension at a time
 
 typedef struct {
     const hd_dev *d;

@@ -84,8 +84,22 @@ INLINE void tile_simple(hd_panel_id id, int rows, int bytes, const tile *t)
     store_tile(rows, t, f);
 }
 
+/* Adds a pair of blocks' minima, each times the sum of its activations. */
+INLINE void dot_mins(int rows, __m512i mins[][2], const uint8_t *min, const int16_t *sum32, const tile *t)
+{
+    UNROLL for (int z = 0; z < 2; z++) {
+        const __m512i two_of_each = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(min + 32 * z)));
+        UNROLL for (int m = 0; m < rows; m++) {
+            int32_t sums;
+            memcpy(&sums, AT(sum32, m), 4);
+            mins[m][z] = _mm512_dpwssd_epi32(mins[m][z], two_of_each, _mm512_set1_epi32(sums));
+        }
+    }
+}
+
 /* K formats: in a group of 128 the blocks' dots are weighted by their integer scales and summed exactly;
- *   y += scale (d group - dmin mins) */
+ *   y += scale (d group - dmin mins)
+ * The minima come behind the group's dots: registers do not hold the sums of both. */
 INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
 {
     const bool six = id == HD_PANEL_Q6_K;
@@ -106,18 +120,8 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
         }
         UNROLL for (int m = 0; m < rows; m++)
             UNROLL for (int z = 0; z < 2; z++) all[m][z] = mins[m][z] = _mm512_setzero_si512();
-        for (int p = 0; p < 2; p++, sum32 += 2) { // pairs of blocks
-            if (!six) {
-                fetch_weights(id, rows, w, 128);
-                UNROLL for (int z = 0; z < 2; z++) {
-                    __m512i mn = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(w + 64 + 32 * z)));
-                    UNROLL for (int m = 0; m < rows; m++) {
-                        int32_t two;
-                        memcpy(&two, AT(sum32, m), 4);
-                        mins[m][z] = _mm512_dpwssd_epi32(mins[m][z], mn, _mm512_set1_epi32(two));
-                    }
-                }
-            }
+        for (int p = 0; p < 2; p++) { // pairs of blocks
+            if (!six) fetch_weights(id, rows, w, 128);
             UNROLL for (int h = 0; h < 2; h++, q += 32, sum16 += 2) {
                 const uint8_t *ints = six ? w + 64 : w + 128 + h * block;
                 fetch_weights(id, rows, six ? w : ints, block);
@@ -137,6 +141,7 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
             }
             if (!six) w += pair;
         }
+        UNROLL for (int p = 2; p > 0 && !six; p--, sum32 += 2) dot_mins(rows, mins, w - p * pair + 64, sum32, t);
         UNROLL for (int z = 0; z < 2; z++) {
             __m512 d = load_f16(super + 32 * z), dmin = six ? d : load_f16(super + P_F16 + 32 * z);
             UNROLL for (int m = 0; m < rows; m++) {
