@@ -99,7 +99,7 @@ INLINE void dot_mins(int rows, __m512i mins[][2], const uint8_t *min, const int1
 
 /* K formats: in a group of 128 the blocks' dots are weighted by their integer scales and summed exactly;
  *   y += scale (d group - dmin mins)
- * The minima come behind the group's dots: registers do not hold the sums of both. */
+ * Registers hold the sums of a group's dots: the minima come behind them, and an output's sum waits in y. */
 INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
 {
     const bool six = id == HD_PANEL_Q6_K;
@@ -108,10 +108,8 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
     const uint8_t *super = t->w, *w = super, *q = t->act;
     const float *scale = (const float *)(const void *)(t->act + t->k);
     const int16_t *sum16 = (const int16_t *)(const void *)(scale + t->k / HD_Q8K_GROUP), *sum32 = sum16 + t->k / 16;
-    __m512 f[8][2];
-    UNROLL for (int m = 0; m < rows; m++)
-        UNROLL for (int z = 0; z < 2; z++) f[m][z] = _mm512_setzero_ps();
     for (int64_t g = 0; g < t->k / HD_Q8K_GROUP; g++, scale++) {
+        const __mmask16 seen = g > 0 ? 0xffff : 0; // of sums, which wait in y
         __m512i all[8][2], mins[8][2];
         if (g % 2 == 0) {
             super = w;
@@ -133,8 +131,10 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
                     dot_quads(id, rows, s, ints, six ? 2 * part : 0, six ? 2 * part + 2 : 4, q, t->stride);
                     UNROLL for (int z = 0; z < 2; z++) {
                         __m512i sc = six ? load_i8(w + 32 * part + 16 * z) : load_u8(w + 32 * h + 16 * z);
-                        UNROLL for (int m = 0; m < rows; m++)
+                        UNROLL for (int m = 0; m < rows; m++) {
                             all[m][z] = _mm512_add_epi32(all[m][z], _mm512_mullo_epi32(s[m][z], sc));
+                            __asm__("" : "+v"(all[m][z])); // here: gcc adds the products of several blocks first, and has no room for them
+                        }
                     }
                 }
                 if (six) w += block;
@@ -147,11 +147,11 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
             UNROLL for (int m = 0; m < rows; m++) {
                 __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(all[m][z]), d);
                 if (!six) v = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins[m][z]), dmin, v);
-                f[m][z] = _mm512_fmadd_ps(v, _mm512_set1_ps(*(const float *)AT(scale, m)), f[m][z]);
+                float *y = t->y + m * t->ldy + 16 * z;
+                _mm512_storeu_ps(y, _mm512_fmadd_ps(v, _mm512_set1_ps(*(const float *)AT(scale, m)), _mm512_maskz_loadu_ps(seen, y)));
             }
         }
     }
-    store_tile(rows, t, f);
 }
 
 #define SIMPLE(name, ID) MUL(name, 6, tile_simple(HD_PANEL_##ID, rows, P_##ID, t))
