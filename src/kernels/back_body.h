@@ -98,6 +98,11 @@ INLINE void outer_tile(const bool pairs, const int R, float *y, int64_t ldy, con
             UNROLL for (int z = 0; z < 2; z++) f[r][z] = pairs ? BACK_DOT2(f[r][z], w[z], s) : v_fma(w[z], s, f[r][z]);
         }
     }
+    if (cols >= 32) { // apart: tests between stores made the compiler keep all sums in memory
+        UNROLL for (int r = 0; r < R; r++)
+            UNROLL for (int z = 0; z < 2; z++) v_store(y + r * ldy + 16 * z, v_add(v_load(y + r * ldy + 16 * z), f[r][z]));
+        return;
+    }
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int z = 0; z < 2; z++) {
             float *to = y + r * ldy + 16 * z;
