@@ -52,6 +52,7 @@ static hd_status open_bench(bench *b, const char *config, hd_train_precision pre
     st = hd_model_init(path, j, 1, NULL, err);
     if (st == HD_OK) st = hd_source_open(&b->s, path, true, err);
     b->n = b->seqs * b->rows;
+    if (b->micro == 0) b->micro = hd_recipe_micro(b->seqs, b->rows, !json_object_get(j, "n_routed_experts"));
     if (st == HD_OK) st = hd_model_open_train(&b->m, b->s, precision, threads, b->micro * b->rows, err);
     if (system(rm) != 0) fprintf(stderr, "%s: not removed\n", dir); // what is mapped stays
     if (st != HD_OK) goto fail;
@@ -78,11 +79,15 @@ static hd_status one_step(bench *b, double *loss, hd_err *err)
     hd_pass_opts o = {.loss_scale = 1.0f / (float)b->n, .backward = true};
     hd_pass_result r = {0};
     memset(p->g, 0, (size_t)p->n_flat * sizeof *p->g);
-    for (int rows = b->micro * b->rows, i = 0; i < b->n; i += rows) {
-        hd_micro in = {.n_rows = rows, .n_docs = b->micro, .tok = b->tok + at + i, .target = b->target + at + i, .len = b->len};
-        hd_status st = hd_train_pass(b->m, &in, &o, &r, err);
+    const int rows = b->micro * b->rows, most = hd_train_most_passes(b->m);
+    for (int i = 0, n = 0; i < b->n; n = 0) {
+        hd_micro in[HD_MOST_PASSES];
+        for (; n < most && i < b->n; n++, i += rows)
+            in[n] = (hd_micro){.n_rows = rows, .n_docs = b->micro, .tok = b->tok + at + i, .target = b->target + at + i, .len = b->len};
+        hd_status st = hd_train_passes(b->m, in, n, &o, &r, err);
         if (st != HD_OK) return st;
     }
+    hd_train_sum(b->m);
     double norm = sqrt(hd_flat_sumsq(d, p->g, p->n_flat));
     hd_optim_step(b->optim, d, p->w, p->g, 1e-3f, hd_clip_scale(norm, 1), ++b->step);
     hd_params_refresh(b->m);
@@ -134,8 +139,7 @@ int main(int argc, char **argv)
         if (!strcmp(argv[i], "--precision"))
             precision = strcmp(argv[i + 1], "f32") ? HD_TRAIN_BF16 : HD_TRAIN_F32;
     }
-    if (b.micro == 0) b.micro = hd_recipe_micro(b.seqs, b.rows);
-    if (b.seqs < 1 || b.rows < 1 || b.micro < 1 || b.seqs % b.micro) {
+    if (b.seqs < 1 || b.rows < 1 || b.micro < 0 || (b.micro && b.seqs % b.micro)) {
         fprintf(stderr, "train_step: %d sequences do not divide into passes of %d\n", b.seqs, b.micro);
         return 2;
     }

@@ -157,11 +157,11 @@ static double update_seconds(const hd_cost *o, const hd_cost_ask *a, const hd_ma
     return t + (a->muon && m->muon_flops > 0 ? o->muon_work / m->muon_flops : 0);
 }
 
-static double micro_tokens(const hd_cost_ask *a, double batch)
+static double micro_tokens(const hd_config *c, const hd_cost_ask *a, double batch)
 {
     if (a->micro_tokens > 0) return (double)a->micro_tokens;
     double docs = fmin(fmax(1, floor(batch / (double)a->seq)), 1 << 20);
-    return (double)hd_recipe_micro((int)docs, (int)a->seq) * (double)a->seq;
+    return (double)hd_recipe_micro((int)docs, (int)a->seq, c->n_experts == 0) * (double)a->seq;
 }
 
 hd_status hd_cost_plan(hd_cost *o, const hd_config *c, const hd_cost_ask *a, const hd_machine *m, hd_err *err)
@@ -171,7 +171,7 @@ hd_status hd_cost_plan(hd_cost *o, const hd_config *c, const hd_cost_ask *a, con
     if (!(a->tokens > 0 && a->tokens < 1e18) || a->seq < 1 || a->seq > 1 << 24)
         return hd_fail(err, HD_USAGE, "cost: %g tokens in sequences of %lld make no sense", a->tokens, (long long)a->seq);
     double batch = a->batch_tokens > 0 ? a->batch_tokens : 4e6;
-    HD_TRY(count(o, c, (double)(a->seq + 1) / 2, micro_tokens(a, batch), err));
+    HD_TRY(count(o, c, (double)(a->seq + 1) / 2, micro_tokens(c, a, batch), err));
     HD_TRY(plan_memory(o, c, a->seq, err));
     o->flops = o->flops_per_token * a->tokens;
     o->utilization = utilization_of(o, c, m);

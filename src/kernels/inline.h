@@ -13,4 +13,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Here x is in a register: where integers are added up gcc otherwise reorders the additions, and keeps more
+ * terms than there are registers. */
+#define HERE(x) __asm__("" : "+v"(x))
+
 #endif

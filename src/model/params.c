@@ -385,6 +385,17 @@ hd_cache_type hd_train_cache(const hd_config *c, hd_train_precision p, const hd_
     return p == HD_TRAIN_F32 || hd_train_round(c, p, k) == HD_CACHE_F16 ? HD_CACHE_F32 : HD_CACHE_BF16;
 }
 
+static hd_status open_device(hd_model *m, int n_threads, hd_err *err)
+{
+    const hd_train_precision p = m->train->precision;
+    int64_t max_k = hd_model_max_k(&m->cfg, true);
+    hd_status st = hd_dev_open(&m->dev, n_threads, p == HD_TRAIN_F32, max_k > HD_LEAST_K ? max_k : HD_LEAST_K, err);
+    if (st != HD_OK) return st;
+    m->dev.fp8 = p == HD_TRAIN_FP8;
+    m->dev.wide = p == HD_TRAIN_BF16 && m->dev.k->wide_mul;
+    return HD_OK;
+}
+
 /* Work memory and tape; what rows of other ranks may take is set aside, not taken. */
 static hd_status open_arenas(hd_model *m, hd_err *err)
 {
@@ -400,8 +411,27 @@ static hd_status open_arenas(hd_model *m, hd_err *err)
     HD_TRY(hd_pass_work_open(&m->work, m, m->work_tok, err));
     HD_TRY(open(&t->tape, "tape", tape, err));
     HD_TRY(open(&t->work, "backward", hd_back_bytes(c, m->max_rows, hd_pool_threads(m->dev.pool)) + more.back, err));
+    HD_TRY(hd_cache_open(&t->cache, c, hd_train_cache(c, t->precision, m->dev.k), (int64_t)m->max_rows * HD_PAGE_TOK, err));
 fail:
     return st;
+}
+
+hd_status hd_train_open_pass(hd_model *m, int n_threads, hd_err *err)
+{
+    hd_status st;
+    HD_TRY(open_device(m, n_threads, err));
+    HD_TRY(open_arenas(m, err));
+fail:
+    return st;
+}
+
+void hd_train_close_pass(hd_model *m)
+{
+    hd_cache_close(m->train->cache);
+    hd_arena_close(&m->train->tape);
+    hd_arena_close(&m->train->work);
+    hd_arena_close(&m->work);
+    hd_dev_close(&m->dev);
 }
 
 /* lora: taken, NULL: the weights themselves.  comm: of experts on ranks, or NULL. */
@@ -422,10 +452,7 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     HD_TRY(hd_model_describe(m, s, max_rows, err));
     m->keep_pages = true;
     t->pairs_in_file = m->cfg.rope.pairs && hd_source_get_kind(s) == HD_SOURCE_GGUF;
-    int64_t max_k = hd_model_max_k(&m->cfg, true);
-    HD_TRY(hd_dev_open(&m->dev, n_threads, precision == HD_TRAIN_F32, max_k > HD_LEAST_K ? max_k : HD_LEAST_K, err));
-    m->dev.fp8 = precision == HD_TRAIN_FP8;
-    m->dev.wide = precision == HD_TRAIN_BF16 && m->dev.k->wide_mul;
+    HD_TRY(open_device(m, n_threads, err));
     if (comm && m->cfg.n_experts > 0) HD_TRY(hd_ranks_open(&m->ranks, comm, &m->cfg, m->max_rows, err));
     HD_TRY(hd_weights_walk(s, &m->cfg, list_weight, &o, err));
     place_singles(&t->params, m->ranks);
@@ -440,7 +467,7 @@ static hd_status open_take(hd_model **out, const hd_source *s, hd_train_precisio
     HD_TRY(hd_rope_open(&m->rope, &m->cfg, NULL, err));
     m->attn_scale = hd_attn_scale(&m->cfg);
     HD_TRY(open_arenas(m, err));
-    HD_TRY(hd_cache_open(&t->cache, &m->cfg, hd_train_cache(&m->cfg, precision, m->dev.k), (int64_t)max_rows * HD_PAGE_TOK, err));
+    HD_TRY(hd_lanes_open(&t->lanes, m, err));
     *out = m;
     return HD_OK;
 fail:
@@ -480,6 +507,7 @@ hd_status hd_model_open_lora(hd_model **out, const hd_source *s, hd_train_precis
 void hd_train_close(struct hd_train *t)
 {
     if (!t) return;
+    hd_lanes_close(t->lanes);
     hd_cache_close(t->cache);
     hd_arena_close(&t->panels);
     hd_arena_close(&t->tape);

@@ -67,5 +67,7 @@ typedef struct {
 /* ranks: that experts are on, evenly chosen; 1: all are here. */
 hd_status hd_train_plan_for(hd_train_plan *p, const hd_config *c, hd_train_precision precision, int rows, int n_threads,
                             bool recompute, int ranks, hd_err *err);
+/* What more it is where passes go side by side (model/train_pass.h). */
+void hd_train_plan_lanes(hd_train_plan *p, const hd_config *c, int rows, int n_threads);
 
 #endif

@@ -82,7 +82,16 @@ struct hd_train {
     hd_cache *cache;
     size_t w_bytes;
     float **router_bias; // [n_layer]
+    struct hd_lanes *lanes; // for passes side by side (train_lanes.c), or NULL
 };
+
+/* Threads, work memory, tape and cache of one pass at a time, into what has none of them yet; and their end. */
+hd_status hd_train_open_pass(hd_model *m, int n_threads, hd_err *err);
+void hd_train_close_pass(hd_model *m);
+
+/* *out is NULL where passes go one after the other. */
+hd_status hd_lanes_open(struct hd_lanes **out, const hd_model *m, hd_err *err);
+void hd_lanes_close(struct hd_lanes *l);
 
 /* lora.c's, for those who open, pack and go back. */
 void hd_lora_pack(hd_model *m, bool all); // panels from the source and the adapters; all: also of what has none
@@ -127,5 +136,6 @@ void hd_back_moe(hd_back *b, const hd_layer *l);
 /* Bytes of tape of one layer, and of work memory on the way back, for M rows. */
 size_t hd_tape_layer_bytes(const hd_config *c, int layer, int M);
 size_t hd_back_bytes(const hd_config *c, int M, int n_threads);
+size_t hd_train_work_bytes(const hd_config *c, int rows, int n_threads); // and on the way there, too
 
 #endif

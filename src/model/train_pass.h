@@ -54,6 +54,16 @@ typedef struct {
  * the same options. */
 hd_status hd_train_pass(hd_model *m, const hd_micro *b, const hd_pass_opts *o, hd_pass_result *r, hd_err *err);
 
+/* Passes of a step, n of them, 1 .. hd_train_most_passes: the results are added to *r.  Where the model is
+ * small they run side by side and add to gradients of their own (train_lanes.c): params->g has them after
+ * hd_train_sum, once for all passes of a step.  Any number of threads gives the same bits.  Elsewhere, and
+ * with experts on ranks or adapters, a pass is hd_train_pass, and there is nothing to sum.
+ * o->backward; r->row_loss: NULL. */
+enum { HD_MOST_PASSES = 64 };
+int hd_train_most_passes(const hd_model *m); // HD_MOST_PASSES or 1
+hd_status hd_train_passes(hd_model *m, const hd_micro *b, int n, const hd_pass_opts *o, hd_pass_result *r, hd_err *err);
+void hd_train_sum(hd_model *m);
+
 /* Rows of targets that MTP has in this micro-batch: row t where both t and t+1 have targets
  * in one document. */
 int64_t hd_micro_mtp_targets(const hd_micro *b);

@@ -26,6 +26,11 @@ static void count_slot(hd_train_plan *p, const hd_config *c, const hd_slot *s, h
     if (!vector && (s->kind != HD_SLOT_EMBED || tied)) p->panels += panels_of(kind, n, k) * (uint64_t)here;
 }
 
+size_t hd_train_work_bytes(const hd_config *c, int rows, int n_threads)
+{
+    return hd_pass_bytes(c, rows, 16384, n_threads) + hd_back_bytes(c, rows, n_threads);
+}
+
 hd_status hd_train_plan_for(hd_train_plan *p, const hd_config *c, hd_train_precision precision, int rows, int n_threads,
                             bool recompute, int ranks, hd_err *err)
 {
@@ -50,7 +55,7 @@ hd_status hd_train_plan_for(hd_train_plan *p, const hd_config *c, hd_train_preci
     }
     p->tape += (uint64_t)rows * (uint64_t)c->d_model * 4 * (recompute ? (uint64_t)c->n_layers + 2 : 2);
     if (recompute) p->tape += layer;
-    p->work = hd_pass_bytes(c, rows, 16384, n_threads) + hd_back_bytes(c, rows, n_threads) + more.pass + more.back;
+    p->work = hd_train_work_bytes(c, rows, n_threads) + more.pass + more.back;
     p->cache = hd_cache_tok_bytes(c, hd_train_cache(c, precision, k)) * (uint64_t)rows;
 fail:
     return st;

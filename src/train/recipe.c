@@ -82,7 +82,7 @@ static const row rows[] = {
     {"cost", "usd_per_kwh", DOUBLE, FIELD(usd_per_kwh), 0, 1e6, NULL},
     {"cost", "usd_per_hour", DOUBLE, FIELD(usd_per_hour), 0, 1e6, NULL},
 };
-enum { N_ROWS = sizeof rows / sizeof *rows, MAX_SETTINGS = 256, MICRO_ROWS = 1024 };
+enum { N_ROWS = sizeof rows / sizeof *rows, MAX_SETTINGS = 256, MICRO_ROWS = 1024, DENSE_ROWS = 512 };
 
 static bool is_model(const char *section) { return strcmp(section, "model") == 0; }
 
@@ -369,9 +369,10 @@ static hd_status split(setting *s, const char *text, hd_err *err)
 
 /* ---- The whole ---- */
 
-int hd_recipe_micro(int batch, int seq)
+int hd_recipe_micro(int batch, int seq, bool dense)
 {
-    int n = MICRO_ROWS / seq < 1 ? 1 : MICRO_ROWS / seq;
+    int n = (dense ? DENSE_ROWS : MICRO_ROWS) / seq;
+    if (n < 1) n = 1;
     if (n > batch) n = batch;
     while (batch % n) n--;
     return n;
@@ -426,7 +427,8 @@ static hd_status finish(reading *g, const char *path, hd_err *err)
         return hd_fail(err, HD_USAGE, "%s: lora.lora_rank: adapts published weights: [model] must name them, init = DIR or GGUF", path);
     if (r->lora_rank > 0 && r->expert_parallel)
         return hd_fail(err, HD_USAGE, "%s: train.expert_parallel: adapters are trained beside all experts: not with lora.lora_rank", path);
-    if (r->micro == 0) r->micro = hd_recipe_micro(r->batch, r->seq);
+    const bool dense = r->config && json_integer_value(json_object_get(r->config, "n_routed_experts")) == 0;
+    if (r->micro == 0) r->micro = hd_recipe_micro(r->batch, r->seq, dense);
     if (r->batch % r->micro)
         return hd_fail(err, HD_USAGE, "%s: train.micro: a batch of %d does not divide into parts of %d", path, r->batch, r->micro);
     if ((int64_t)r->micro * r->seq > INT32_MAX / 4)

@@ -77,10 +77,10 @@ void hd_recipe_free(hd_recipe *r);
  * the line itself. */
 const char *hd_recipe_divider(const hd_recipe *r);
 /* Sequences of seq rows in a micro-batch when the recipe does not say: as many as divide the batch and
- * have 1024 rows at most, so that what one operation hands to the next is still in the second-level
- * cache.  Longer passes want up to five times the memory and were slower (doc/log.md), but for experts
- * while the memory was slow: there they add to all gradients less often. */
-int hd_recipe_micro(int batch, int seq);
+ * have 512 rows at most, so that what one operation hands to the next is still in the second-level
+ * cache; 1024 unless a new model is known to be dense: with experts longer passes add to all gradients
+ * less often.  Still longer ones want up to five times the memory and were slower (doc/log.md). */
+int hd_recipe_micro(int batch, int seq, bool dense);
 /* The whole recipe as INI text, defaults and the environment put in: kept in the run's folder, so that a run
  * says what it was.  Reading it gives the same recipe. */
 hd_status hd_recipe_write(const hd_recipe *r, hd_buf *out, hd_err *err);

@@ -37,6 +37,13 @@ typedef struct {
     int64_t n_skipped;
 } memory;
 
+/* Arrays of a micro-batch: those of hd_data and hd_teach are good until the next. */
+typedef struct {
+    int32_t *tok, *target, *teacher_id;
+    float *teacher_logp;
+    int *len;
+} held;
+
 typedef struct {
     const hd_recipe *r;
     const hd_run_opts *o;
@@ -48,6 +55,8 @@ typedef struct {
     hd_optim *optim;
     hd_data *data, *val;
     hd_teach *teach;
+    held *held; // [n_held] micro-batches of one call of hd_train_passes
+    int n_held;
     hd_zero zero;
     hd_rundir *dir;
     hd_run_state state;
@@ -105,6 +114,37 @@ fail:
     return st;
 }
 
+static hd_status open_held(trainer *t, hd_err *err)
+{
+    hd_status st = HD_OK;
+    const size_t rows = (size_t)t->r->micro * (size_t)t->r->seq, top = t->teach ? (size_t)t->r->distil_top : 0;
+    const int64_t n = (t->r->batch / t->r->micro + hd_comm_size(t->comm) - 1) / hd_comm_size(t->comm);
+    const int most = hd_train_most_passes(t->m);
+    t->n_held = n < most ? (int)n : most;
+    HD_TRY(hd_alloc_n(&t->held, (size_t)t->n_held, sizeof *t->held, err));
+    for (held *h = t->held; h < t->held + t->n_held; h++) {
+        HD_TRY(hd_alloc_n(&h->tok, rows, sizeof *h->tok, err));
+        HD_TRY(hd_alloc_n(&h->target, rows, sizeof *h->target, err));
+        HD_TRY(hd_alloc_n(&h->len, rows, sizeof *h->len, err));
+        HD_TRY(hd_alloc_n(&h->teacher_id, rows, top * sizeof *h->teacher_id, err));
+        HD_TRY(hd_alloc_n(&h->teacher_logp, rows, top * sizeof *h->teacher_logp, err));
+    }
+fail:
+    return st;
+}
+
+static void close_held(trainer *t)
+{
+    for (held *h = t->held; h && h < t->held + t->n_held; h++) {
+        free(h->tok);
+        free(h->target);
+        free(h->len);
+        free(h->teacher_id);
+        free(h->teacher_logp);
+    }
+    free(t->held);
+}
+
 static void say_plan(trainer *t)
 {
     hd_train_plan p;
@@ -114,6 +154,7 @@ static void say_plan(trainer *t)
     if (hd_train_plan_for(&p, c, r->precision, r->micro * r->seq, hd_pool_threads(hd_model_dev(t->m)->pool), r->recompute,
                           t->apart ? hd_comm_size(t->comm) : 1, &err) != HD_OK)
         return;
+    if (hd_train_most_passes(t->m) > 1) hd_train_plan_lanes(&p, c, r->micro * r->seq, hd_pool_threads(hd_model_dev(t->m)->pool));
     t->n_active = p.n_active;
     if (r->lora_rank > 0) p.masters = p.gradients = (uint64_t)t->params->n_flat * sizeof(float);
     uint64_t optim = hd_optim_bytes(t->params, &r->optim, t->zero.owner, hd_comm_rank(t->comm));
@@ -170,6 +211,23 @@ fail:
     return st;
 }
 
+/* Micro-batch i with its teacher's answers, in h's arrays. */
+static hd_status hold(trainer *t, int64_t i, held *h, hd_micro *b, hd_err *err)
+{
+    hd_status st;
+    HD_TRY(micro_at(t, i, b, err));
+    HD_TRY(hd_teach_micro(t->teach, index_of(t, i), b, err));
+    const size_t rows = (size_t)b->n_rows;
+    b->tok = memcpy(h->tok, b->tok, rows * sizeof *h->tok);
+    b->target = memcpy(h->target, b->target, rows * sizeof *h->target);
+    b->len = memcpy(h->len, b->len, (size_t)b->n_docs * sizeof *h->len);
+    if (!b->teacher_id) return HD_OK;
+    b->teacher_id = memcpy(h->teacher_id, b->teacher_id, rows * (size_t)b->n_top * sizeof *h->teacher_id);
+    b->teacher_logp = memcpy(h->teacher_logp, b->teacher_logp, rows * (size_t)b->n_top * sizeof *h->teacher_logp);
+fail:
+    return st;
+}
+
 static hd_status gradients(trainer *t, int64_t n_micro, const counts *n, hd_pass_result *sum, hd_err *err)
 {
     hd_status st;
@@ -184,20 +242,19 @@ static hd_status gradients(trainer *t, int64_t n_micro, const counts *n, hd_pass
                       .temperature = r->temperature,
                       .recompute = r->recompute,
                       .backward = true};
-    int ranks = hd_comm_size(t->comm);
+    const int ranks = hd_comm_size(t->comm);
+    int64_t i = hd_comm_rank(t->comm);
     memset(t->params->g, 0, (size_t)t->params->n_flat * sizeof(float));
     memset(t->load, 0, (size_t)t->n_layers * (size_t)t->n_experts * sizeof *t->load);
     sum->load = t->n_experts > 0 ? t->load : NULL;
-    for (int64_t round = 0; round < n_micro; round += ranks) {
-        hd_micro b = {0};
-        int64_t i = round + hd_comm_rank(t->comm);
-        if (i >= n_micro && !t->apart) break;
-        if (i < n_micro) {
-            HD_TRY(micro_at(t, i, &b, err));
-            HD_TRY(hd_teach_micro(t->teach, index_of(t, i), &b, err));
-        }
-        HD_TRY(hd_train_pass(t->m, &b, &o, sum, err));
+    while (i < n_micro) {
+        hd_micro b[HD_MOST_PASSES];
+        int n_passes = 0;
+        for (; n_passes < t->n_held && i < n_micro; n_passes++, i += ranks) HD_TRY(hold(t, i, &t->held[n_passes], &b[n_passes], err));
+        HD_TRY(hd_train_passes(t->m, b, n_passes, &o, sum, err));
     }
+    if (t->apart && i - hd_comm_rank(t->comm) < n_micro) HD_TRY(hd_train_pass(t->m, &(hd_micro){0}, &o, sum, err)); // the others' last
+    hd_train_sum(t->m);
     double losses[4] = {sum->loss, sum->mtp_loss, sum->balance_loss, sum->distil_loss};
     HD_TRY(hd_comm_sum_f64(t->comm, losses, 4, err));
     sum->loss = losses[0], sum->mtp_loss = losses[1], sum->balance_loss = losses[2], sum->distil_loss = losses[3];
@@ -413,6 +470,7 @@ hd_status hd_train_run(const hd_recipe *r, hd_comm *comm, const hd_run_opts *o, 
     HD_TRY(open_model(&t, err));
     HD_TRY(open_data(&t, err));
     HD_TRY(hd_teach_open(&t.teach, r, hd_model_config(t.m), t.data, comm, o->stop, err));
+    HD_TRY(open_held(&t, err));
     t.seconds0 = t.state.seconds;
     if (lead(&t)) {
         HD_TRY(hd_rundir_open(&t.dir, r, t.state.step, o->json, err));
@@ -427,6 +485,7 @@ hd_status hd_train_run(const hd_recipe *r, hd_comm *comm, const hd_run_opts *o, 
 fail:
     hd_rundir_close(t.dir);
     hd_teach_close(t.teach);
+    close_held(&t);
     hd_data_close(t.data);
     hd_data_close(t.val);
     hd_optim_close(t.optim);

@@ -114,6 +114,15 @@ static void check_grad(devs *d, int M, int64_t n, int64_t k, hd_panel_id kind, b
     free(x), free(dy), free(dw), free(db), free(dw2), free(db2), free(dw0), free(db0), free(row);
 }
 
+/* A panel of bf16, pairs [i / 2][32][2], has zeros from inner position k on to its end. */
+static bool zeros_behind(const uint8_t *panel, const hd_panel_kind *kind, int64_t k)
+{
+    bool zeros = true;
+    for (int64_t i = k; kind->id == HD_PANEL_BF16 && (size_t)(i / 2 * 128) < kind->bytes(k); i++)
+        for (int r = 0; r < 32; r++) zeros &= ((const uint16_t *)(const void *)panel)[i / 2 * 64 + r * 2 + i % 2] == 0;
+    return zeros;
+}
+
 /* Panels made from masters multiply as the masters and as their transpose. */
 static void check_refresh(devs *d, int64_t n, int64_t k, hd_panel_id id)
 {
@@ -130,6 +139,7 @@ static void check_refresh(devs *d, int64_t n, int64_t k, hd_panel_id id)
     bool same = true;
     for (int64_t p = 0; p * 32 < n; p++) {
         kind->unpack(out, lin.panels + (size_t)p * kind->bytes(k), k);
+        same &= zeros_behind(lin.panels + (size_t)p * kind->bytes(k), kind, k);
         for (int64_t i = 0; i < k; i++)
             for (int r = 0; r < 32; r++) {
                 float want = p * 32 + r < n ? w[(p * 32 + r) * k + i] : 0;
@@ -138,6 +148,7 @@ static void check_refresh(devs *d, int64_t n, int64_t k, hd_panel_id id)
     }
     for (int64_t p = 0; p * 32 < k; p++) {
         kind->unpack(out, back.panels + (size_t)p * kind->bytes(n), n);
+        same &= zeros_behind(back.panels + (size_t)p * kind->bytes(n), kind, n);
         for (int64_t i = 0; i < n; i++)
             for (int r = 0; r < 32; r++) {
                 float want = p * 32 + r < k ? w[i * k + p * 32 + r] : 0;

@@ -10,9 +10,6 @@
 #include "kernels/level.h"
 #include "kernels/tile.h"
 
-/* Here x is added up: gcc otherwise adds integers in pairs, and keeps more of them than there are registers. */
-#define HERE(x) __asm__("" : "+x"(x))
-
 INLINE __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const void *)p); }
 INLINE __m256 load_f16(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
 

@@ -133,7 +133,7 @@ INLINE void tile_k(hd_panel_id id, int rows, const tile *t)
                         __m512i sc = six ? load_i8(w + 32 * part + 16 * z) : load_u8(w + 32 * h + 16 * z);
                         UNROLL for (int m = 0; m < rows; m++) {
                             all[m][z] = _mm512_add_epi32(all[m][z], _mm512_mullo_epi32(s[m][z], sc));
-                            __asm__("" : "+v"(all[m][z])); // here: gcc adds the products of several blocks first, and has no room for them
+                            HERE(all[m][z]);
                         }
                     }
                 }
