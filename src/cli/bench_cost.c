@@ -59,7 +59,9 @@ hd_status hd_bench_cost_of(hd_bench_cost *c, const char *path, int64_t seqs, hd_
         for (int d = 0; d < t->n_dims; d++) n *= (double)t->dim[d];
         c->token_bytes += part * (double)t->bytes;
         c->pass_bytes += part_of(t, hd_source_config(s), own_head, seqs) * (double)t->bytes;
-        if (t->n_dims >= 2 && !(own_head && is_embedding(t->name))) c->token_weights += part * n;
+        if (t->n_dims < 2 || (own_head && is_embedding(t->name))) continue;
+        c->token_weights += part * n;
+        if (!is_head(t->name) && !is_embedding(t->name)) c->prompt_weights += part * n;
     }
 fail:
     hd_source_close(s);

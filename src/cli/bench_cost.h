@@ -10,6 +10,7 @@ typedef struct {
                            // the embedding one row, nothing of a multi-token-prediction layer
     double pass_bytes;     // read to generate one token of each sequence, where each chooses its experts by chance
     double token_weights;  // numbers in the matrices a token is multiplied with: two operations each
+    double prompt_weights; // without the head's, which of a prompt meet the last token alone
 } hd_bench_cost;
 
 hd_status hd_bench_cost_of(hd_bench_cost *c, const char *path, int64_t seqs, hd_err *err);

@@ -179,14 +179,14 @@ static hd_status print_json(const char *model, const report *r, const options *o
 {
     json_t *j = json_pack(
         "{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, "
-        "s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}",
+        "s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
         "model", model, "level", level(), "threads", threads, "sequences", (json_int_t)o->seqs, "prompt_tok",
         (json_int_t)o->p, "gen_tok", (json_int_t)o->n, "depth_tok", (json_int_t)o->depth, "repetitions",
         (json_int_t)o->reps, "prompt_tok_s", r->prompt.mean, "prompt_tok_s_dev", r->prompt.dev, "gen_tok_s",
         r->gen.mean, "gen_tok_s_dev", r->gen.dev, "load_s", r->load_s, "first_token_s", r->first_s,
         "weight_bytes", (json_int_t)r->cost.weight_bytes, "rss_bytes", (json_int_t)r->rss_bytes,
         "peak_rss_bytes", (json_int_t)r->peak_bytes, "cache_bytes", (json_int_t)r->cache_bytes, "token_bytes", r->cost.token_bytes, "token_weights",
-        r->cost.token_weights, "read_bytes_s", r->bandwidth, "read_share", read_rate(r, o) / r->bandwidth,
+        r->cost.token_weights, "prompt_weights", r->cost.prompt_weights, "read_bytes_s", r->bandwidth, "read_share", read_rate(r, o) / r->bandwidth,
         "prompt_tok_cpu_s", r->prompt_cpu, "gen_tok_cpu_s", r->gen_cpu);
     return hd_json_print_take(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6), "bench", err);
 }
@@ -198,7 +198,7 @@ static void print_text(const char *model, const report *r, const options *o, int
            (long long)o->seqs, o->seqs == 1 ? "sequence" : "sequences at once", (long long)o->reps);
     if (o->p > 0)
         printf("  prompt of %-7lld  %9.1f tok/s +- %-6.1f  %.0f G operations/s\n", (long long)o->p,
-               r->prompt.mean, r->prompt.dev, 2e-9 * r->prompt.mean * c->token_weights);
+               r->prompt.mean, r->prompt.dev, 2e-9 * r->prompt.mean * c->prompt_weights);
     if (o->n > 0)
         printf("  generating %-6lld  %9.1f tok/s +- %-6.1f", (long long)o->n, r->gen.mean, r->gen.dev);
     if (o->n > 0)
