@@ -90,22 +90,16 @@ static void send_row(void *arg, int64_t row, int tid)
         memcpy(j->slots + s->slot[row * s->K + i] * D, s->normed + row * D, (size_t)D * sizeof(float));
 }
 
-static void swiglu_slot(void *arg, int64_t slot, int tid)
+/* The experts' rows, then the shared ones'. */
+static void swiglu_row(void *arg, int64_t row, int tid)
 {
     const moe *s = arg;
     const hd_kernels *k = s->p->d->k;
-    float *g = s->gate + slot * s->F, *a = s->kept ? s->kept + tid * (s->F > s->S ? s->F : s->S) : g;
-    k->silu_mul(a, g, s->up + slot * s->F, s->F);
-    hd_blobs_row(&s->act, k, slot, a);
-}
-
-static void swiglu_shared(void *arg, int64_t row, int tid)
-{
-    const moe *s = arg;
-    const hd_kernels *k = s->p->d->k;
-    float *g = s->sgate + row * s->S, *a = s->kept ? s->kept + tid * (s->F > s->S ? s->F : s->S) : g;
-    k->silu_mul(a, g, s->sup + row * s->S, s->S);
-    hd_blobs_row(&s->sact, k, row, a);
+    const bool shared = row >= s->n;
+    const int64_t i = shared ? row - s->n : row, width = shared ? s->S : s->F;
+    float *g = (shared ? s->sgate : s->gate) + i * width, *a = s->kept ? s->kept + tid * (s->F > s->S ? s->F : s->S) : g;
+    k->silu_mul(a, g, (shared ? s->sup : s->up) + i * width, width);
+    hd_blobs_row(shared ? &s->sact : &s->act, k, i, a);
 }
 
 static void combine_row(void *arg, int64_t row, int tid)
@@ -249,8 +243,7 @@ void hd_block_moe(hd_pass *p, const hd_layer *l)
     }
     hd_mm_run(p->d, job, jobs);
 
-    hd_rows_run(p->d, s.n, swiglu_slot, &s);
-    if (s.S > 0) hd_rows_run(p->d, M, swiglu_shared, &s);
+    hd_rows_run(p->d, s.n + (s.S > 0 ? M : 0), swiglu_row, &s);
     jobs = 0;
     for (int e = 0; e < s.E; e++) {
         int m0 = s.run[e], m = s.run[e + 1] - m0;

@@ -66,8 +66,8 @@ typedef struct {
     bool apart; // experts on ranks
     double t0, seconds0; // when this process began, what earlier ones had spent
     double step_seconds;
-    double peak;           // products of this machine, operations a second
-    int64_t n_active;      // weights at work on a token
+    double peak; // products of this machine, operations a second
+    double work; // operations of a token's products: two for each weight at work, there, back, and for its gradient
 } trainer;
 
 static bool lead(const trainer *t) { return hd_comm_rank(t->comm) == 0; }
@@ -155,7 +155,7 @@ static void say_plan(trainer *t)
                           t->apart ? hd_comm_size(t->comm) : 1, &err) != HD_OK)
         return;
     if (hd_train_most_passes(t->m) > 1) hd_train_plan_lanes(&p, c, r->micro * r->seq, hd_pool_threads(hd_model_dev(t->m)->pool));
-    t->n_active = p.n_active;
+    t->work = (r->lora_rank > 0 ? 4 : 6) * (double)p.n_active; // a base beside adapters has no gradient
     if (r->lora_rank > 0) p.masters = p.gradients = (uint64_t)t->params->n_flat * sizeof(float);
     uint64_t optim = hd_optim_bytes(t->params, &r->optim, t->zero.owner, hd_comm_rank(t->comm));
     uint64_t all = p.masters + p.gradients + p.panels + p.tape + p.work + p.cache + optim;
@@ -335,7 +335,7 @@ static hd_status judge(trainer *t, double loss, hd_err *err)
  * others worked here: then it is taken again. */
 static double share_of_peak(trainer *t, double tok_s)
 {
-    double flops_s = 6 * (double)t->n_active * tok_s / hd_comm_size(t->comm), again;
+    double flops_s = t->work * tok_s / hd_comm_size(t->comm), again;
     hd_err err = {0};
     if (t->peak == 0) return 0;
     if (flops_s > t->peak && hd_product_rate(&again, hd_model_dev(t->m), &err) == HD_OK && again > t->peak) t->peak = again;
