@@ -21,18 +21,34 @@ static bool is_address(const char *s)
     return inet_pton(AF_INET, s, a) == 1 || inet_pton(AF_INET6, s, a) == 1;
 }
 
-/* Does the certificate in the file last, and cover every name? */
-static bool fits(const hd_openssl *o, const char *cert_file, const char *const *name)
+/* A file's bytes to read PEM from; the caller frees both.  NULL: there is no such file. */
+static BIO *open_pem(const hd_openssl *o, hd_buf *pem, const char *path)
+{
+    hd_buf_init(pem, 1 << 20);
+    return hd_file_read(pem, path, NULL) == HD_OK && pem->data ? o->BIO_new_mem_buf(pem->data, (int)pem->len) : NULL;
+}
+
+/* Is the key in the file this certificate's?  (The two files are written one after the other.) */
+static bool has_key(const hd_openssl *o, X509 *x, const char *key_file)
 {
     hd_buf pem;
-    X509 *x = NULL;
-    bool ok = false;
-    hd_buf_init(&pem, 1 << 20);
-    BIO *bio = hd_file_read(&pem, cert_file, NULL) == HD_OK && pem.data
-                   ? o->BIO_new_mem_buf(pem.data, (int)pem.len)
-                   : NULL;
-    if (bio) x = o->PEM_read_bio_X509(bio, NULL, NULL, NULL);
-    if (x) {
+    BIO *bio = open_pem(o, &pem, key_file);
+    EVP_PKEY *key = bio ? o->PEM_read_bio_PrivateKey(bio, NULL, NULL, (void *)"") : NULL; // "": nobody is asked for a word
+    const bool ok = key && o->X509_check_private_key(x, key) == 1;
+    o->EVP_PKEY_free(key);
+    o->BIO_free(bio);
+    hd_buf_free(&pem);
+    return ok;
+}
+
+/* Does the certificate in the file last, cover every name, and belong to the key? */
+static bool fits(const hd_openssl *o, const char *cert_file, const char *key_file, const char *const *name)
+{
+    hd_buf pem;
+    BIO *bio = open_pem(o, &pem, cert_file);
+    X509 *x = bio ? o->PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+    bool ok = x && has_key(o, x, key_file);
+    if (ok) {
         time_t then = time(NULL) + LEFT_DAYS * 86400;
         ok = o->X509_cmp_time(o->X509_get0_notAfter(x), &then) > 0;
         for (int i = 0; name[i]; i++)
@@ -122,7 +138,10 @@ hd_status hd_cert_ready(const char *cert_file, const char *key_file, const char 
     X509 *x = NULL;
     const hd_openssl *o = hd_openssl_open(err);
     if (!o) return HD_IO;
-    if (hd_is_file(key_file) && fits(o, cert_file, name)) return HD_OK;
+    if (fits(o, cert_file, key_file, name)) {
+        o->ERR_clear_error();
+        return HD_OK;
+    }
     key = o->EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
     x = key ? make(o, key, name) : NULL;
     if (!x) HD_TRY(hd_fail(err, HD_IO, "certificate: OpenSSL could not make one"));

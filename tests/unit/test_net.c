@@ -444,16 +444,22 @@ static bool ask_tls(const char *bytes)
 
 static void tls(const char *dir)
 {
-    char cert[200], key[200];
+    char cert[200], key[200], cert2[200], key2[200];
     const char *const names[] = {"127.0.0.1", "localhost", NULL}, *const others[] = {"192.168.7.7", NULL};
     struct stat a, b;
     snprintf(cert, sizeof cert, "%s/cert.pem", dir);
     snprintf(key, sizeof key, "%s/key.pem", dir);
+    snprintf(cert2, sizeof cert2, "%s/cert2.pem", dir);
+    snprintf(key2, sizeof key2, "%s/key2.pem", dir);
     CHECK_OK(hd_cert_ready(cert, key, others, &err));
     CHECK_OK(hd_cert_ready(cert, key, names, &err)); // does not fit: made anew
     CHECK(stat(cert, &a) == 0 && stat(key, &b) == 0 && (b.st_mode & 0777) == 0600, "%o", b.st_mode);
     CHECK_OK(hd_cert_ready(cert, key, names, &err)); // kept
     CHECK(stat(cert, &b) == 0 && a.st_ino == b.st_ino, "%s", cert);
+    CHECK_OK(hd_cert_ready(cert2, key2, names, &err));
+    CHECK(rename(key2, key) == 0 && unlink(cert2) == 0); // as if it had been killed between the two files
+    CHECK_OK(hd_cert_ready(cert, key, names, &err));     // made anew: the handshakes below need a pair
+    CHECK(stat(cert, &b) == 0 && a.st_ino != b.st_ino, "%s", cert);
     start((hd_net_opts){.cert_file = cert, .key_file = key, .head_ms = 500});
     CHECK(ask_tls("GET /ok HTTP/1.1\r\n" H CLOSE "\r\n"), "%s", got);
     CHECK(strstr(got, "\r\n\r\nfine") && strstr(got, "Strict-Transport-Security"), "%s", got);
