@@ -21,7 +21,7 @@ enum { MAX_REPS = 100 };
 
 typedef struct {
     int64_t p, n, seqs, reps, depth;
-    bool json;
+    bool alike, json;
     hd_load_opts load;
 } options;
 
@@ -82,32 +82,33 @@ static hd_status run_passes(hd_session **s, int n, hd_err *err)
     }
 }
 
-/* All sequences get their own prompt of n ids behind what they hold. */
-static hd_status prompts(const hd_engine *e, hd_session **s, int seqs, int64_t n, uint64_t seed, hd_err *err)
+/* All sequences get their own prompt of n ids behind what they hold, or the same one. */
+static hd_status prompts(const hd_engine *e, hd_session **s, const options *o, int64_t n, uint64_t seed, hd_err *err)
 {
     hd_status st = HD_OK;
-    for (int i = 0; i < seqs && st == HD_OK; i++) {
+    for (int i = 0; i < o->seqs && st == HD_OK; i++) {
         hd_ids ids = {0};
         for (int64_t k = 0; k < hd_session_len(s[i]) && st == HD_OK; k++)
             st = hd_ids_add(&ids, hd_session_ids(s[i])[k], err);
-        if (st == HD_OK) st = random_ids(&ids, n, hd_engine_n_vocab(e), seed + (uint64_t)i, err);
+        if (st == HD_OK) st = random_ids(&ids, n, hd_engine_n_vocab(e), seed + (uint64_t)(o->alike ? 0 : i), err);
         if (st == HD_OK) st = hd_session_queue(s[i], ids.id, ids.n, err);
         hd_ids_free(&ids);
     }
-    return st == HD_OK ? run_passes(s, seqs, err) : st;
+    return st == HD_OK ? run_passes(s, (int)o->seqs, err) : st;
 }
 
-static hd_status generate(const hd_engine *e, hd_session **s, int seqs, int64_t n, hd_err *err)
+static hd_status generate(const hd_engine *e, hd_session **s, const options *o, int64_t n, hd_err *err)
 {
     hd_rng r;
     hd_rng_seed(&r, 1, 9);
     for (int64_t k = 0; k < n; k++) {
-        for (int i = 0; i < seqs; i++) {
-            hd_status st =
-                hd_session_push(s[i], (int32_t)(hd_rng_unit(&r) * (double)hd_engine_n_vocab(e)), err);
+        int32_t id = 0;
+        for (int i = 0; i < o->seqs; i++) {
+            if (i == 0 || !o->alike) id = (int32_t)(hd_rng_unit(&r) * (double)hd_engine_n_vocab(e));
+            hd_status st = hd_session_push(s[i], id, err);
             if (st != HD_OK) return st;
         }
-        hd_status st = run_passes(s, seqs, err);
+        hd_status st = run_passes(s, (int)o->seqs, err);
         if (st != HD_OK) return st;
     }
     return HD_OK;
@@ -122,25 +123,25 @@ static hd_status measure(report *r, const hd_engine *e, hd_session **s, const op
     hd_progress bar;
     double t = hd_now_s(), cpu, prompt_cpu = 0, gen_cpu = 0;
     /* The first one warms up, and is what a user waits for. */
-    HD_TRY(prompts(e, s, seqs, o->p > 0 ? o->p : 1, 0, err));
+    HD_TRY(prompts(e, s, o, o->p > 0 ? o->p : 1, 0, err));
     r->first_s = hd_now_s() - t_start;
-    HD_TRY(generate(e, s, seqs, 1, err));
+    HD_TRY(generate(e, s, o, 1, err));
     hd_progress_begin(&bar, "measuring", (uint64_t)o->reps, "runs");
     for (int64_t i = 0; i < o->reps; i++) {
         for (int k = 0; k < seqs; k++) hd_session_rewind(s[k], 0);
-        if (o->depth > 0) HD_TRY(prompts(e, s, seqs, o->depth, 100 + (uint64_t)i, err));
+        if (o->depth > 0) HD_TRY(prompts(e, s, o, o->depth, 100 + (uint64_t)i, err));
         t = hd_now_s();
         cpu = cpu_now();
-        if (o->p > 0) HD_TRY(prompts(e, s, seqs, o->p, 1 + (uint64_t)i, err));
+        if (o->p > 0) HD_TRY(prompts(e, s, o, o->p, 1 + (uint64_t)i, err));
         prompt[i] = (double)(o->p * seqs) / (hd_now_s() - t);
         prompt_cpu += cpu_now() - cpu;
         /* Generation starts behind `depth`, not behind the prompt: as llama-bench does, so that figures
          * compare. */
         for (int k = 0; k < seqs; k++) hd_session_rewind(s[k], o->depth);
-        if (o->depth == 0) HD_TRY(prompts(e, s, seqs, 1, 50, err));
+        if (o->depth == 0) HD_TRY(prompts(e, s, o, 1, 50, err));
         t = hd_now_s();
         cpu = cpu_now();
-        HD_TRY(generate(e, s, seqs, o->n, err));
+        HD_TRY(generate(e, s, o, o->n, err));
         gen[i] = (double)(o->n * seqs) / (hd_now_s() - t);
         gen_cpu += cpu_now() - cpu;
         hd_progress_add(&bar, 1);
@@ -221,6 +222,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
         {"batch", 'b', HD_OPT_INT, &o.seqs, 1, 256},
         {"reps", 'r', HD_OPT_INT, &o.reps, 1, MAX_REPS},
         {"depth", 'd', HD_OPT_INT, &o.depth, 0, 1 << 24},
+        {"alike", 0, HD_OPT_FLAG, &o.alike, 0, 0},
         {"json", 0, HD_OPT_FLAG, &o.json, 0, 0},
         HD_MODEL_OPTS(o.load),
     };
@@ -247,7 +249,7 @@ static hd_status run(int argc, char **argv, hd_err *err)
     r.peak_bytes = memory_bytes("VmHWM");
     int64_t pages = (need + HD_PAGE_TOK - 1) / HD_PAGE_TOK;
     r.cache_bytes = hd_cache_tok_bytes(hd_model_config(e->model), e->cache_type) * (uint64_t)(pages * HD_PAGE_TOK * o.seqs);
-    HD_TRY(hd_bench_cost_of(&r.cost, argv[1], o.seqs, err));
+    HD_TRY(hd_bench_cost_of(&r.cost, argv[1], o.alike ? 1 : o.seqs, err));
     r.cost.token_bytes *= hd_model_packed_share(e->model);
     r.cost.pass_bytes *= hd_model_packed_share(e->model);
     HD_TRY(hd_bench_bandwidth(&r.bandwidth, (int)o.load.threads, err));
@@ -269,6 +271,7 @@ const hd_command hd_cmd_bench = {
             "  -n, --gen N              ids generated (64)\n"
             "  -b, --batch N            sequences at once (1); speeds are of all together\n"
             "  -d, --depth N            ids that stand before, not measured (0)\n"
+            "      --alike              all sequences hold the same ids: of experts, they choose the same\n"
             "  -r, --reps N             repetitions (3)\n"
             "      --json               one JSON object\n" HD_MODEL_HELP "\nexamples:\n"
             "  hadal bench smollm2.gguf\n"

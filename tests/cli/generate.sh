@@ -100,6 +100,7 @@ same "bench: weights of a token" "$(field token_weights <"$tmp/json")" 134480000
 same "bench: of a token of a prompt, which the head is not for" "$(field prompt_weights <"$tmp/json")" 106168000.0
 says "bench: text" 'generating 4 .*tok/s.*of the .* GB/s' "$HADAL" bench "$model" -p 16 -n 4 -r 1
 says "bench: three at once" '3 sequences at once' "$HADAL" bench "$model" -p 8 -n 4 -r 1 -b 3
+says "bench: three alike" '3 sequences at once' "$HADAL" bench "$model" -p 8 -n 4 -r 1 -b 3 --alike
 fails "bench: no model" 2 "one model" "$HADAL" bench
 fails "bench: -r" 2 "option --reps" "$HADAL" bench "$model" -r 0
 finish
