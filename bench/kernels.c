@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/rng.h"
+#include "cli/bench_cost.h"
 #include "ops/ops.h"
 #include "peak.h"
 
@@ -28,34 +29,6 @@ static void must(hd_status st)
     if (st == HD_OK) return;
     fprintf(stderr, "kernels: %s\n", err.msg);
     exit(1);
-}
-
-/* ---- Read bandwidth ------------------------------------------------------------------------------------ */
-
-enum { READ_CHUNK = 262144 };
-static uint64_t seen[256];
-
-static void read_chunk(void *arg, int64_t c, int tid)
-{
-    const uint64_t *p = (const uint64_t *)arg + c * (READ_CHUNK / 8);
-    uint64_t s[8] = {0};
-    for (int i = 0; i < READ_CHUNK / 8; i += 8) {
-        __builtin_prefetch((const char *)(p + i) + 1024);
-        for (int j = 0; j < 8; j++) s[j] += p[i + j];
-    }
-    for (int j = 0; j < 8; j++) seen[tid % 256] += s[j];
-}
-
-static double read_bandwidth(hd_pool *pool, uint8_t *mem, size_t bytes)
-{
-    double best = 1e9;
-    for (int r = 0; r < 8; r++) {
-        double t = now();
-        hd_pool_run(pool, (int64_t)(bytes / READ_CHUNK), read_chunk, mem);
-        t = now() - t;
-        best = t < best ? t : best;
-    }
-    return (double)(bytes / READ_CHUNK * READ_CHUNK) / best;
 }
 
 /* ---- One format ---------------------------------------------------------------------------------------- */
@@ -143,7 +116,7 @@ int main(int argc, char **argv)
     memset(b.panels, 1, b.total); // touch
     memset(b.file, 0x11, files);  // small positive numbers in every format
 
-    b.bandwidth = read_bandwidth(b.dev.pool, b.panels, b.total);
+    must(hd_bench_bandwidth(&b.bandwidth, hd_pool_threads(b.dev.pool), &err));
     b.int_peak = peak_ops(b.dev.k->level, true, b.dev.pool);
     b.float_peak = peak_ops(b.dev.k->level, false, b.dev.pool);
     printf("level %s, %d threads, K %lld, N %lld: read %.1f GB/s, int8 %.0f G op/s, float %.0f G op/s\n", b.dev.k->level,
