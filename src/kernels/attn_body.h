@@ -160,8 +160,8 @@ static void widen_keys(const hd_kv_shape *s, const uint8_t *src, int n, int d, f
     }
 }
 
-/* All value panels: to float [panel][64][16]. */
-static void widen_values(const hd_kv_shape *s, const uint8_t *src, float *out)
+/* The first n_pos positions of all value panels: to float [panel][64][16]. */
+static void widen_values(const hd_kv_shape *s, const uint8_t *src, int n_pos, float *out)
 {
     int n = up_to(s->dv, HD_KV_PANEL) / HD_KV_PANEL;
     for (int p = 0; p < n; p++, out += HD_PAGE_TOK * 16) {
@@ -169,12 +169,12 @@ static void widen_values(const hd_kv_shape *s, const uint8_t *src, float *out)
         if (s->type == HD_CACHE_Q8_0) {
             const uint8_t *block = src + (size_t)(p / 2) * (HD_PAGE_TOK * (2 + Q8));
             const int8_t *q = (const int8_t *)block + HD_PAGE_TOK * 2 + p % 2 * (HD_PAGE_TOK * 16);
-            for (int j = 0; j < HD_PAGE_TOK; j++) {
+            for (int j = 0; j < n_pos; j++) {
                 v16 scale = v_set1(hd_f16_to_f32(((const uint16_t *)block)[j]));
                 v_store(out + j * 16, v_mul(v_load_i8(q + j * 16), scale));
             }
         } else {
-            for (int j = 0; j < HD_PAGE_TOK; j += 2) {
+            for (int j = 0; j < n_pos; j += 2) {
                 v16 even, odd;
                 if (s->type == HD_CACHE_BF16) v_load_bf16x2(h + j * 16, &even, &odd);
                 else v_load_f16x2(h + j * 16, &even, &odd);
@@ -215,11 +215,11 @@ static void transpose(float *out, int64_t ldo, const float *in, int64_t ldi)
 #endif
 }
 
-/* The first dv numbers of a page's keys, panels [4][d][16 positions], as value panels [dv/16][64][16]. */
-static void keys_to_values(const float *k, int d, int dv, float *v)
+/* The first dv numbers of n panels of keys, [d][16 positions], as value panels [dv/16][64][16]. */
+static void keys_to_values(const float *k, int n, int d, int dv, float *v)
 {
     float block[256] = {0};
-    for (int p = 0; p < PANELS; p++)
+    for (int p = 0; p < n; p++)
         for (int i = 0; i < dv; i += 16) {
             const float *in = k + ((int64_t)p * d + i) * 16;
             if (d - i < 16) in = memcpy(block, in, (size_t)(d - i) * 64); // the key ends here: zeros follow
@@ -282,18 +282,18 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
     for (int i = 0; i < t->n; i++)
         weigh(w.score + i * HD_SEG_TOK, w.seen[i], w.n_pad, t->scale * 0x1.715476p+0f, &m[i], &l[i]);
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
-        int here = w.n_seen - j < HD_PAGE_TOK ? w.n_seen - j : HD_PAGE_TOK;
+        int here = w.n_seen - j < HD_PAGE_TOK ? w.n_seen - j : HD_PAGE_TOK, panels = up_to(here, HD_KV_PANEL) / HD_KV_PANEL;
         const float *v = (const float *)(page_of(&w, j) + w.value_at);
         if (s->v_in_k) {
             const float *k = (const float *)(page_of(&w, j) + w.key_at);
             if (s->type != HD_CACHE_F32) {
-                widen_keys(s, (const uint8_t *)k, PANELS, dk, w.k);
+                widen_keys(s, (const uint8_t *)k, panels, dk, w.k);
                 k = w.k;
             }
-            keys_to_values(k, dk, s->dv, w.v);
+            keys_to_values(k, panels, dk, s->dv, w.v);
             v = w.v;
         } else if (s->type != HD_CACHE_F32) {
-            widen_values(s, (const uint8_t *)v, w.v);
+            widen_values(s, (const uint8_t *)v, here, w.v);
             v = w.v;
         }
         product(w.score + j, HD_SEG_TOK, t->n, v, HD_PAGE_TOK * 16, ldo / 16, here, o, ldo, j > 0);
@@ -360,14 +360,14 @@ static void weigh_pairs(float *x, uint16_t *p, int seen, int n_pad, float c, flo
     *l = v_sum(sum);
 }
 
-/* The first dv numbers of a page's keys as value panels [dv/16][32 pairs of positions][16][2]. */
-static void key_pairs_to_values(const uint8_t *keys, int64_t panel, int dv, float *v)
+/* The first dv numbers of n panels of keys as value panels [dv/16][32 pairs of positions][16][2]. */
+static void key_pairs_to_values(const uint8_t *keys, int n, int64_t panel, int dv, float *v)
 {
     const __m512i lo = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
                                         36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i hi = _mm512_add_epi16(lo, _mm512_set1_epi16(16));
     float t[16][16];
-    for (int p = 0; p < PANELS; p++)
+    for (int p = 0; p < n; p++)
         for (int i = 0; i < dv; i += 32) { // 32 numbers: 16 rows of pairs
             transpose(t[0], 16, (const float *)keys + p * panel + i / 2 * 16, 16); // t[position][pair of numbers]
             float *y = v + (int64_t)i * (HD_PAGE_TOK / 2) + p * (HD_KV_PANEL / 2) * 16;
@@ -405,7 +405,7 @@ static void segment(const hd_attn_tile *t, int64_t seg, float *o, float *m, floa
         int left = w.n_pad - j, here = left < HD_PAGE_TOK ? left / 2 : HD_PAGE_TOK / 2;
         const float *v = (const float *)(page_of(&w, j) + w.value_at);
         if (s->v_in_k) {
-            key_pairs_to_values(page_of(&w, j) + w.key_at, (int64_t)pairs * 16, s->dv, w.k);
+            key_pairs_to_values(page_of(&w, j) + w.key_at, here / (HD_KV_PANEL / 2), (int64_t)pairs * 16, s->dv, w.k);
             v = w.k;
         }
         ATTN_PAIRS(w.p + j / 2, ldp, t->n, v, HD_PAGE_TOK / 2 * 16, ldo / 16, here, o, ldo, j > 0);

@@ -245,16 +245,27 @@ static void mul_panels(const hd_dev *d, const hd_mm *j, int64_t p0, int n, int64
     if (w->bias) add_bias(y, ldy, m1 - m0, w->bias + p0 * HD_PANEL_ROWS, n * HD_PANEL_ROWS);
 }
 
+/* A region's work as one line of places, each `panels` panels by `rows` rows: those of each job in turn for its
+ * first rows, then for the next ones.  A chunk is a piece of the line. */
 typedef struct {
     const hd_dev *d;
     const hd_mm *jobs;
     int n_jobs;
-    int64_t panels; // of a chunk
+    int64_t panels, places, chunks;
     int rows;
 } mm_job;
 
-static int64_t panel_chunks(const mm_job *t, const hd_mm *j) { return (n_panels(j->w) + t->panels - 1) / t->panels; }
-static int64_t row_chunks(const mm_job *t, const hd_mm *j) { return (j->M + t->rows - 1) / t->rows; }
+static int64_t places_of(const mm_job *t, const hd_mm *j) { return (n_panels(j->w) + t->panels - 1) / t->panels; }
+static int64_t row_blocks(const mm_job *t, const hd_mm *j) { return (j->M + t->rows - 1) / t->rows; }
+
+/* The place where chunk i begins.  Threads begin at both ends of the line and meet in its middle (pool.c): chunks
+ * are the shorter the nearer they lie to it, so that who comes last does not keep the others waiting. */
+static int64_t place_of(const mm_job *t, int64_t i)
+{
+    const int64_t n = t->chunks, from_end = 2 * i * (n - i) * t->places / (n * n);
+    if (n == t->places) return i;
+    return 2 * i <= n ? from_end : t->places - from_end;
+}
 
 /* Panels [p0, p1) of a job, its rows [m0, m1), the first output at y; `then` as above. */
 static void mul_part(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, int64_t then, int m0, int m1, float *y, int64_t ldy,
@@ -285,22 +296,10 @@ static void mul_apart(const hd_dev *d, const hd_mm *j, int64_t p0, int64_t p1, i
 
 static const hd_mm *next_sum(const hd_mm *j) { return j + 1 + j->n_more; }
 
-static void mm_chunk(void *arg, int64_t i, int tid)
+/* Job j, the sum's first, panels [p0, p1), rows from m0 on. */
+static void mul_sum(const mm_job *t, const hd_mm *j, int64_t p0, int64_t p1, int64_t then, int m0, int tid)
 {
-    const mm_job *t = arg;
-    const hd_mm *j = t->jobs;
-    int m0 = 0;
-    for (;;) { // which rows of which job
-        if (m0 < j->M) {
-            if (i < panel_chunks(t, j)) break;
-            i -= panel_chunks(t, j);
-        }
-        if ((j = next_sum(j)) == t->jobs + t->n_jobs) j = t->jobs, m0 += t->rows;
-    }
-    int64_t p0 = i * t->panels, p1 = p0 + t->panels, then = tid % 2 ? p0 - t->panels : p1; // from both ends (pool.c)
-    int m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
-    if (p1 > n_panels(j->w)) p1 = n_panels(j->w);
-    if (then < 0 || then >= n_panels(j->w)) then = p0;
+    const int m1 = m0 + t->rows < j->M ? m0 + t->rows : j->M;
     for (int n = 0; n <= j->n_more; n++) {
         const hd_mm term = {.w = j[n].w, .act = j[n].act, .m0 = j[n].m0, .M = j->M, .rows = j->rows, .add = j->add || n > 0};
         scratch s = scratch_of(t->d, tid, term.w->src.k);
@@ -309,9 +308,27 @@ static void mm_chunk(void *arg, int64_t i, int tid)
     }
 }
 
+static void mm_chunk(void *arg, int64_t i, int tid)
+{
+    const mm_job *t = arg;
+    const hd_mm *j = t->jobs;
+    const int64_t begin = place_of(t, i), end = place_of(t, i + 1), next = tid % 2 ? place_of(t, i - 1) : end; // pool.c
+    int m0 = 0;
+    if (begin == end) return;
+    for (int64_t at = 0; at < end;) { // where j's places for rows m0 .. begin
+        if (m0 < j->M) {
+            const int64_t n = n_panels(j->w), p0 = (begin > at ? begin - at : 0) * t->panels;
+            const int64_t p1 = (end - at) * t->panels, then = (next - at) * t->panels;
+            if (p0 < n) mul_sum(t, j, p0, p1 < n ? p1 : n, then >= 0 && then < n ? then : p0, m0, tid);
+            at += places_of(t, j);
+        }
+        if ((j = next_sum(j)) == t->jobs + t->n_jobs) j = t->jobs, m0 += t->rows;
+    }
+}
+
 void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
 {
-    int64_t panels = 0, chunks = 0, threads = hd_pool_threads(d->pool);
+    int64_t panels = 0, threads = hd_pool_threads(d->pool);
     int top_m = 1;
     size_t stride = 1;
     if (d->watch) d->watch(d->watch_arg, jobs, n_jobs);
@@ -326,10 +343,8 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
         panels += n_panels(j->w);
         top_m = j->M > top_m ? j->M : top_m;
     }
-    /* About 8 chunks a thread: small enough that a stalled core holds nobody back, large enough that the
-     * counter costs nothing.  With fewer panels than that, long batches are cut by rows too. */
-    mm_job t = {d, jobs, n_jobs, .panels = panels / (threads * 8), .rows = top_m};
-    if (t.panels < 1) t.panels = 1;
+    mm_job t = {d, jobs, n_jobs, .panels = 1, .rows = top_m};
+    /* With few panels for many threads, long batches are cut by rows, too. */
     if (panels < threads * 4 && top_m > 64) {
         int64_t parts = (threads * 8 + panels - 1) / (panels > 0 ? panels : 1);
         t.rows = (int)((top_m + parts - 1) / parts + 31) / 32 * 32;
@@ -347,8 +362,11 @@ void hd_mm_run(hd_dev *d, const hd_mm *jobs, int n_jobs)
         t.rows = LONG_ROWS;
         while (t.panels > 2 && panels * ((top_m + t.rows - 1) / t.rows) / t.panels < threads * 4) t.panels /= 2;
     }
-    for (const hd_mm *j = jobs; j < jobs + n_jobs; j = next_sum(j)) chunks += panel_chunks(&t, j) * row_chunks(&t, j);
-    hd_pool_run(d->pool, chunks, mm_chunk, &t);
+    for (const hd_mm *j = jobs; j < jobs + n_jobs; j = next_sum(j)) t.places += places_of(&t, j) * row_blocks(&t, j);
+    /* About 8 chunks a thread: small enough that a stalled core holds nobody back, large enough that the
+     * counter costs nothing. */
+    t.chunks = many || t.places < threads * 16 ? t.places : threads * 8;
+    hd_pool_run(d->pool, t.chunks, mm_chunk, &t);
 }
 
 void hd_linear_sum(hd_dev *d, const hd_term *t, int n, int M, float *y, int64_t ldy, bool add, hd_arena *work)
