@@ -354,10 +354,11 @@ static void test_many_rows(const hd_kernels *kn)
     hd_arena_close(&work);
 }
 
-/* Several jobs of different widths in one region, as the experts of a layer are run. */
-static void test_jobs(void)
+/* Several jobs of different widths in one region, as the experts of a layer are run: so few panels that each is
+ * a chunk, and so many that chunks of several lengths end in the middle of a job. */
+static void test_jobs(int threads, const int *width)
 {
-    enum { K = 256, JOBS = 5, ROWS = 48 };
+    enum { K = 256, JOBS = 5, ROWS = 48, LDY = 904 };
     hd_rng rng;
     hd_dev d;
     hd_arena work;
@@ -365,28 +366,28 @@ static void test_jobs(void)
     hd_linear w[JOBS];
     hd_act act;
     CHECK_OK(hd_arena_open(&work, "work", 8 << 20, &err));
-    CHECK_OK(hd_dev_open(&d, 2, false, K, &err));
+    CHECK_OK(hd_dev_open(&d, threads, false, K, &err));
     hd_rng_seed(&rng, 5, 5);
-    float *x = must_alloc(ROWS * K * 4), *y = must_alloc(JOBS * ROWS * 128 * 4), *want = must_alloc(ROWS * 128 * 4);
+    float *x = must_alloc(ROWS * K * 4), *y = must_alloc(JOBS * ROWS * LDY * 4), *want = must_alloc(ROWS * LDY * 4);
     for (int i = 0; i < ROWS * K; i++) x[i] = hd_rng_normal(&rng);
     hd_act_init(&act, HD_ACT_Q8K, K, ROWS, &work);
     hd_act_pack(&d, &act, x, K);
     for (int j = 0; j < JOBS; j++) {
         hd_rows src;
-        make_rows(&src, 10, 20 + 23 * j, K, &rng);
+        make_rows(&src, 10, width[j], K, &rng);
         hd_linear_init(&w[j], &src);
-        jobs[j] = (hd_mm){.w = &w[j], .act = &act, .m0 = 3 * j, .M = j == 2 ? 0 : 7 * j + 1, .y = y + j * ROWS * 128, .ldy = 128};
+        jobs[j] = (hd_mm){.w = &w[j], .act = &act, .m0 = 3 * j, .M = j == 2 ? 0 : 7 * j + 1, .y = y + j * ROWS * LDY, .ldy = LDY};
     }
     hd_mm_run(&d, jobs, JOBS);
     for (int j = 0; j < JOBS; j++) {
-        memset(want, 0, ROWS * 128 * 4);
-        if (jobs[j].M) hd_linear_mul(&d, &w[j], x + jobs[j].m0 * K, K, jobs[j].M, want, 128, &work);
-        CHECK(differs(jobs[j].y, want, ROWS * 128) == 0, "job %d", j);
+        memset(want, 0, ROWS * LDY * 4);
+        for (int m = 0; m < jobs[j].M; m++) hd_linear_mul(&d, &w[j], x + (jobs[j].m0 + m) * K, K, 1, want + m * LDY, LDY, &work);
+        CHECK(differs(jobs[j].y, want, ROWS * LDY) == 0, "job %d, %d threads", j, threads);
         free_rows(&w[j].src);
     }
     hd_free_aligned(x, ROWS * K * 4 + 64);
-    hd_free_aligned(y, JOBS * ROWS * 128 * 4 + 64);
-    hd_free_aligned(want, ROWS * 128 * 4 + 64);
+    hd_free_aligned(y, JOBS * ROWS * LDY * 4 + 64);
+    hd_free_aligned(want, ROWS * LDY * 4 + 64);
     hd_dev_close(&d);
     hd_arena_close(&work);
 }
@@ -776,6 +777,9 @@ int main(void)
         test_same_bits(hd_kernels_at(i), true);
         test_many_rows(hd_kernels_at(i));
     }
-    test_jobs();
+    for (int threads = 1; threads <= 3; threads++) {
+        test_jobs(threads, (const int[]){20, 43, 66, 89, 112});
+        test_jobs(threads, (const int[]){20, 700, 66, 904, 610});
+    }
     return hd_test_end();
 }
