@@ -262,8 +262,9 @@ static int64_t row_blocks(const mm_job *t, const hd_mm *j) { return (j->M + t->r
  * are the shorter the nearer they lie to it, so that who comes last does not keep the others waiting. */
 static int64_t place_of(const mm_job *t, int64_t i)
 {
-    const int64_t n = t->chunks, from_end = 2 * i * (n - i) * t->places / (n * n);
+    const int64_t n = t->chunks;
     if (n == t->places) return i;
+    const int64_t from_end = 2 * i * (n - i) * t->places / (n * n);
     return 2 * i <= n ? from_end : t->places - from_end;
 }
 
