@@ -7,12 +7,11 @@
  *
  * Before including, a level may define
  *   ATTN_MR, ATTN_MC       the micro-kernel's tile
- *   ATTN_FEW               its rows where it widens what it reads, at most 7; else ATTN_MR
  *   ATTN_DOT2(acc, a, b)   acc + pairs of bf16 (a: a pair as 32 bits, for all lanes); then BF16 caches are
  *                          read as they are
  *   ATTN_PAIRS             with the above: its products replace those of the body (AMX)
- * Other caches are widened to f32: while they are multiplied by a few rows, else to panels in scratch first, a page
- * at a time, so that every row of the tile shares that work.
+ * Other caches are widened to f32 panels in scratch first, a page at a time: every row of the tile
+ * shares that work.
  *
  * Exponents are in base 2: m here is the largest score times log2(e). */
 #include <math.h>
@@ -22,81 +21,59 @@
 #include "kernels/level.h"
 #include "kernels/v16.h"
 
-#ifndef ATTN_FEW
-#define ATTN_FEW ATTN_MR
-#endif
-
 enum { PANELS = HD_PAGE_TOK / HD_KV_PANEL, Q8 = 32 };
 
 static int up_to(int n, int to) { return (n + to - 1) / to * to; }
 
 /* ---- Products ---- */
 
-/* How the numbers of a panel lie, 16 lanes of each: as floats; as pairs of bf16 that one instruction multiplies
- * (a holds pairs, too, and k counts them); as pairs of f16 or bf16 that are widened on their way (k is even). */
-typedef enum { FLOATS, DOTS, F16_PAIRS, BF16_PAIRS } form;
-
-/* c[r][p] (+)= sum over k of a[r][k] b[p][k]   r < R, p < C */
-INLINE void micro(const int R, const int C, const form f, const float *a, int lda, const float *b,
-                  int64_t panel, int k, float *c, int ldc, bool add)
+/* c[r][p] (+)= sum over k of a[r][k] b[p][k]   r < R, p < C; a number k of a panel is 16 lanes (or 16 pairs). */
+INLINE void micro(const int R, const int C, const bool pairs, const float *a, int lda, const float *b, int64_t panel, int k,
+               float *c, int ldc, bool add)
 {
-    v16 acc[7][ATTN_MC];
+    v16 acc[ATTN_MR][ATTN_MC];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++)
         acc[r][p] = add ? v_load(c + r * ldc + p * 16) : v_set1(0);
-    if (f == F16_PAIRS || f == BF16_PAIRS)
-        for (int i = 0; i < k; i += 2, b += 16) UNROLL for (int p = 0; p < C; p++)
-            {
-                v16 w[2];
-                if (f == F16_PAIRS) v_load_f16x2((const uint16_t *)(b + p * panel), &w[0], &w[1]);
-                else v_load_bf16x2((const uint16_t *)(b + p * panel), &w[0], &w[1]);
-                UNROLL for (int j = 0; j < 2; j++) UNROLL for (int r = 0; r < R; r++) acc[r][p] =
-                    v_fma(v_set1(a[r * lda + i + j]), w[j], acc[r][p]);
-            }
-    else
-        for (int i = 0; i < k; i++) {
-            v16 w[ATTN_MC];
-            UNROLL for (int p = 0; p < C; p++) w[p] = v_load(b + p * panel + i * 16);
-            UNROLL for (int r = 0; r < R; r++)
-            {
-                v16 x = v_set1(a[r * lda + i]);
+    for (int i = 0; i < k; i++) {
+        v16 w[ATTN_MC];
+        UNROLL for (int p = 0; p < C; p++) w[p] = v_load(b + p * panel + i * 16);
+        UNROLL for (int r = 0; r < R; r++) {
 #ifdef ATTN_DOT2
-                if (f == DOTS) {
-                    UNROLL for (int p = 0; p < C; p++) acc[r][p] = ATTN_DOT2(acc[r][p], x, w[p]);
-                    continue;
-                }
-#endif
-                UNROLL for (int p = 0; p < C; p++) acc[r][p] = v_fma(x, w[p], acc[r][p]);
+            if (pairs) {
+                v16 x = v_set1(a[r * lda + i]);
+                UNROLL for (int p = 0; p < C; p++) acc[r][p] = ATTN_DOT2(acc[r][p], x, w[p]);
+                continue;
             }
+#endif
+            v16 x = v_set1(a[r * lda + i]);
+            UNROLL for (int p = 0; p < C; p++) acc[r][p] = v_fma(x, w[p], acc[r][p]);
         }
+    }
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++) v_store(c + r * ldc + p * 16, acc[r][p]);
 }
 
-#define MICRO_ROWS(R, C)                                                                                     \
-    case R:                                                                                                  \
-        micro(R, C, f, a + r * lda, lda, b + p * panel, panel, k, c + r * ldc + p * 16, ldc, add);           \
-        break;
-#define MICRO_PANELS(C)                                                                                      \
-    case C:                                                                                                  \
-        switch (rows) {                                                                                      \
-            MICRO_ROWS(1, C)                                                                                 \
-            MICRO_ROWS(2, C)                                                                                 \
-            MICRO_ROWS(3, C)                                                                                 \
-            MICRO_ROWS(4, C)                                                                                 \
-            MICRO_ROWS(5, C)                                                                                 \
-            MICRO_ROWS(6, C)                                                                                 \
-            MICRO_ROWS(7, C)                                                                                 \
-        }                                                                                                    \
+#define MICRO_ROWS(R, C)                                                                                               \
+    case R: micro(R, C, pairs, a + r * lda, lda, b + p * panel, panel, k, c + r * ldc + p * 16, ldc, add); break;
+#define MICRO_PANELS(C)                                                                                                \
+    case C:                                                                                                            \
+        switch (rows) {                                                                                                \
+            MICRO_ROWS(1, C)                                                                                           \
+            MICRO_ROWS(2, C)                                                                                           \
+            MICRO_ROWS(3, C)                                                                                           \
+            MICRO_ROWS(4, C)                                                                                           \
+            MICRO_ROWS(5, C)                                                                                           \
+            MICRO_ROWS(6, C)                                                                                           \
+        }                                                                                                              \
         break;
 
-/* n rows, up to `most` at a time, times n_panels panels; lda and ldc in 32-bit units, panel: floats from one panel
- * to the next. */
-INLINE void product_of(const form f, const int most, const float *a, int lda, int n, const float *b,
-                       int64_t panel, int n_panels, int k, float *c, int ldc, bool add)
+/* n rows times n_panels panels; lda and ldc in 32-bit units, panel: floats from one panel to the next. */
+INLINE void product_of(const bool pairs, const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k,
+                    float *c, int ldc, bool add)
 {
     for (int p = 0; p < n_panels; p += ATTN_MC) {
         int cols = n_panels - p < ATTN_MC ? n_panels - p : ATTN_MC;
-        for (int r = 0; r < n; r += most) {
-            int rows = n - r < most ? n - r : most;
+        for (int r = 0; r < n; r += ATTN_MR) {
+            int rows = n - r < ATTN_MR ? n - r : ATTN_MR;
             switch (cols) {
                 MICRO_PANELS(1)
 #if ATTN_MC == 4
@@ -109,15 +86,11 @@ INLINE void product_of(const form f, const int most, const float *a, int lda, in
     }
 }
 
-#define PRODUCT(name, f, most)                                                                               \
-    static void name(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k,     \
-                     float *c, int ldc, bool add)                                                            \
-    {                                                                                                        \
-        product_of(f, most, a, lda, n, b, panel, n_panels, k, c, ldc, add);                                  \
-    }
-PRODUCT(product, FLOATS, ATTN_MR)
-PRODUCT(product_f16, F16_PAIRS, ATTN_FEW)
-PRODUCT(product_bf16, BF16_PAIRS, ATTN_FEW)
+static void product(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k, float *c, int ldc,
+                    bool add)
+{
+    product_of(false, a, lda, n, b, panel, n_panels, k, c, ldc, add);
+}
 
 /* ---- One tile's view of a segment ---- */
 
@@ -290,28 +263,9 @@ static void merge(float *o, float *m, float *l, const float *o2, float m2, float
 
 /* ---- One segment in f32 ---- */
 
-/* How the tile's products read the cache: those of a few rows widen it on their way.  For more rows, and where the
- * values lie in the keys, a page is widened first. */
-static form reading(const hd_attn_tile *t)
-{
-    const hd_kv_shape *s = t->kv;
-    if (t->n > ATTN_FEW || s->v_in_k || s->dk % 2) return FLOATS;
-    return s->type == HD_CACHE_F16 ? F16_PAIRS : s->type == HD_CACHE_BF16 ? BF16_PAIRS : FLOATS;
-}
-
-static void multiply(form f, const float *a, int lda, int n, const float *b, int64_t panel, int n_panels,
-                     int k, float *c, int ldc, bool add)
-{
-    if (f == F16_PAIRS) product_f16(a, lda, n, b, panel, n_panels, k, c, ldc, add);
-    else if (f == BF16_PAIRS) product_bf16(a, lda, n, b, panel, n_panels, k, c, ldc, add);
-    else product(a, lda, n, b, panel, n_panels, k, c, ldc, add);
-}
-
 static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, float *l, void *scratch)
 {
     const hd_kv_shape *s = t->kv;
-    const form f = reading(t);
-    const bool pairs = f != FLOATS;
     int dk = s->dk, ldo = hd_attn_ldo(s->dv);
     view w = view_of(t, seg, scratch);
     for (int i = 0; i < t->n; i++) memcpy(w.q + i * dk, query_row(t, i), (size_t)dk * 4);
@@ -319,12 +273,11 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int left = w.n_pad - j, panels = left < HD_PAGE_TOK ? left / HD_KV_PANEL : PANELS;
         const float *k = (const float *)(page_of(&w, j) + w.key_at);
-        if (!pairs && s->type != HD_CACHE_F32) {
+        if (s->type != HD_CACHE_F32) {
             widen_keys(s, (const uint8_t *)k, panels, dk, w.k);
             k = w.k;
         }
-        multiply(f, w.q, dk, t->n, k, pairs ? up_to(dk, 32) * 8 : dk * 16, panels, dk, w.score + j,
-                 HD_SEG_TOK, false);
+        product(w.q, dk, t->n, k, (int64_t)dk * 16, panels, dk, w.score + j, HD_SEG_TOK, false);
     }
     for (int i = 0; i < t->n; i++)
         weigh(w.score + i * HD_SEG_TOK, w.seen[i], w.n_pad, t->scale * 0x1.715476p+0f, &m[i], &l[i]);
@@ -339,12 +292,11 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
             }
             keys_to_values(k, panels, dk, s->dv, w.v);
             v = w.v;
-        } else if (!pairs && s->type != HD_CACHE_F32) {
+        } else if (s->type != HD_CACHE_F32) {
             widen_values(s, (const uint8_t *)v, here, w.v);
             v = w.v;
         }
-        multiply(f, w.score + j, HD_SEG_TOK, t->n, v, HD_PAGE_TOK * (pairs ? 8 : 16), ldo / 16,
-                 pairs ? up_to(here, 2) : here, o, ldo, j > 0);
+        product(w.score + j, HD_SEG_TOK, t->n, v, HD_PAGE_TOK * 16, ldo / 16, here, o, ldo, j > 0);
     }
     if (w.n_seen == 0) memset(o, 0, (size_t)t->n * (size_t)ldo * 4);
 }
@@ -355,7 +307,11 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
 
 /* c = a b: a [n][k pairs], b panels [k pairs][16][2] */
 #ifndef ATTN_PAIRS
-PRODUCT(product_pairs, DOTS, ATTN_MR)
+static void product_pairs(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k, float *c,
+                          int ldc, bool add)
+{
+    product_of(true, a, lda, n, b, panel, n_panels, k, c, ldc, add);
+}
 #define ATTN_PAIRS       product_pairs
 #define ATTN_BEGIN(rows) ((void)0)
 #define ATTN_END()       ((void)0)
