@@ -6,12 +6,13 @@
  * that of its inner dimension.
  *
  * Before including, a level may define
- *   ATTN_MR, ATTN_MC       the micro-kernel's tile
+ *   ATTN_MR, ATTN_MC       the micro-kernel's tile, or one panel instead of ATTN_MC
+ *   ATTN_FEW               its rows where it widens what it reads
  *   ATTN_DOT2(acc, a, b)   acc + pairs of bf16 (a: a pair as 32 bits, for all lanes); then BF16 caches are
  *                          read as they are
  *   ATTN_PAIRS             with the above: its products replace those of the body (AMX)
- * Other caches are widened to f32 panels in scratch first, a page at a time: every row of the tile
- * shares that work.
+ * Other caches are widened to f32.  Up to ATTN_FEW rows do so while they multiply; for more a page at a time is
+ * widened to panels in scratch, so that all rows of the tile share that work.
  *
  * Exponents are in base 2: m here is the largest score times log2(e). */
 #include <math.h>
@@ -19,6 +20,7 @@
 #include "kernels/attn.h"
 #include "kernels/kv_near.h"
 #include "kernels/level.h"
+#include "kernels/tile.h"
 #include "kernels/v16.h"
 
 enum { PANELS = HD_PAGE_TOK / HD_KV_PANEL, Q8 = 32 };
@@ -27,69 +29,81 @@ static int up_to(int n, int to) { return (n + to - 1) / to * to; }
 
 /* ---- Products ---- */
 
-/* c[r][p] (+)= sum over k of a[r][k] b[p][k]   r < R, p < C; a number k of a panel is 16 lanes (or 16 pairs). */
-INLINE void micro(const int R, const int C, const bool pairs, const float *a, int lda, const float *b, int64_t panel, int k,
-               float *c, int ldc, bool add)
+/* How the numbers of a panel lie, 16 lanes of each. */
+typedef enum {
+    FLOATS,
+    DOTS,       // pairs of bf16, multiplied by pairs with ATTN_DOT2; k counts pairs
+    F16_PAIRS,  // pairs that are widened on their way; an odd k takes the last pair whole
+    BF16_PAIRS,
+} form;
+
+/* y[r][p] (+)= sum over k of act[r][k] w[p][k]   r < R, p < C panels */
+INLINE void micro(const int R, const int C, const form f, const tile *t)
 {
-    v16 acc[ATTN_MR][ATTN_MC];
+    v16 acc[7][ATTN_MC];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++)
-        acc[r][p] = add ? v_load(c + r * ldc + p * 16) : v_set1(0);
-    for (int i = 0; i < k; i++) {
-        v16 w[ATTN_MC];
-        UNROLL for (int p = 0; p < C; p++) w[p] = v_load(b + p * panel + i * 16);
-        UNROLL for (int r = 0; r < R; r++) {
-#ifdef ATTN_DOT2
-            if (pairs) {
-                v16 x = v_set1(a[r * lda + i]);
-                UNROLL for (int p = 0; p < C; p++) acc[r][p] = ATTN_DOT2(acc[r][p], x, w[p]);
-                continue;
+        acc[r][p] = t->add ? v_load(t->y + r * t->ldy + p * 16) : v_set1(0);
+    const uint8_t *w = t->w;
+    const float *a = (const float *)(const void *)t->act;
+    const int64_t lda = (int64_t)(t->stride / sizeof(float));
+    if (f == F16_PAIRS || f == BF16_PAIRS)
+        for (int64_t k = t->k; k > 0; k -= 2, w += 64, a += 2) {
+            UNROLL for (int p = 0; p < C; p++) {
+                const uint16_t *pairs = (const void *)(w + p * t->panels);
+                v16 x[2];
+                if (f == F16_PAIRS) v_load_f16x2(pairs, &x[0], &x[1]);
+                else v_load_bf16x2(pairs, &x[0], &x[1]);
+                UNROLL for (int i = 0; i < 2; i++) UNROLL for (int r = 0; r < R; r++)
+                    acc[r][p] = v_fma(v_set1(a[r * lda + i]), x[i], acc[r][p]);
             }
-#endif
-            v16 x = v_set1(a[r * lda + i]);
-            UNROLL for (int p = 0; p < C; p++) acc[r][p] = v_fma(x, w[p], acc[r][p]);
         }
-    }
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++) v_store(c + r * ldc + p * 16, acc[r][p]);
+    else
+        for (int64_t k = t->k; k > 0; k--, w += 64, a++) {
+            v16 x[ATTN_MC];
+            UNROLL for (int p = 0; p < C; p++) x[p] = v_load((const void *)(w + p * t->panels));
+            UNROLL for (int r = 0; r < R; r++) {
+                const v16 y = v_set1(a[r * lda]);
+                UNROLL for (int p = 0; p < C; p++)
+#ifdef ATTN_DOT2
+                    acc[r][p] = f == DOTS ? ATTN_DOT2(acc[r][p], y, x[p]) : v_fma(y, x[p], acc[r][p]);
+#else
+                    acc[r][p] = v_fma(y, x[p], acc[r][p]);
+#endif
+            }
+        }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++) v_store(t->y + r * t->ldy + p * 16, acc[r][p]);
 }
 
-#define MICRO_ROWS(R, C)                                                                                               \
-    case R: micro(R, C, pairs, a + r * lda, lda, b + p * panel, panel, k, c + r * ldc + p * 16, ldc, add); break;
-#define MICRO_PANELS(C)                                                                                                \
-    case C:                                                                                                            \
-        switch (rows) {                                                                                                \
-            MICRO_ROWS(1, C)                                                                                           \
-            MICRO_ROWS(2, C)                                                                                           \
-            MICRO_ROWS(3, C)                                                                                           \
-            MICRO_ROWS(4, C)                                                                                           \
-            MICRO_ROWS(5, C)                                                                                           \
-            MICRO_ROWS(6, C)                                                                                           \
-        }                                                                                                              \
-        break;
+/* The tiles of a form: of one panel and of ATTN_MC, up to `most` rows high. */
+typedef struct {
+    int most;
+    tile_fn *const *one, *const *wide;
+} tiles;
 
-/* n rows times n_panels panels; lda and ldc in 32-bit units, panel: floats from one panel to the next. */
-INLINE void product_of(const bool pairs, const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k,
+#if ATTN_MC > 1
+#define ATTN_TILES(name, most, f)                                                                            \
+    TILES(name##_one, most, micro(rows, 1, f, t))                                                            \
+    TILES(name##_wide, most, micro(rows, ATTN_MC, f, t))                                                     \
+    static const tiles name = {most, name##_one_tiles, name##_wide_tiles};
+#else
+#define ATTN_TILES(name, most, f)                                                                            \
+    TILES(name##_one, most, micro(rows, 1, f, t))                                                            \
+    static const tiles name = {most, name##_one_tiles, name##_one_tiles};
+#endif
+ATTN_TILES(floats, ATTN_MR, FLOATS)
+ATTN_TILES(f16_pairs, ATTN_FEW, F16_PAIRS)
+ATTN_TILES(bf16_pairs, ATTN_FEW, BF16_PAIRS)
+
+/* n rows times n_panels panels; lda and ldc in 32-bit units, panel: bytes from one panel to the next. */
+static void product(const tiles *f, const float *a, int lda, int n, const void *b, int64_t panel, int n_panels, int k,
                     float *c, int ldc, bool add)
 {
-    for (int p = 0; p < n_panels; p += ATTN_MC) {
-        int cols = n_panels - p < ATTN_MC ? n_panels - p : ATTN_MC;
-        for (int r = 0; r < n; r += ATTN_MR) {
-            int rows = n - r < ATTN_MR ? n - r : ATTN_MR;
-            switch (cols) {
-                MICRO_PANELS(1)
-#if ATTN_MC == 4
-                MICRO_PANELS(2)
-                MICRO_PANELS(3)
-                MICRO_PANELS(4)
-#endif
-            }
-        }
+    for (int p = 0, cols; p < n_panels; p += cols) {
+        cols = n_panels - p < ATTN_MC ? 1 : ATTN_MC;
+        const tile first = {(const uint8_t *)b + p * panel, (const uint8_t *)a, NULL, k, (size_t)lda * sizeof *a,
+                            c + p * 16, ldc, add, panel};
+        run_tiles(cols == 1 ? f->one : f->wide, f->most, first, n);
     }
-}
-
-static void product(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k, float *c, int ldc,
-                    bool add)
-{
-    product_of(false, a, lda, n, b, panel, n_panels, k, c, ldc, add);
 }
 
 /* ---- One tile's view of a segment ---- */
@@ -263,40 +277,52 @@ static void merge(float *o, float *m, float *l, const float *o2, float m2, float
 
 /* ---- One segment in f32 ---- */
 
+/* How the tile's products read the cache: widening pairs on their way, or floats, of which the cache is or which a
+ * page is widened to (for many rows, and where values lie in the keys). */
+static const tiles *reading(const hd_attn_tile *t)
+{
+    const hd_kv_shape *s = t->kv;
+    if (t->n > ATTN_FEW || s->v_in_k || s->dk % 2) return &floats;
+    return s->type == HD_CACHE_F16 ? &f16_pairs : s->type == HD_CACHE_BF16 ? &bf16_pairs : &floats;
+}
+
 static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, float *l, void *scratch)
 {
     const hd_kv_shape *s = t->kv;
-    int dk = s->dk, ldo = hd_attn_ldo(s->dv);
+    const tiles *f = reading(t);
+    const bool widen = f == &floats && s->type != HD_CACHE_F32;
+    const int dk = s->dk, ldo = hd_attn_ldo(s->dv), number = f == &floats ? 64 : 32; // bytes of one in 16 lanes
+    const int64_t key = f == &floats ? dk * 64 : up_to(dk, 32) * 32;
     view w = view_of(t, seg, scratch);
     for (int i = 0; i < t->n; i++) memcpy(w.q + i * dk, query_row(t, i), (size_t)dk * 4);
 
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int left = w.n_pad - j, panels = left < HD_PAGE_TOK ? left / HD_KV_PANEL : PANELS;
-        const float *k = (const float *)(page_of(&w, j) + w.key_at);
-        if (s->type != HD_CACHE_F32) {
-            widen_keys(s, (const uint8_t *)k, panels, dk, w.k);
+        const void *k = page_of(&w, j) + w.key_at;
+        if (widen) {
+            widen_keys(s, k, panels, dk, w.k);
             k = w.k;
         }
-        product(w.q, dk, t->n, k, (int64_t)dk * 16, panels, dk, w.score + j, HD_SEG_TOK, false);
+        product(f, w.q, dk, t->n, k, key, panels, dk, w.score + j, HD_SEG_TOK, false);
     }
     for (int i = 0; i < t->n; i++)
         weigh(w.score + i * HD_SEG_TOK, w.seen[i], w.n_pad, t->scale * 0x1.715476p+0f, &m[i], &l[i]);
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int here = w.n_seen - j < HD_PAGE_TOK ? w.n_seen - j : HD_PAGE_TOK, panels = up_to(here, HD_KV_PANEL) / HD_KV_PANEL;
-        const float *v = (const float *)(page_of(&w, j) + w.value_at);
+        const void *v = page_of(&w, j) + w.value_at;
         if (s->v_in_k) {
-            const float *k = (const float *)(page_of(&w, j) + w.key_at);
-            if (s->type != HD_CACHE_F32) {
-                widen_keys(s, (const uint8_t *)k, panels, dk, w.k);
+            const void *k = page_of(&w, j) + w.key_at;
+            if (widen) {
+                widen_keys(s, k, panels, dk, w.k);
                 k = w.k;
             }
             keys_to_values(k, panels, dk, s->dv, w.v);
             v = w.v;
-        } else if (s->type != HD_CACHE_F32) {
-            widen_values(s, (const uint8_t *)v, here, w.v);
+        } else if (widen) {
+            widen_values(s, v, here, w.v);
             v = w.v;
         }
-        product(w.score + j, HD_SEG_TOK, t->n, v, HD_PAGE_TOK * 16, ldo / 16, here, o, ldo, j > 0);
+        product(f, w.score + j, HD_SEG_TOK, t->n, v, HD_PAGE_TOK * number, ldo / 16, here, o, ldo, j > 0);
     }
     if (w.n_seen == 0) memset(o, 0, (size_t)t->n * (size_t)ldo * 4);
 }
@@ -307,10 +333,11 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
 
 /* c = a b: a [n][k pairs], b panels [k pairs][16][2] */
 #ifndef ATTN_PAIRS
+ATTN_TILES(dots, ATTN_MR, DOTS)
 static void product_pairs(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k, float *c,
                           int ldc, bool add)
 {
-    product_of(true, a, lda, n, b, panel, n_panels, k, c, ldc, add);
+    product(&dots, a, lda, n, b, panel * 4, n_panels, k, c, ldc, add);
 }
 #define ATTN_PAIRS       product_pairs
 #define ATTN_BEGIN(rows) ((void)0)

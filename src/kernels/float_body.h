@@ -171,14 +171,10 @@ INLINE void tile_bf12(int rows, const tile *t)
     store_tile(rows, t, f);
 }
 
-#define FLOAT(name, most, call) MUL(name, most, call)
-FLOAT(f32, ROWS, tile_single(false, rows, t))
-FLOAT(f16, ROWS, tile_single(true, rows, t))
-FLOAT(bf16, ROWS, tile_bf16(rows, t))
-FLOAT(f8, ROWS, tile_f8(rows, t))
-
-#define TILES_(name, most, call) TILES_##most(name, call)
-#define TILES(name, most, call)  TILES_(name, most, call)
+MUL(f32, ROWS, tile_single(false, rows, t))
+MUL(f16, ROWS, tile_single(true, rows, t))
+MUL(bf16, ROWS, tile_bf16(rows, t))
+MUL(f8, ROWS, tile_f8(rows, t))
 
 /* n (even) of k of a panel of bf16 as f32 [n][32]. */
 static void widen_panel(float *w, const uint8_t *p, int64_t n)
@@ -202,14 +198,14 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
     {                                                                                                        \
         enum { FEW = 16, PART = 256 };                                                                       \
         if (M <= FEW) {                                                                                      \
-            run_tiles(wide_few_tiles, ROWS, panel, NULL, k, act, stride, M, y, ldy, add);                    \
+            run_tiles(wide_few_tiles, ROWS, (tile){panel, act, NULL, k, stride, y, ldy, .add = add}, M);     \
             return;                                                                                          \
         }                                                                                                    \
         const int64_t parts = (k + PART - 1) / PART, part = ((k + parts - 1) / parts + 1) / 2 * 2;           \
         for (int64_t k0 = 0; k0 < k; k0 += part) {                                                           \
             const int64_t n = k - k0 < part ? (k - k0 + 1) / 2 * 2 : part;                                   \
             widen_panel(scratch, (const uint8_t *)panel + k0 * 64, n);                                       \
-            run_tiles(wide_many_tiles, ROWS, scratch, NULL, n, act + k0 * 4, stride, M, y, ldy, add || k0 > 0); \
+            run_tiles(wide_many_tiles, ROWS, (tile){scratch, act + k0 * 4, NULL, n, stride, y, ldy, .add = add || k0 > 0}, M); \
         }                                                                                                    \
     }
 
@@ -222,7 +218,7 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
         for (int64_t k0 = 0; k0 < k; k0 += BF12_K, block += BF12_BLOCK) {                                    \
             const int64_t n = k - k0 < BF12_K ? k - k0 : BF12_K;                                             \
             bf12_widen(scratch, block);                                                                      \
-            run_tiles(bf12_tiles, ROWS, scratch, NULL, n, act + k0 * 2, stride, M, y, ldy, k0 > 0);          \
+            run_tiles(bf12_tiles, ROWS, (tile){scratch, act + k0 * 2, NULL, n, stride, y, ldy, .add = k0 > 0}, M); \
         }                                                                                                    \
     }
 

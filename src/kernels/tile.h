@@ -18,20 +18,24 @@ typedef struct {
     size_t stride; // of act
     float *y;
     int64_t ldy;
-    bool add; // to what stands in y, where a level cuts k
+    bool add;       // to what stands in y, where a level cuts k
+    int64_t panels; // bytes from one panel to the next, where a tile takes several
 } tile;
 
 #define AT(p, m) ((const void *)((const uint8_t *)(p) + (size_t)(m) * t->stride)) // the same place in row m
 
 typedef void tile_fn(const tile *t);
 
-static inline void run_tiles(tile_fn *const *fn, int most, const void *panel, const uint8_t *next, int64_t k, const uint8_t *act,
-                             size_t stride, int M, float *y, int64_t ldy, bool add)
+/* All M rows of a product, of which t is the first tile. */
+static inline void run_tiles(tile_fn *const *fn, int most, tile t, int M)
 {
     const int n = (M + most - 1) / most;
+    const uint8_t *act = t.act;
+    float *y = t.y;
     for (int i = 0, m = 0; i < n; i++) {
         const int end = (int)((int64_t)M * (i + 1) / n);
-        const tile t = {panel, act + (size_t)m * stride, next, k, stride, y + m * ldy, ldy, add};
+        t.act = act + (size_t)m * t.stride;
+        t.y = y + m * t.ldy;
         fn[end - m](&t);
         m = end;
     }
@@ -39,12 +43,16 @@ static inline void run_tiles(tile_fn *const *fn, int most, const void *panel, co
 
 /* mul_NAME, a product; `call` is the loop of a tile `t` with `rows` rows. */
 #define MUL(name, most, call)                                                                                  \
-    TILES_##most(name, call)                                                                                 \
+    TILES(name, most, call)                                                                                  \
     static void mul_##name(MUL_PARAMS)                                                                       \
     {                                                                                                        \
         (void)scratch;                                                                                       \
-        run_tiles(name##_tiles, most, panel, NULL, k, act, stride, M, y, ldy, false);                        \
+        run_tiles(name##_tiles, most, (tile){panel, act, NULL, k, stride, y, ldy, .add = false}, M);        \
     }
+
+/* name_tiles, the loops of up to `most` rows; `most` may be a macro. */
+#define TILES(name, most, call)   TILES_OF(name, most, call)
+#define TILES_OF(name, most, call) TILES_##most(name, call)
 
 #define TILE(name, n, call)                                                                                  \
     static void name##_##n(const tile *t)                                                                    \
@@ -58,9 +66,16 @@ static inline void run_tiles(tile_fn *const *fn, int most, const void *panel, co
 #define TILES_4(name, call)                                                                                  \
     TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call)                          \
     static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4};
+#define TILES_5(name, call)                                                                                  \
+    TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call) TILE(name, 5, call)      \
+    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4, name##_5};
 #define TILES_6(name, call)                                                                                  \
     TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call) TILE(name, 5, call) TILE(name, 6, call) \
     static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6};
+#define TILES_7(name, call)                                                                                  \
+    TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call) TILE(name, 5, call) TILE(name, 6, call) \
+    TILE(name, 7, call)                                                                                      \
+    static tile_fn *const name##_tiles[] = {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7};
 #define UP_TO_8(name, call)                                                                                  \
     TILE(name, 1, call) TILE(name, 2, call) TILE(name, 3, call) TILE(name, 4, call)                          \
     TILE(name, 5, call) TILE(name, 6, call) TILE(name, 7, call) TILE(name, 8, call)

@@ -2,6 +2,7 @@
  * and a broadcast. */
 #define ATTN_MR 6
 #define ATTN_MC 1
+#define ATTN_FEW 5
 #include "kernels/attn_body.h"
 
 ATTN_FILL(neon)

@@ -23,6 +23,7 @@ static void tiles_product(const float *a, int lda, int n, const float *b, long p
 
 #define ATTN_MR              6
 #define ATTN_MC              4
+#define ATTN_FEW             7
 #define ATTN_DOT2(acc, a, b) _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))
 #define ATTN_PAIRS           tiles_product
 #define ATTN_BEGIN(rows)     tiles_begin(rows)

@@ -3,6 +3,7 @@
 
 #define ATTN_MR              6
 #define ATTN_MC              4
+#define ATTN_FEW             7
 #define ATTN_DOT2(acc, a, b) _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))
 #include "kernels/attn_body.h"
 
