@@ -14,6 +14,9 @@
  * Other caches are widened to f32.  Up to ATTN_FEW rows do so while they multiply; for more a page at a time is
  * widened to panels in scratch, so that all rows of the tile share that work.
  *
+ * A long cache comes from memory, in pieces shorter than the hardware's prefetcher likes: whoever reads a page asks
+ * for the same place of the page that is read next.
+ *
  * Exponents are in base 2: m here is the largest score times log2(e). */
 #include <math.h>
 
@@ -37,6 +40,10 @@ typedef enum {
     BF16_PAIRS,
 } form;
 
+/* The line at p of what is read now: asks for it `ahead` bytes further. */
+INLINE void ask(const void *p, int64_t ahead) { __builtin_prefetch((const uint8_t *)p + ahead, 0, 2); }
+INLINE int64_t ahead_of(const void *now, const uint8_t *next) { return next ? next - (const uint8_t *)now : 0; }
+
 /* y[r][p] (+)= sum over k of act[r][k] w[p][k]   r < R, p < C panels */
 INLINE void micro(const int R, const int C, const form f, const tile *t)
 {
@@ -45,9 +52,10 @@ INLINE void micro(const int R, const int C, const form f, const tile *t)
         acc[r][p] = t->add ? v_load(t->y + r * t->ldy + p * 16) : v_set1(0);
     const uint8_t *w = t->w;
     const float *a = (const float *)(const void *)t->act;
-    const int64_t lda = (int64_t)(t->stride / sizeof(float));
+    const int64_t lda = (int64_t)(t->stride / sizeof(float)), ahead = ahead_of(w, t->next);
     if (f == F16_PAIRS || f == BF16_PAIRS)
         for (int64_t k = t->k; k > 0; k -= 2, w += 64, a += 2) {
+            if (ahead) UNROLL for (int p = 0; p < C; p++) ask(w + p * t->panels, ahead);
             UNROLL for (int p = 0; p < C; p++) {
                 const uint16_t *pairs = (const void *)(w + p * t->panels);
                 v16 x[2];
@@ -60,6 +68,7 @@ INLINE void micro(const int R, const int C, const form f, const tile *t)
     else
         for (int64_t k = t->k; k > 0; k--, w += 64, a++) {
             v16 x[ATTN_MC];
+            if (ahead) UNROLL for (int p = 0; p < C; p++) ask(w + p * t->panels, ahead);
             UNROLL for (int p = 0; p < C; p++) x[p] = v_load((const void *)(w + p * t->panels));
             UNROLL for (int r = 0; r < R; r++) {
                 const v16 y = v_set1(a[r * lda]);
@@ -94,15 +103,19 @@ ATTN_TILES(floats, ATTN_MR, FLOATS)
 ATTN_TILES(f16_pairs, ATTN_FEW, F16_PAIRS)
 ATTN_TILES(bf16_pairs, ATTN_FEW, BF16_PAIRS)
 
-/* n rows times n_panels panels; lda and ldc in 32-bit units, panel: bytes from one panel to the next. */
-static void product(const tiles *f, const float *a, int lda, int n, const void *b, int64_t panel, int n_panels, int k,
-                    float *c, int ldc, bool add)
+/* n rows, of which t is the first tile, times n_panels panels; t is left anywhere. */
+static void product(const tiles *f, tile *t, int n, int n_panels)
 {
+    const uint8_t *act = t->act;
+    float *y = t->y;
+    if (n > 2 * f->most) t->next = NULL; // arithmetic takes longer than memory
     for (int p = 0, cols; p < n_panels; p += cols) {
         cols = n_panels - p < ATTN_MC ? 1 : ATTN_MC;
-        const tile first = {(const uint8_t *)b + p * panel, (const uint8_t *)a, NULL, k, (size_t)lda * sizeof *a,
-                            c + p * 16, ldc, add, panel};
-        run_tiles(cols == 1 ? f->one : f->wide, f->most, first, n);
+        t->act = act;
+        t->y = y + p * 16;
+        run_tiles(cols == 1 ? f->one : f->wide, f->most, t, n);
+        t->w += cols * t->panels;
+        if (t->next) t->next += cols * t->panels;
     }
 }
 
@@ -113,6 +126,7 @@ typedef struct {
     int64_t start;            // first position
     int seen[HD_ATTN_TILE];   // positions of the segment that each row sees
     int n_seen, n_pad;        // the most of them; rounded up to 32
+    bool more;                // some row sees the next segment, too
     size_t key_at, value_at;  // of this head within a page
     float *q, *score, *p, *k, *v; // scratch: queries, scores, bf16 weights, a page widened
 } view;
@@ -125,6 +139,7 @@ static view view_of(const hd_attn_tile *t, int64_t seg, void *scratch)
     view w = {.t = t, .start = seg * HD_SEG_TOK};
     for (int i = 0; i < t->n; i++) {
         int64_t c = t->pos[(t->first + i) / t->group] + 1 - w.start;
+        w.more |= c > HD_SEG_TOK;
         w.seen[i] = c < 0 ? 0 : c > HD_SEG_TOK ? HD_SEG_TOK : (int)c;
         if (w.seen[i] > w.n_seen) w.n_seen = w.seen[i];
     }
@@ -140,6 +155,18 @@ static view view_of(const hd_attn_tile *t, int64_t seg, void *scratch)
     return w;
 }
 
+/* What is read after page j's keys and values, or NULL. */
+static const uint8_t *after_keys(const view *w, int j)
+{
+    if (j + HD_PAGE_TOK < w->n_seen) return page_of(w, j + HD_PAGE_TOK) + w->key_at;
+    return page_of(w, 0) + (w->t->kv->v_in_k ? w->key_at : w->value_at);
+}
+static const uint8_t *after_values(const view *w, int j)
+{
+    if (j + HD_PAGE_TOK < w->n_seen) return page_of(w, j + HD_PAGE_TOK) + (w->t->kv->v_in_k ? w->key_at : w->value_at);
+    return w->more ? page_of(w, HD_SEG_TOK) + w->key_at : NULL;
+}
+
 static const float *query_row(const hd_attn_tile *t, int i)
 {
     int r = t->first + i, heads = t->kv->n_kv * t->group;
@@ -149,8 +176,9 @@ static const float *query_row(const hd_attn_tile *t, int i)
 /* ---- Widening ---- */
 
 /* n panels of keys, the first d numbers of each: to float [panel][d][16]. */
-static void widen_keys(const hd_kv_shape *s, const uint8_t *src, int n, int d, float *out)
+static void widen_keys(const hd_kv_shape *s, const uint8_t *src, const uint8_t *next, int n, int d, float *out)
 {
+    const int64_t ahead = ahead_of(src, next);
     size_t step = hd_kv_key_bytes(s) / PANELS;
     for (int p = 0; p < n; p++, src += step) {
         float *y = out + (int64_t)p * d * 16;
@@ -159,12 +187,14 @@ static void widen_keys(const hd_kv_shape *s, const uint8_t *src, int n, int d, f
             for (int i = 0; i < d; i++) {
                 const uint8_t *block = src + (size_t)(i / Q8) * (HD_KV_PANEL * (2 + Q8));
                 const int8_t *q = (const int8_t *)block + HD_KV_PANEL * 2;
+                if (i % 4 == 0) ask(q + i % Q8 * HD_KV_PANEL, ahead);
                 v16 scale = v_load_f16((const uint16_t *)block);
                 v_store(y + i * 16, v_mul(v_load_i8(q + i % Q8 * HD_KV_PANEL), scale));
             }
         } else {
             for (int i = 0; i < d; i += 2) {
                 v16 even, odd;
+                ask(h + i * 16, ahead);
                 if (s->type == HD_CACHE_BF16) v_load_bf16x2(h + i * 16, &even, &odd);
                 else v_load_f16x2(h + i * 16, &even, &odd);
                 v_store(y + i * 16, even);
@@ -175,8 +205,9 @@ static void widen_keys(const hd_kv_shape *s, const uint8_t *src, int n, int d, f
 }
 
 /* The first n_pos positions of all value panels: to float [panel][64][16]. */
-static void widen_values(const hd_kv_shape *s, const uint8_t *src, int n_pos, float *out)
+static void widen_values(const hd_kv_shape *s, const uint8_t *src, const uint8_t *next, int n_pos, float *out)
 {
+    const int64_t ahead = ahead_of(src, next);
     int n = up_to(s->dv, HD_KV_PANEL) / HD_KV_PANEL;
     for (int p = 0; p < n; p++, out += HD_PAGE_TOK * 16) {
         const uint16_t *h = (const uint16_t *)src + (size_t)p * HD_PAGE_TOK * 16;
@@ -184,12 +215,14 @@ static void widen_values(const hd_kv_shape *s, const uint8_t *src, int n_pos, fl
             const uint8_t *block = src + (size_t)(p / 2) * (HD_PAGE_TOK * (2 + Q8));
             const int8_t *q = (const int8_t *)block + HD_PAGE_TOK * 2 + p % 2 * (HD_PAGE_TOK * 16);
             for (int j = 0; j < n_pos; j++) {
+                if (j % 4 == 0) ask(q + j * 16, ahead);
                 v16 scale = v_set1(hd_f16_to_f32(((const uint16_t *)block)[j]));
                 v_store(out + j * 16, v_mul(v_load_i8(q + j * 16), scale));
             }
         } else {
             for (int j = 0; j < n_pos; j += 2) {
                 v16 even, odd;
+                ask(h + j * 16, ahead);
                 if (s->type == HD_CACHE_BF16) v_load_bf16x2(h + j * 16, &even, &odd);
                 else v_load_f16x2(h + j * 16, &even, &odd);
                 v_store(out + j * 16, even);
@@ -298,31 +331,29 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
 
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int left = w.n_pad - j, panels = left < HD_PAGE_TOK ? left / HD_KV_PANEL : PANELS;
-        const void *k = page_of(&w, j) + w.key_at;
+        const uint8_t *k = page_of(&w, j) + w.key_at, *next = after_keys(&w, j);
         if (widen) {
-            widen_keys(s, k, panels, dk, w.k);
-            k = w.k;
+            widen_keys(s, k, next, panels, dk, w.k);
+            k = (const uint8_t *)w.k;
+            next = NULL;
         }
-        product(f, w.q, dk, t->n, k, key, panels, dk, w.score + j, HD_SEG_TOK, false);
+        tile first = {k, (const uint8_t *)w.q, next, dk, (size_t)dk * 4, w.score + j, HD_SEG_TOK, false, key};
+        product(f, &first, t->n, panels);
     }
     for (int i = 0; i < t->n; i++)
         weigh(w.score + i * HD_SEG_TOK, w.seen[i], w.n_pad, t->scale * 0x1.715476p+0f, &m[i], &l[i]);
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int here = w.n_seen - j < HD_PAGE_TOK ? w.n_seen - j : HD_PAGE_TOK, panels = up_to(here, HD_KV_PANEL) / HD_KV_PANEL;
-        const void *v = page_of(&w, j) + w.value_at;
-        if (s->v_in_k) {
-            const void *k = page_of(&w, j) + w.key_at;
-            if (widen) {
-                widen_keys(s, k, panels, dk, w.k);
-                k = w.k;
-            }
-            keys_to_values(k, panels, dk, s->dv, w.v);
-            v = w.v;
-        } else if (widen) {
-            widen_values(s, v, here, w.v);
-            v = w.v;
+        const uint8_t *v = page_of(&w, j) + (s->v_in_k ? w.key_at : w.value_at), *next = after_values(&w, j);
+        if (widen && !s->v_in_k) widen_values(s, v, next, here, w.v);
+        if (widen && s->v_in_k) widen_keys(s, v, next, panels, dk, w.k);
+        if (s->v_in_k) keys_to_values(widen ? w.k : (const float *)(const void *)v, panels, dk, s->dv, w.v);
+        if (widen || s->v_in_k) {
+            v = (const uint8_t *)w.v;
+            next = NULL;
         }
-        product(f, w.score + j, HD_SEG_TOK, t->n, v, HD_PAGE_TOK * number, ldo / 16, here, o, ldo, j > 0);
+        tile first = {v, (const uint8_t *)(w.score + j), next, here, HD_SEG_TOK * 4, o, ldo, j > 0, HD_PAGE_TOK * number};
+        product(f, &first, t->n, ldo / 16);
     }
     if (w.n_seen == 0) memset(o, 0, (size_t)t->n * (size_t)ldo * 4);
 }
@@ -331,15 +362,9 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
 
 #ifdef ATTN_DOT2
 
-/* c = a b: a [n][k pairs], b panels [k pairs][16][2] */
 #ifndef ATTN_PAIRS
 ATTN_TILES(dots, ATTN_MR, DOTS)
-static void product_pairs(const float *a, int lda, int n, const float *b, int64_t panel, int n_panels, int k, float *c,
-                          int ldc, bool add)
-{
-    product(&dots, a, lda, n, b, panel * 4, n_panels, k, c, ldc, add);
-}
-#define ATTN_PAIRS       product_pairs
+#define ATTN_PAIRS(first, n, n_panels) product(&dots, first, n, n_panels)
 #define ATTN_BEGIN(rows) ((void)0)
 #define ATTN_END()       ((void)0)
 #endif
@@ -422,20 +447,23 @@ static void segment(const hd_attn_tile *t, int64_t seg, float *o, float *m, floa
     ATTN_BEGIN(t->n);
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int left = w.n_pad - j, panels = left < HD_PAGE_TOK ? left / HD_KV_PANEL : PANELS;
-        const float *k = (const float *)(page_of(&w, j) + w.key_at);
-        ATTN_PAIRS(w.q, pairs, t->n, k, (int64_t)pairs * 16, panels, pairs, w.score + j, HD_SEG_TOK, false);
+        tile first = {page_of(&w, j) + w.key_at, (const uint8_t *)w.q, after_keys(&w, j), pairs, (size_t)pairs * 4,
+                            w.score + j, HD_SEG_TOK, false, pairs * 64};
+        ATTN_PAIRS(&first, t->n, panels);
     }
     for (int i = 0; i < t->n; i++)
         weigh_pairs(w.score + i * HD_SEG_TOK, (uint16_t *)(w.p + i * ldp), w.seen[i], w.n_pad,
                     t->scale * 0x1.715476p+0f, &m[i], &l[i]);
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int left = w.n_pad - j, here = left < HD_PAGE_TOK ? left / 2 : HD_PAGE_TOK / 2;
-        const float *v = (const float *)(page_of(&w, j) + w.value_at);
+        const uint8_t *v = page_of(&w, j) + w.value_at, *next = after_values(&w, j);
         if (s->v_in_k) {
             key_pairs_to_values(page_of(&w, j) + w.key_at, here / (HD_KV_PANEL / 2), (int64_t)pairs * 16, s->dv, w.k);
-            v = w.k;
+            v = (const uint8_t *)w.k;
+            next = NULL;
         }
-        ATTN_PAIRS(w.p + j / 2, ldp, t->n, v, HD_PAGE_TOK / 2 * 16, ldo / 16, here, o, ldo, j > 0);
+        tile first = {v, (const uint8_t *)(w.p + j / 2), next, here, (size_t)ldp * 4, o, ldo, j > 0, HD_PAGE_TOK / 2 * 64};
+        ATTN_PAIRS(&first, t->n, ldo / 16);
     }
     ATTN_END();
 }

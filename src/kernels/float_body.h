@@ -198,14 +198,14 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
     {                                                                                                        \
         enum { FEW = 16, PART = 256 };                                                                       \
         if (M <= FEW) {                                                                                      \
-            run_tiles(wide_few_tiles, ROWS, (tile){panel, act, NULL, k, stride, y, ldy, .add = add}, M);     \
+            run_tiles(wide_few_tiles, ROWS, &(tile){panel, act, NULL, k, stride, y, ldy, .add = add}, M);    \
             return;                                                                                          \
         }                                                                                                    \
         const int64_t parts = (k + PART - 1) / PART, part = ((k + parts - 1) / parts + 1) / 2 * 2;           \
         for (int64_t k0 = 0; k0 < k; k0 += part) {                                                           \
             const int64_t n = k - k0 < part ? (k - k0 + 1) / 2 * 2 : part;                                   \
             widen_panel(scratch, (const uint8_t *)panel + k0 * 64, n);                                       \
-            run_tiles(wide_many_tiles, ROWS, (tile){scratch, act + k0 * 4, NULL, n, stride, y, ldy, .add = add || k0 > 0}, M); \
+            run_tiles(wide_many_tiles, ROWS, &(tile){scratch, act + k0 * 4, NULL, n, stride, y, ldy, .add = add || k0 > 0}, M); \
         }                                                                                                    \
     }
 
@@ -218,7 +218,7 @@ static void widen_panel(float *w, const uint8_t *p, int64_t n)
         for (int64_t k0 = 0; k0 < k; k0 += BF12_K, block += BF12_BLOCK) {                                    \
             const int64_t n = k - k0 < BF12_K ? k - k0 : BF12_K;                                             \
             bf12_widen(scratch, block);                                                                      \
-            run_tiles(bf12_tiles, ROWS, (tile){scratch, act + k0 * 2, NULL, n, stride, y, ldy, .add = k0 > 0}, M); \
+            run_tiles(bf12_tiles, ROWS, &(tile){scratch, act + k0 * 2, NULL, n, stride, y, ldy, .add = k0 > 0}, M); \
         }                                                                                                    \
     }
 

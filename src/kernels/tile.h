@@ -26,17 +26,17 @@ typedef struct {
 
 typedef void tile_fn(const tile *t);
 
-/* All M rows of a product, of which t is the first tile. */
-static inline void run_tiles(tile_fn *const *fn, int most, tile t, int M)
+/* All M rows of a product, of which t is the first tile; it is left anywhere. */
+static inline void run_tiles(tile_fn *const *fn, int most, tile *t, int M)
 {
     const int n = (M + most - 1) / most;
-    const uint8_t *act = t.act;
-    float *y = t.y;
+    const uint8_t *act = t->act;
+    float *y = t->y;
     for (int i = 0, m = 0; i < n; i++) {
         const int end = (int)((int64_t)M * (i + 1) / n);
-        t.act = act + (size_t)m * t.stride;
-        t.y = y + m * t.ldy;
-        fn[end - m](&t);
+        t->act = act + (size_t)m * t->stride;
+        t->y = y + m * t->ldy;
+        fn[end - m](t);
         m = end;
     }
 }
@@ -47,7 +47,7 @@ static inline void run_tiles(tile_fn *const *fn, int most, tile t, int M)
     static void mul_##name(MUL_PARAMS)                                                                       \
     {                                                                                                        \
         (void)scratch;                                                                                       \
-        run_tiles(name##_tiles, most, (tile){panel, act, NULL, k, stride, y, ldy, .add = false}, M);        \
+        run_tiles(name##_tiles, most, &(tile){panel, act, NULL, k, stride, y, ldy, .add = false}, M);       \
     }
 
 /* name_tiles, the loops of up to `most` rows; `most` may be a macro. */

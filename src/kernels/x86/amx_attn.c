@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "base/num.h"
+#include "kernels/tile.h"
 
 /* The assembler wants the numbers themselves. */
 #define C00 0
@@ -18,8 +19,7 @@
 #define B1  7
 
 static void tiles_begin(int rows);
-static void tiles_product(const float *a, int lda, int n, const float *b, long panel, int n_panels, int k, float *c, int ldc,
-                          _Bool add);
+static void tiles_product(tile *t, int n, int n_panels);
 
 #define ATTN_MR              6
 #define ATTN_MC              4
@@ -46,18 +46,17 @@ static void tiles_begin(int rows)
     _tile_loadconfig(&cfg);
 }
 
-/* k: pairs, a multiple of 16. */
-static void tiles_product(const float *a, int lda, int n, const float *b, long panel, int n_panels, int k, float *c, int ldc,
-                          _Bool add)
+/* As product of attn_body.h; k counts pairs and is a multiple of 16. */
+static void tiles_product(tile *t, int n, int n_panels)
 {
-    size_t sa = (size_t)lda * 4, sc = (size_t)ldc * 4;
-    const float *a1 = a + 16 * lda;
-    bool two_rows = n > 16;
+    const size_t sa = t->stride, sc = (size_t)t->ldy * 4;
+    const uint8_t *a = t->act, *a1 = a + 16 * sa;
+    const bool two_rows = n > 16;
     for (int p = 0; p < n_panels; p += 2) {
         bool two = p + 1 < n_panels;
-        const float *b0 = b + p * panel, *b1 = b0 + panel;
-        float *c0 = c + p * 16, *c1 = c0 + 16 * ldc;
-        if (add) {
+        const uint8_t *b0 = t->w + p * t->panels, *b1 = b0 + t->panels;
+        float *c0 = t->y + p * 16, *c1 = c0 + 16 * t->ldy;
+        if (t->add) {
             _tile_loadd(C00, c0, sc);
             if (two) _tile_loadd(C01, c0 + 16, sc);
             if (two_rows) _tile_loadd(C10, c1, sc);
@@ -68,16 +67,16 @@ static void tiles_product(const float *a, int lda, int n, const float *b, long p
             _tile_zero(C10);
             _tile_zero(C11);
         }
-        for (int i = 0; i < k; i += 16) {
-            _tile_loadd(A0, a + i, sa);
-            _tile_loadd(B0, b0 + i * 16, 64);
+        for (int64_t i = 0; i < t->k; i += 16) {
+            _tile_loadd(A0, a + i * 4, sa);
+            _tile_loadd(B0, b0 + i * 64, 64);
             _tile_dpbf16ps(C00, A0, B0);
             if (two) {
-                _tile_loadd(B1, b1 + i * 16, 64);
+                _tile_loadd(B1, b1 + i * 64, 64);
                 _tile_dpbf16ps(C01, A0, B1);
             }
             if (!two_rows) continue;
-            _tile_loadd(A1, a1 + i, sa);
+            _tile_loadd(A1, a1 + i * 4, sa);
             _tile_dpbf16ps(C10, A1, B0);
             if (two) _tile_dpbf16ps(C11, A1, B1);
         }

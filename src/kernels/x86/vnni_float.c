@@ -176,24 +176,24 @@ static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const
                        bool add, void *w)
 {
     if (rows <= FEW_ROWS) {
-        run_tiles(few_tiles, ROWS, (tile){at, x, next, nk, X_STRIDE, y, ldy, .add = add}, rows);
+        run_tiles(few_tiles, ROWS, &(tile){at, x, next, nk, X_STRIDE, y, ldy, .add = add}, rows);
         return;
     }
     widen_panel(w, at, nk);
-    run_tiles(wide_tiles, ROWS, (tile){w, x, next, nk, X_STRIDE, y, ldy, .add = add}, rows);
+    run_tiles(wide_tiles, ROWS, &(tile){w, x, next, nk, X_STRIDE, y, ldy, .add = add}, rows);
 }
 
 static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *x, size_t stride, int rows, float *y, int64_t ldy,
                        bool add, void *w)
 {
     if (rows <= ROWS) {
-        run_tiles(few_bf12_tiles, ROWS, (tile){at, x, next, nk, X_STRIDE, y, ldy, .add = add}, rows);
+        run_tiles(few_bf12_tiles, ROWS, &(tile){at, x, next, nk, X_STRIDE, y, ldy, .add = add}, rows);
         return;
     }
     for (int64_t k = 0; k < nk; k += BF12_K, at += BF12_BLOCK, next += BF12_BLOCK, x += BF12_K * sizeof(float), add = true) {
         const tile first = {at, x, next, BF12_K, X_STRIDE, y, ldy, .add = add};
         tile_first_bf12(&first, w);
-        run_tiles(wide_tiles, ROWS, (tile){w, x + ROWS * X_STRIDE, next, BF12_K, X_STRIDE, y + ROWS * ldy, ldy, .add = add}, rows - ROWS);
+        run_tiles(wide_tiles, ROWS, &(tile){w, x + ROWS * X_STRIDE, next, BF12_K, X_STRIDE, y + ROWS * ldy, ldy, .add = add}, rows - ROWS);
     }
 }
 
@@ -203,7 +203,7 @@ static void block_f8(const uint8_t *at, const uint8_t *next, int64_t nk, const u
     for (int64_t k = 0; k < nk; k += F8_GROUP, at += P_F8, next += P_F8, x += F8_GROUP * sizeof(float), add = true) {
         const int64_t n = nk - k < F8_GROUP ? nk - k : F8_GROUP;
         ((float *)w)[F8_GROUP * HD_PANEL_ROWS] = widen_f8(w, at, n);
-        run_tiles(scaled_tiles, ROWS, (tile){w, x, next, n, X_STRIDE, y, ldy, .add = add}, rows);
+        run_tiles(scaled_tiles, ROWS, &(tile){w, x, next, n, X_STRIDE, y, ldy, .add = add}, rows);
     }
 }
 

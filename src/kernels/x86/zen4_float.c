@@ -186,19 +186,19 @@ static const uint8_t *bring_rows(int rows, const uint8_t *act, size_t *stride, i
 static void block_bf16(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
                        bool add, void *scratch)
 {
-    run_tiles(bf16_tiles, ROWS, (tile){at, act, next, nk, stride, y, ldy, .add = add}, rows);
+    run_tiles(bf16_tiles, ROWS, &(tile){at, act, next, nk, stride, y, ldy, .add = add}, rows);
 }
 
 static void block_bf12(const uint8_t *at, const uint8_t *next, int64_t nk, const uint8_t *act, size_t stride, int rows, float *y, int64_t ldy,
                        bool add, void *scratch)
 {
     if (rows <= 2 * ROWS) {
-        run_tiles(bf12_tiles, 2 * ROWS, (tile){at, act, next, nk, stride, y, ldy, .add = add}, rows);
+        run_tiles(bf12_tiles, 2 * ROWS, &(tile){at, act, next, nk, stride, y, ldy, .add = add}, rows);
         return;
     }
     const tile first = {at, act, next, nk, stride, y, ldy, .add = add};
     tile_first(&first, scratch);
-    run_tiles(bf16_tiles, ROWS, (tile){scratch, act + ROWS * stride, next, nk, stride, y + ROWS * ldy, ldy, .add = add}, rows - ROWS);
+    run_tiles(bf16_tiles, ROWS, &(tile){scratch, act + ROWS * stride, next, nk, stride, y + ROWS * ldy, ldy, .add = add}, rows - ROWS);
 }
 
 /* Scratch: the table, a group. */
@@ -211,7 +211,7 @@ static void block_f8_opened(const uint8_t *at, const uint8_t *next, int64_t nk, 
         const int64_t n = nk - k < F8_GROUP ? nk - k : F8_GROUP;
         f8_unpack((uint16_t *)(void *)w, at + 64, (int)(n / 2), table);
         memcpy(w + F8_GROUP / 2 * PAIR, at, sizeof(float));
-        run_tiles(scaled_tiles, ROWS, (tile){w, act, next, n, stride, y, ldy, .add = add}, rows);
+        run_tiles(scaled_tiles, ROWS, &(tile){w, act, next, n, stride, y, ldy, .add = add}, rows);
     }
 }
 
