@@ -14,8 +14,8 @@
  * Other caches are widened to f32.  Up to ATTN_FEW rows do so while they multiply; for more a page at a time is
  * widened to panels in scratch, so that all rows of the tile share that work.
  *
- * A long cache comes from memory, in pieces shorter than the hardware's prefetcher likes: whoever reads a page asks
- * for the same place of the page that is read next.
+ * A long cache comes from memory, a page here and a page there: whoever reads a line of one asks for the same line
+ * of the page that is read next.
  *
  * Exponents are in base 2: m here is the largest score times log2(e). */
 #include <math.h>
@@ -40,9 +40,9 @@ typedef enum {
     BF16_PAIRS,
 } form;
 
-/* The line at p of what is read now: asks for it `ahead` bytes further. */
-INLINE void ask(const void *p, int64_t ahead) { __builtin_prefetch((const uint8_t *)p + ahead, 0, 2); }
-INLINE int64_t ahead_of(const void *now, const uint8_t *next) { return next ? next - (const uint8_t *)now : 0; }
+/* Who reads at p asks for the line `ahead` bytes further: of `next` while `now` is read. */
+INLINE uintptr_t ahead_of(const uint8_t *now, const uint8_t *next) { return next ? (uintptr_t)next - (uintptr_t)now : 0; }
+INLINE void ask(const void *p, uintptr_t ahead) { __builtin_prefetch((const void *)((uintptr_t)p + ahead), 0, 2); }
 
 /* y[r][p] (+)= sum over k of act[r][k] w[p][k]   r < R, p < C panels */
 INLINE void micro(const int R, const int C, const form f, const tile *t)
@@ -52,7 +52,8 @@ INLINE void micro(const int R, const int C, const form f, const tile *t)
         acc[r][p] = t->add ? v_load(t->y + r * t->ldy + p * 16) : v_set1(0);
     const uint8_t *w = t->w;
     const float *a = (const float *)(const void *)t->act;
-    const int64_t lda = (int64_t)(t->stride / sizeof(float)), ahead = ahead_of(w, t->next);
+    const int64_t lda = (int64_t)(t->stride / sizeof(float));
+    const uintptr_t ahead = ahead_of(w, t->next);
     if (f == F16_PAIRS || f == BF16_PAIRS)
         for (int64_t k = t->k; k > 0; k -= 2, w += 64, a += 2) {
             if (ahead) UNROLL for (int p = 0; p < C; p++) ask(w + p * t->panels, ahead);
@@ -108,7 +109,7 @@ static void product(const tiles *f, tile *t, int n, int n_panels)
 {
     const uint8_t *act = t->act;
     float *y = t->y;
-    if (n > 2 * f->most) t->next = NULL; // arithmetic takes longer than memory
+    if (n > 2 * f->most) t->next = NULL; // much arithmetic for each line
     for (int p = 0, cols; p < n_panels; p += cols) {
         cols = n_panels - p < ATTN_MC ? 1 : ATTN_MC;
         t->act = act;
@@ -178,7 +179,7 @@ static const float *query_row(const hd_attn_tile *t, int i)
 /* n panels of keys, the first d numbers of each: to float [panel][d][16]. */
 static void widen_keys(const hd_kv_shape *s, const uint8_t *src, const uint8_t *next, int n, int d, float *out)
 {
-    const int64_t ahead = ahead_of(src, next);
+    const uintptr_t ahead = ahead_of(src, next);
     size_t step = hd_kv_key_bytes(s) / PANELS;
     for (int p = 0; p < n; p++, src += step) {
         float *y = out + (int64_t)p * d * 16;
@@ -207,7 +208,7 @@ static void widen_keys(const hd_kv_shape *s, const uint8_t *src, const uint8_t *
 /* The first n_pos positions of all value panels: to float [panel][64][16]. */
 static void widen_values(const hd_kv_shape *s, const uint8_t *src, const uint8_t *next, int n_pos, float *out)
 {
-    const int64_t ahead = ahead_of(src, next);
+    const uintptr_t ahead = ahead_of(src, next);
     int n = up_to(s->dv, HD_KV_PANEL) / HD_KV_PANEL;
     for (int p = 0; p < n; p++, out += HD_PAGE_TOK * 16) {
         const uint16_t *h = (const uint16_t *)src + (size_t)p * HD_PAGE_TOK * 16;

@@ -180,7 +180,7 @@ static void test_levels(int threads, bool exact)
         }
 }
 
-/* Slices of 1, 7 and 300, alone and among others, 1 and 2 threads: memcmp. */
+/* Slices of 1 to 7 and of 300, alone and among others, 1 and 2 threads: memcmp. */
 static void test_same_bits(void)
 {
     for (size_t c = 0; c < sizeof SHAPES / sizeof *SHAPES; c++)
@@ -196,12 +196,13 @@ static void test_same_bits(void)
             size_t row = (size_t)(s->n_heads * s->kv.dv);
             float *want = malloc(LEN * row * 4), *got = malloc(N * LEN * row * 4);
             for (int level = SHAPES[c].dk > 96 || small; (k = hd_kernels_at(level)); level++) { // plain C is slow
-                int slice[] = {600, 300, 7, 1};
+                enum { N_SLICES = 7 };
+                const int slice[N_SLICES] = {600, 300, 7, 6, 5, 3, 1};
                 for (int threads = 1; threads <= 2; threads++) {
                     hd_dev d = {.k = k};
                     CHECK_OK(hd_pool_open(&d.pool, threads, &err));
-                    for (int z = 0; z < 4; z++) {
-                        int step = slice[z], first = step == 1 ? 500 : step == 7 ? 470 : 0;
+                    for (int z = 0; z < N_SLICES; z++) {
+                        int step = slice[z], first = step == 1 ? 500 : step <= 7 ? 470 : 0;
                         if (level == 0 && z + threads > 2) first = 580; // plain C is slow: not all again
                         bool same = true;
                         for (int from = first; from < LEN; from += step) {
