@@ -47,7 +47,7 @@ INLINE void ask(const void *p, uintptr_t ahead) { __builtin_prefetch((const void
 /* y[r][p] (+)= sum over k of act[r][k] w[p][k]   r < R, p < C panels */
 INLINE void micro(const int R, const int C, const form f, const tile *t)
 {
-    v16 acc[7][ATTN_MC];
+    v16 acc[ATTN_FEW > ATTN_MR ? ATTN_FEW : ATTN_MR][ATTN_MC];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < C; p++)
         acc[r][p] = t->add ? v_load(t->y + r * t->ldy + p * 16) : v_set1(0);
     const uint8_t *w = t->w;
@@ -128,7 +128,7 @@ typedef struct {
     int seen[HD_ATTN_TILE];   // positions of the segment that each row sees
     int n_seen, n_pad;        // the most of them; rounded up to 32
     bool more;                // some row sees the next segment, too
-    size_t key_at, value_at;  // of this head within a page
+    size_t key_at, value_at;  // of this head within a page; the same where values lie in the keys
     float *q, *score, *p, *k, *v; // scratch: queries, scores, bf16 weights, a page widened
 } view;
 
@@ -147,7 +147,7 @@ static view view_of(const hd_attn_tile *t, int64_t seg, void *scratch)
     w.n_pad = up_to(w.n_seen, 32);
     size_t head = hd_kv_key_bytes(s) + hd_kv_value_bytes(s);
     w.key_at = (size_t)t->kv_head * head;
-    w.value_at = w.key_at + hd_kv_key_bytes(s);
+    w.value_at = w.key_at + (s->v_in_k ? 0 : hd_kv_key_bytes(s));
     w.q = scratch;
     w.score = w.q + HD_ATTN_TILE * up_to(s->dk, 32);
     w.p = w.score + HD_ATTN_TILE * HD_SEG_TOK;
@@ -159,12 +159,11 @@ static view view_of(const hd_attn_tile *t, int64_t seg, void *scratch)
 /* What is read after page j's keys and values, or NULL. */
 static const uint8_t *after_keys(const view *w, int j)
 {
-    if (j + HD_PAGE_TOK < w->n_seen) return page_of(w, j + HD_PAGE_TOK) + w->key_at;
-    return page_of(w, 0) + (w->t->kv->v_in_k ? w->key_at : w->value_at);
+    return j + HD_PAGE_TOK < w->n_seen ? page_of(w, j + HD_PAGE_TOK) + w->key_at : page_of(w, 0) + w->value_at;
 }
 static const uint8_t *after_values(const view *w, int j)
 {
-    if (j + HD_PAGE_TOK < w->n_seen) return page_of(w, j + HD_PAGE_TOK) + (w->t->kv->v_in_k ? w->key_at : w->value_at);
+    if (j + HD_PAGE_TOK < w->n_seen) return page_of(w, j + HD_PAGE_TOK) + w->value_at;
     return w->more ? page_of(w, HD_SEG_TOK) + w->key_at : NULL;
 }
 
@@ -345,10 +344,11 @@ static void segment_f32(const hd_attn_tile *t, int64_t seg, float *o, float *m, 
         weigh(w.score + i * HD_SEG_TOK, w.seen[i], w.n_pad, t->scale * 0x1.715476p+0f, &m[i], &l[i]);
     for (int j = 0; j < w.n_seen; j += HD_PAGE_TOK) {
         int here = w.n_seen - j < HD_PAGE_TOK ? w.n_seen - j : HD_PAGE_TOK, panels = up_to(here, HD_KV_PANEL) / HD_KV_PANEL;
-        const uint8_t *v = page_of(&w, j) + (s->v_in_k ? w.key_at : w.value_at), *next = after_values(&w, j);
-        if (widen && !s->v_in_k) widen_values(s, v, next, here, w.v);
-        if (widen && s->v_in_k) widen_keys(s, v, next, panels, dk, w.k);
-        if (s->v_in_k) keys_to_values(widen ? w.k : (const float *)(const void *)v, panels, dk, s->dv, w.v);
+        const uint8_t *v = page_of(&w, j) + w.value_at, *next = after_values(&w, j);
+        if (s->v_in_k) {
+            if (widen) widen_keys(s, v, next, panels, dk, w.k);
+            keys_to_values(widen ? w.k : (const float *)(const void *)v, panels, dk, s->dv, w.v);
+        } else if (widen) widen_values(s, v, next, here, w.v);
         if (widen || s->v_in_k) {
             v = (const uint8_t *)w.v;
             next = NULL;
@@ -459,7 +459,7 @@ static void segment(const hd_attn_tile *t, int64_t seg, float *o, float *m, floa
         int left = w.n_pad - j, here = left < HD_PAGE_TOK ? left / 2 : HD_PAGE_TOK / 2;
         const uint8_t *v = page_of(&w, j) + w.value_at, *next = after_values(&w, j);
         if (s->v_in_k) {
-            key_pairs_to_values(page_of(&w, j) + w.key_at, here / (HD_KV_PANEL / 2), (int64_t)pairs * 16, s->dv, w.k);
+            key_pairs_to_values(v, here / (HD_KV_PANEL / 2), (int64_t)pairs * 16, s->dv, w.k);
             v = (const uint8_t *)w.k;
             next = NULL;
         }

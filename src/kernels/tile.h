@@ -1,7 +1,7 @@
 /* From the loop over one tile to a product: what the levels' files of products share.
  * Private to src/kernels.
  *
- * A tile is one panel by a few rows of activations, as many as the registers hold sums for.  A level writes
+ * A tile is one panel (attention's: one or four) by a few rows, as many as the registers hold sums for.  A level writes
  * the loop of a tile once, as an INLINE function of the number of rows; MUL makes a function of it for each
  * number up to `most`, and a product that cuts its M rows into tiles of nearly equal height.  An output's sum
  * has one order whatever the tile (promise 2 of doc/tour.md), so the cut is free. */
@@ -51,7 +51,7 @@ static inline void run_tiles(tile_fn *const *fn, int most, tile *t, int M)
     }
 
 /* name_tiles, the loops of up to `most` rows; `most` may be a macro. */
-#define TILES(name, most, call)   TILES_OF(name, most, call)
+#define TILES(name, most, call)    TILES_OF(name, most, call)
 #define TILES_OF(name, most, call) TILES_##most(name, call)
 
 #define TILE(name, n, call)                                                                                  \
